@@ -1,0 +1,200 @@
+"""What a neuron does in one step, and the plain loop over steps that every fast path is held against.
+
+Every neuron here spikes as ``spike[t] = H(mem[t] + gain * input[t] - threshold)``, where ``mem[t]`` is all that the past
+decides. A dynamics says how ``mem`` follows from the state, and how the state moves on.
+"""
+
+import dataclasses
+import math
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from sdn.spike import SpikeGradient, Triangle, spike
+
+__all__ = ["Dynamics", "State", "Trajectory", "Value", "check_current", "simulate"]
+
+Value = float | Tensor
+"""A parameter of a dynamics: a plain number, or one value per channel as an (H,) tensor."""
+
+State = tuple[Tensor, ...]
+"""A NamedTuple of tensors (B, H); each dynamics has its own, ``Dynamics.State``."""
+
+
+class Trajectory(NamedTuple):
+    """What a neuron did: ``input``, ``mem`` and ``spike`` of one shape, and the ``state`` after the last step.
+
+    From ``simulate``: (B, L, H) and spikes in the input's dtype. From ``generate``: (samples, L) and boolean spikes.
+    """
+
+    input: Tensor
+    mem: Tensor
+    spike: Tensor
+    state: State | None = None
+
+
+class Dynamics:
+    """One neuron model as a frozen value: make a frozen dataclass of it with `State`, `threshold`, `past`, `advance`.
+
+    Two dynamics are equal when their `facts()` are. Fields take a number or an (H,) tensor; tensors are not checked.
+    """
+
+    threshold: Any
+    """Where the neuron fires; a field of the dataclass or a constant of the class."""
+    State: ClassVar[Any]
+    """NamedTuple class whose fields are (B, H) tensors."""
+    fires_at_threshold: ClassVar[bool] = True
+    """Whether a potential exactly at the threshold fires."""
+    default_spike: ClassVar[SpikeGradient] = Triangle()
+    """The spike gradient that goes with the model in its paper."""
+    transforms: ClassVar[dict[str, str]] = {"threshold": "log"}
+    """Learnable fields and the transform (log, logit, abs, none) that keeps each in range."""
+    scales_with_threshold: ClassVar[bool] = False
+    """Whether threshold T on x equals threshold 1 on x / T (`mem` then scales by T)."""
+    default_std: ClassVar[float] = 1.0
+    """Standard deviation of N(0, std) currents that makes this neuron fire at a sensible rate."""
+
+    @property
+    def gain(self) -> Value:
+        """What one unit of input adds to the membrane at once."""
+        return 1.0
+
+    def past(self, state: Any) -> Tensor:
+        """`mem`: what the state before this step contributes to the potential. State of (B, H) -> (B, H)."""
+        raise NotImplementedError(f"{type(self).__name__} must define past(state) -> mem.")
+
+    def advance(self, state: Any, current: Tensor, spike: Tensor) -> Any:
+        """The state after this step, given its current and its spike, both (B, H)."""
+        raise NotImplementedError(f"{type(self).__name__} must define advance(state, current, spike) -> state.")
+
+    def initial_state(
+        self, batch: int, channels: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Any:
+        """The state at rest: zeros (batch, channels) in every field."""
+        return self.State(*(torch.zeros(batch, channels, device=device, dtype=dtype) for _ in self.State._fields))
+
+    def facts(self) -> dict[str, Any]:
+        """The neuron as plain values: its class name and every field, tensors as lists. Readable by `from_facts`."""
+        values = {name: getattr(self, name) for name in _fields(self)}
+        plain = {k: v.detach().cpu().tolist() if isinstance(v, Tensor) else v for k, v in values.items()}
+        return {"name": type(self).__name__, **plain}
+
+    @staticmethod
+    def from_facts(facts: dict[str, Any]) -> "Dynamics":
+        """The dynamics that `facts` came from; your own class is found by its name once it is imported.
+
+        Raises:
+            ValueError: no dynamics has that name, or its fields do not fit.
+        """
+        known = _subclasses(Dynamics)
+        name = facts.get("name") if isinstance(facts, dict) else None
+        if name not in known:
+            raise ValueError(f"no dynamics is named {name!r}; known: {', '.join(sorted(known))}. Import yours first.")
+        values = {k: torch.tensor(v) if isinstance(v, list) else v for k, v in facts.items() if k != "name"}
+        if set(values) != set(_fields(known[name])):
+            raise ValueError(f"{name} has the fields {_fields(known[name])}, the facts have {list(values)}.")
+        return known[name](**values)
+
+    def replace(self, **fields: Any) -> Self:
+        """The same neuron with some fields changed."""
+        return dataclasses.replace(self, **fields)  # type: ignore[type-var]
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
+        """The same neuron with its tensor fields on that device and in that dtype."""
+        moved = {n: v.to(device, dtype) for n in _fields(self) if isinstance(v := getattr(self, n), Tensor)}
+        return self.replace(**moved) if moved else self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Dynamics) and self.facts() == other.facts()
+
+    def __hash__(self) -> int:
+        return hash(repr(self.facts()))
+
+
+def simulate(
+    dynamics: Dynamics,
+    current: Tensor,
+    state: State | None = None,
+    *,
+    spike_gradient: SpikeGradient | None = None,
+    detach_reset: bool = True,
+) -> Trajectory:
+    """Run a neuron step by step: the reference for every solver.
+
+    ``mem[t] = past(state)``, ``spike[t] = H(mem[t] + gain * input[t] - threshold)``, ``state = advance(...)``.
+
+    Args:
+        dynamics: the neuron; tensor fields are (H,).
+        current: (B, L, H) input, float32 or float64, finite, L >= 1.
+        state: state before the first step, (B, H) per field; None is rest.
+        spike_gradient: slope used where the step has none; None is the dynamics' own.
+        detach_reset: keep gradients from flowing through the spike into the state (the reset).
+
+    Returns:
+        Trajectory of (B, L, H) tensors and the state after the last step; gradients flow through all of them.
+
+    Raises:
+        ValueError: a current that is not (B, L, H), floating and finite, or a state of another shape.
+    """
+    check_current(type(dynamics).__name__, current)
+    batch, _, channels = current.shape
+    dynamics = dynamics.to(current.device, current.dtype)
+    if state is None:
+        state = dynamics.initial_state(batch, channels, current.device, current.dtype)
+    check_state(type(dynamics).__name__, state, (batch, channels))
+    gradient = dynamics.default_spike if spike_gradient is None else spike_gradient
+    mems, spikes = [], []
+    for now in current.unbind(1):
+        mem = dynamics.past(state)
+        fired = spike(mem + dynamics.gain * now - dynamics.threshold, gradient, dynamics.fires_at_threshold)
+        state = dynamics.advance(state, now, fired.detach() if detach_reset else fired)
+        mems.append(mem)
+        spikes.append(fired)
+    return Trajectory(current, torch.stack(mems, 1), torch.stack(spikes, 1), state)
+
+
+def check_current(who: str, current: Tensor, channels: int | None = None) -> None:
+    """Refuse a current that is not (B, L, H), floating and finite, with L >= 1 and the channels asked for."""
+    if current.ndim != 3 or current.shape[1] == 0:
+        raise ValueError(
+            f"{who}: current must be (batch, length, channels) with length >= 1, got shape {tuple(current.shape)}; "
+            "add the missing axis with unsqueeze."
+        )
+    if not current.is_floating_point():
+        raise ValueError(f"{who}: current must be a floating-point tensor, got {current.dtype}; convert it with .float().")
+    if channels is not None and current.shape[-1] != channels:
+        raise ValueError(f"{who}: current has {current.shape[-1]} channels on its last axis, this neuron has {channels}.")
+    if torch.compiler.is_compiling() or current.device.type == "meta":
+        return
+    if not torch.isfinite(current.detach().sum()) and not torch.isfinite(current.detach()).all():
+        bad = int((~torch.isfinite(current)).sum())
+        raise ValueError(f"{who}: {bad} of {current.numel()} currents are NaN or infinite; look at what made them.")
+
+
+def check_state(who: str, state: State, shape: tuple[int, ...]) -> None:
+    """Refuse a state whose tensors are not of ``shape``."""
+    for name, value in zip(getattr(state, "_fields", range(len(state))), state, strict=True):
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{who}: state field {name!r} has shape {tuple(value.shape)}, this current needs {shape}.")
+
+
+def check_range(who: str, field: str, value: Value, low: float, high: float, hint: str = "", closed: bool = True) -> None:
+    """Refuse a plain number outside [low, high) (or (low, high) where not closed); tensors pass unchecked."""
+    if isinstance(value, Tensor):
+        return
+    inside = (low <= value if closed else low < value) and value < high
+    if not (inside and math.isfinite(value)):
+        interval = f"{'[' if closed else '('}{low:g}, {high:g})"
+        raise ValueError(f"{who}: {field} must be in {interval}, got {value}.{' ' + hint if hint else ''}")
+
+
+def _fields(dynamics: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(dynamics) if f.init]
+
+
+def _subclasses(base: type[Dynamics]) -> dict[str, type[Dynamics]]:
+    found = {c.__name__: c for c in base.__subclasses__()}
+    for child in list(found.values()):
+        found.update(_subclasses(child))
+    return found

@@ -1,0 +1,75 @@
+"""The leaky integrate-and-fire neuron."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Self
+
+from torch import Tensor
+
+from sdn.dynamics.base import Dynamics, Value, check_range
+
+__all__ = ["LIF", "LIFState"]
+
+
+class LIFState(NamedTuple):
+    """Membrane ``u`` after the reset, (B, H)."""
+
+    u: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class LIF(Dynamics):
+    """Leaky integrate-and-fire with unit time step; at equality it fires.
+
+    ``mem[t] = decay u[t-1]``, ``h = mem[t] + input[t]``, ``spike[t] = H(h - threshold)``, and then
+    ``u[t] = h (1 - spike)`` (hard), ``h - threshold spike`` (soft) or ``h`` (none).
+
+    Args:
+        decay: factor kept per step, in [0, 1); a number or (H,). For a time constant use `from_tau`.
+        threshold: > 0; a number or (H,).
+        reset: "hard" to zero, "soft" by subtraction, "none".
+
+    Raises:
+        ValueError: a number out of range, or an unknown reset.
+
+    Source: Shen et al., AAAI 2025 (arXiv 2408.14909), eqs. 1-3. Their generator uses decay 0.2, their networks 0.125.
+    """
+
+    decay: Value = 0.2
+    threshold: Value = 1.0
+    reset: Literal["hard", "soft", "none"] = "hard"
+
+    State = LIFState
+    transforms: ClassVar[dict[str, str]] = {"decay": "logit", "threshold": "log"}
+    scales_with_threshold: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_range("LIF", "decay", self.decay, 0, 1, f"For a time constant of {self.decay} steps use LIF.from_tau.")
+        check_range("LIF", "threshold", self.threshold, 0, math.inf, closed=False)
+        if self.reset not in ("hard", "soft", "none"):
+            raise ValueError(f"LIF: reset must be 'hard', 'soft' or 'none', got {self.reset!r}.")
+
+    @classmethod
+    def from_tau(cls, tau: float, scheme: Literal["exp", "euler"] = "exp", **fields: Value) -> Self:
+        """The LIF of a time constant in steps: decay ``exp(-1/tau)`` ("exp") or ``1 - 1/tau`` ("euler").
+
+        Args:
+            tau: time constant in steps, > 0 for "exp", >= 1 for "euler".
+            scheme: how the differential equation is discretised.
+            fields: threshold and reset as in `LIF`.
+        """
+        if scheme not in ("exp", "euler"):
+            raise ValueError(f"LIF.from_tau: scheme must be 'exp' or 'euler', got {scheme!r}.")
+        check_range("LIF.from_tau", "tau", tau, 0 if scheme == "exp" else 1, math.inf, closed=scheme == "euler")
+        return cls(math.exp(-1 / tau) if scheme == "exp" else 1 - 1 / tau, **fields)  # type: ignore[arg-type]
+
+    def past(self, state: LIFState) -> Tensor:
+        """``decay u``: (B, H)."""
+        return self.decay * state.u
+
+    def advance(self, state: LIFState, current: Tensor, spike: Tensor) -> LIFState:
+        """The membrane after leak, input and reset: (B, H)."""
+        h = self.past(state) + current
+        if self.reset == "hard":
+            return LIFState(h * (1 - spike))
+        return LIFState(h - self.threshold * spike if self.reset == "soft" else h)

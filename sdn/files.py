@@ -1,0 +1,66 @@
+"""Files that are whole or absent: everything is written under a temporary name and renamed."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["versions", "write_json", "writing"]
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it to ``path`` on success, remove it on any failure.
+
+    The folder is created. A reader sees the old file or the new one, never a half: the data is flushed before the
+    rename. A killed process leaves only ``.<name>.<pid>.partial``, which the next write to ``path`` removes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{_glob_escape(path.name)}.*.partial"):
+        if not _alive(stale):
+            stale.unlink(missing_ok=True)
+    partial = path.parent / f".{path.name}.{os.getpid()}.partial"
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write plain values as indented JSON, whole or not at all."""
+    with writing(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, allow_nan=True) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """The versions a result depends on, as plain strings: sdn, torch, python."""
+    import platform
+
+    import torch
+
+    import sdn
+
+    return {"sdn": sdn.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def _glob_escape(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _alive(partial: Path) -> bool:
+    pid = partial.name.split(".")[-2]
+    if not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,146 @@
+"""A neuron as a layer: dynamics, a solver that runs them, and the parameters that are learned."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from sdn.dynamics.base import Dynamics, State, Value, check_current
+from sdn.solvers import Solver, as_solver
+from sdn.spike import SpikeGradient
+
+__all__ = ["Neuron", "Start", "normal", "uniform"]
+
+Start = Value | Callable[[int], Tensor] | None
+"""Where a learned field starts: None (the dynamics' value), a number, an (H,) tensor, or channels -> (H,)."""
+
+
+class Neuron(nn.Module):
+    """``channels`` neurons of one kind, run over a sequence: (B, L, H) currents in, (B, L, H) spikes out.
+
+    Args:
+        dynamics: what one neuron does in a step.
+        channels: H.
+        learn: fields of the dynamics to learn per channel, and where each starts, e.g. ``{"threshold": None}``.
+        spike: slope that stands in for the derivative of the step; None is the dynamics' own.
+        solver: "loop", "surrogate", or a value such as ``Loop(detach_reset=False)`` or ``Surrogate("my.safetensors")``.
+
+    Raises:
+        ValueError: a field that the dynamics does not have or cannot learn, a start out of range, or a solver that
+            does not fit the neuron.
+
+    The parameters are ``learned.<field>``, (H,), in the transform of the field (log, logit, abs). The solver holds
+    neither parameters nor state, so a `state_dict` fits every solver.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        channels: int,
+        *,
+        learn: Mapping[str, Start] | None = None,
+        spike: SpikeGradient | None = None,
+        solver: str | Solver = "loop",
+    ) -> None:
+        super().__init__()
+        self.dynamics, self.channels = dynamics, channels
+        self.spike: SpikeGradient = dynamics.default_spike if spike is None else spike
+        self.learned = nn.ParameterDict()
+        for field, start in (learn or {}).items():
+            self.learned[field] = nn.Parameter(_raw_start(dynamics, field, start, channels))
+        self.solver = as_solver(solver)
+        self.solver.check(dynamics, tuple(self.learned))
+
+    def forward(self, current: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Spikes and the state after the last step.
+
+        Args:
+            current: (B, L, H), any strides; float32 and float64 as they are, lower precision is computed in float32.
+            state: state before the first step; None is rest. Feeding chunks one after another equals the whole.
+
+        Returns:
+            spikes (B, L, H), 0 or 1, in the current's dtype, and the state.
+
+        Raises:
+            ValueError: a current of another shape or with NaN.
+        """
+        check_current("Neuron", current, self.channels)
+        wide = current if current.dtype == torch.float64 else current.float()
+        with torch.autocast(current.device.type, enabled=False):
+            spikes, state = self.solver.run(self.current_dynamics(), wide, state, self.spike)
+        return spikes.to(current.dtype), state
+
+    def step(self, current: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """One step: (B, H) -> spikes (B, H) and the state."""
+        spikes, state = self(current.unsqueeze(1), state)
+        return spikes.squeeze(1), state
+
+    def initial_state(
+        self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Any:
+        """The state at rest, as the solver of this neuron takes it."""
+        return self.solver.initial_state(self.dynamics, batch, self.channels, device, dtype)
+
+    def current_dynamics(self) -> Dynamics:
+        """The dynamics with the learned values in place, as (H,) tensors that carry gradients."""
+        if not self.learned:
+            return self.dynamics
+        values = {f: _from_raw(raw, self.dynamics.transforms[f]) for f, raw in self.learned.items()}
+        return self.dynamics.replace(**values)
+
+    def with_solver(self, solver: str | Solver) -> Self:
+        """The same neuron, with the very same parameters, under another solver."""
+        clone = type(self)(self.dynamics, self.channels, spike=self.spike)
+        clone.learned = self.learned
+        clone.solver = as_solver(solver)
+        clone.solver.check(self.dynamics, tuple(self.learned))
+        return clone.train(self.training)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        learned = f", learn={sorted(self.learned)}" if self.learned else ""
+        return f"{self.dynamics}, channels={self.channels}, spike={self.spike}, solver={self.solver}{learned}"
+
+
+def uniform(low: float, high: float) -> Callable[[int], Tensor]:
+    """A start drawn from U(low, high) per channel, by torch's global generator."""
+    return lambda channels: torch.empty(channels).uniform_(low, high)
+
+
+def normal(mean: float, std: float) -> Callable[[int], Tensor]:
+    """A start drawn from N(mean, std) per channel, by torch's global generator."""
+    return lambda channels: torch.empty(channels).normal_(mean, std)
+
+
+def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> Tensor:
+    name = type(dynamics).__name__
+    if field not in dynamics.transforms:
+        raise ValueError(f"{name} cannot learn {field!r}; its learnable fields are {sorted(dynamics.transforms)}.")
+    value = getattr(dynamics, field) if start is None else start(channels) if callable(start) else start
+    value = torch.as_tensor(value, dtype=torch.get_default_dtype())
+    if value.ndim > 1 or (value.ndim == 1 and len(value) != channels):
+        raise ValueError(f"{name}: the start of {field!r} has shape {tuple(value.shape)}, the neuron has {channels} channels.")
+    value = value.expand(channels).clone()
+    raw = _to_raw(value, dynamics.transforms[field])
+    if not torch.isfinite(raw).all():
+        low, high = value.min().item(), value.max().item()
+        raise ValueError(
+            f"{name}: learning {field!r} goes through {dynamics.transforms[field]}, which cannot start at values from "
+            f"{low:g} to {high:g}; log needs > 0, logit needs values inside (0, 1)."
+        )
+    return raw
+
+
+def _to_raw(value: Tensor, transform: str) -> Tensor:
+    if transform == "log":
+        return value.log()
+    return value.logit() if transform == "logit" else value
+
+
+def _from_raw(raw: Tensor, transform: str) -> Tensor:
+    if transform == "log":
+        return raw.exp()
+    if transform == "logit":
+        return raw.sigmoid()
+    return raw.abs() if transform == "abs" else raw

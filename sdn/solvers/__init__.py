@@ -1,0 +1,21 @@
+"""Ways to run a neuron over a whole sequence. A solver is chosen by the user and never switched silently."""
+
+from sdn.solvers.base import Solver
+from sdn.solvers.loop import Loop
+from sdn.solvers.surrogate import Surrogate
+
+__all__ = ["Loop", "Solver", "Surrogate", "as_solver"]
+
+
+def as_solver(solver: str | Solver) -> Solver:
+    """A word means the solver with its defaults; a value is itself.
+
+    Raises:
+        ValueError: an unknown word.
+    """
+    if not isinstance(solver, str):
+        return solver
+    words: dict[str, type[Loop] | type[Surrogate]] = {"loop": Loop, "surrogate": Surrogate}
+    if solver not in words:
+        raise ValueError(f"solver must be one of {sorted(words)} or a value such as Loop(), got {solver!r}.")
+    return words[solver]()

@@ -1,0 +1,40 @@
+"""The reference solver: every dynamics, one step after another, plain autograd."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdn.dynamics.base import Dynamics, State, simulate
+from sdn.spike import SpikeGradient
+
+__all__ = ["Loop"]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Run `sdn.simulate`: exact, slow, and with memory that grows by several tensors a step.
+
+    Args:
+        detach_reset: keep gradients from flowing through the spike into the state. Through `mem` they always flow.
+    """
+
+    detach_reset: bool = True
+
+    def check(self, dynamics: Dynamics, learned: tuple[str, ...] = ()) -> None:
+        """The loop runs every dynamics."""
+
+    def run(
+        self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient
+    ) -> tuple[Tensor, State]:
+        """(B, L, H) -> spikes (B, L, H) and the state after the last step."""
+        out = simulate(dynamics, current, state, spike_gradient=gradient, detach_reset=self.detach_reset)
+        assert out.state is not None
+        return out.spike, out.state
+
+    def initial_state(
+        self, dynamics: Dynamics, batch: int, channels: int, device: torch.device | str, dtype: torch.dtype
+    ) -> Any:
+        """The dynamics' own state at rest."""
+        return dynamics.initial_state(batch, channels, device, dtype)

@@ -1,0 +1,1 @@
+"""The wing where surrogate networks are made: trajectories, network, training, reduction, fidelity."""

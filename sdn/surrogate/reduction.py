@@ -1,0 +1,151 @@
+"""From a trained SDN to the small network that ships: encoder fused, norms folded, saved with its facts."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sdn.dynamics.base import Dynamics
+from sdn.files import versions, writing
+from sdn.surrogate.network import SDN, ReducedSDN
+
+__all__ = ["Artifact", "fold", "load_artifact", "reduce", "save_artifact", "shipped_artifacts"]
+
+FORMAT = "sdn-reduced"
+FORMAT_VERSION = 1
+SHIPPED = Path(__file__).parent / "artifacts"
+
+
+def reduce(sdn: SDN) -> ReducedSDN:
+    """The same function as ``sdn.eval()`` with the encoder fused and the batch norms folded.
+
+    Args:
+        sdn: a trained network; it is not changed.
+
+    Returns:
+        ReducedSDN in float64, frozen; equal to ``sdn.double().eval()`` to 1e-10. Cast it with ``.float()`` to use it.
+
+    Source: Shen et al., AAAI 2025 (arXiv 2408.14909); batch-norm folding as in Jacob et al. 2018 (arXiv 1712.05877).
+    """
+    weights = {name: value.detach().double() for name, value in sdn.state_dict().items() if value.is_floating_point()}
+    reduced = ReducedSDN(sdn.d_model, sdn.kernel_size, sdn.n_layers).double()
+    reduced.load_state_dict({k: v.cpu() for k, v in fold(weights, sdn.n_layers).items()})
+    return reduced.eval()
+
+
+def fold(weights: Mapping[str, Tensor], n_layers: int, eps: float = 1e-5) -> dict[str, Tensor]:
+    """Fold an SDN's weights into those of a ReducedSDN, differentiably.
+
+    A norm after a convolution scales its weight by ``g = gamma / sqrt(var + eps)`` and turns its bias b into
+    ``(b - mean) g + beta``; the encoder, which has no bias, scales the first kernel, zero padding included.
+
+    Args:
+        weights: the names and shapes of `SDN.state_dict`, with any number of leading axes in common (a population).
+        n_layers: the SDN's.
+        eps: the norms'.
+
+    Returns:
+        The names and shapes of `ReducedSDN.state_dict`, with the same leading axes.
+    """
+    out = {"decoder.weight": weights["decoder.weight"], "decoder.bias": weights["decoder.bias"]}
+    for i in range(n_layers):
+        for ours, theirs in (("spatial", "spatial_layers"), ("feature", "feature_layers")):
+            conv, norm = f"{theirs}.{i}.0", f"{theirs}.{i}.1"
+            g = weights[f"{norm}.weight"] / torch.sqrt(weights[f"{norm}.running_var"] + eps)
+            centred = weights[f"{conv}.bias"] - weights[f"{norm}.running_mean"]
+            out[f"{ours}.{i}.weight"] = weights[f"{conv}.weight"] * g[..., None, None]
+            out[f"{ours}.{i}.bias"] = centred * g + weights[f"{norm}.bias"]
+    out["spatial.0.weight"] = out["spatial.0.weight"] * weights["encoder.weight"]
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A reduced SDN with the facts that say what it stands for.
+
+    ``facts`` holds: ``dynamics`` (see `Dynamics.facts`), ``distribution`` of the training currents, ``metrics`` measured
+    on test data, ``versions``, and what else the maker wrote down (seed, command).
+    """
+
+    network: ReducedSDN
+    facts: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """The neuron this network was trained to stand for."""
+        return Dynamics.from_facts(self.facts["dynamics"])
+
+
+def save_artifact(
+    path: str | os.PathLike[str],
+    reduced: ReducedSDN,
+    dynamics: Dynamics,
+    metrics: Mapping[str, Any] | None = None,
+    **facts: Any,
+) -> Artifact:
+    """Write a reduced SDN as safetensors (float32) with its facts as metadata, whole or not at all.
+
+    Args:
+        path: file to write, usually named ``*.safetensors``.
+        reduced: from `reduce`.
+        dynamics: the neuron whose `mem` it predicts; without its facts an artifact cannot be used.
+        metrics: what was measured, plain values.
+        facts: further plain values, e.g. ``distribution``, ``seed``, ``command``.
+
+    Raises:
+        ValueError: weights that are not finite.
+    """
+    tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in reduced.state_dict().items()}
+    if not all(torch.isfinite(v).all() for v in tensors.values()):
+        raise ValueError(f"{path}: the reduced SDN has weights that are NaN or infinite; it was not saved.")
+    sizes = {"d_model": reduced.d_model, "kernel_size": reduced.kernel_size, "n_layers": reduced.n_layers}
+    known = {"dynamics": dynamics.facts(), "metrics": dict(metrics or {}), "versions": versions(), **facts, **sizes}
+    header = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "facts": json.dumps(known)}
+    with writing(path) as partial:
+        save_file(tensors, partial, metadata=header)
+    return load_artifact(path)
+
+
+def load_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Read an artifact; only tensors and JSON are parsed, nothing is executed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not safetensors, not one of ours, or tensors that do not fit its own facts.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such artifact; make one with sdn.save_artifact or convert.ipynb.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error}); make the artifact again.") from None
+    if header.get("format") != FORMAT or header.get("format_version") != str(FORMAT_VERSION):
+        found = f"{header.get('format')!r} version {header.get('format_version')!r}"
+        raise ValueError(f"{path}: expected format {FORMAT!r} version '{FORMAT_VERSION}', found {found}.")
+    try:
+        facts = json.loads(header["facts"])
+        network = ReducedSDN(facts["d_model"], facts["kernel_size"], facts["n_layers"])
+        network.load_state_dict(tensors)
+        Dynamics.from_facts(facts["dynamics"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: facts and tensors do not fit together ({reason}); make the artifact again.") from None
+    if not all(torch.isfinite(v).all() for v in tensors.values()):
+        raise ValueError(f"{path}: has weights that are NaN or infinite; make the artifact again.")
+    return Artifact(network.eval(), facts, path)
+
+
+def shipped_artifacts() -> list[Path]:
+    """The artifacts that come with the package, sorted by name."""
+    return sorted(SHIPPED.glob("*.safetensors"))
