@@ -1,0 +1,87 @@
+"""Write a dataset of neuron trajectories: `python generate.py dataset`, `python generate.py dataset -n test`."""
+
+import argparse
+import dataclasses
+import time
+import warnings
+from pathlib import Path
+
+from sdn.door import door
+from sdn.dynamics import ALIF, BRF, LIF, RF, Dynamics
+
+NEURONS: dict[str, type[Dynamics]] = {"lif": LIF, "alif": ALIF, "rf": RF, "brf": BRF}
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; the short flags are the published ones."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("root", type=Path, help="folder to write to, made where missing")
+    parser.add_argument("-n", "--name", default="training", help="name of the split")
+    parser.add_argument("-N", "--number", type=int, default=50000, help="rows")
+    parser.add_argument("-T", "--timestep", type=int, default=1024, help="steps per row")
+    parser.add_argument("-m", "--mean", type=float, default=0.0, help="mean of the normal currents")
+    parser.add_argument("-s", "--std", type=float, help="standard deviation; default: lif 1, alif 1, rf 25, brf 50")
+    parser.add_argument("-t", "--tau", type=float, help="lif: decay, the factor kept per step, in [0, 1); default 0.2")
+    parser.add_argument("--seed", type=int, help="default: crc32 of the split's name, so that splits differ")
+    parser.add_argument("--device", default="cpu", help="where to simulate, e.g. cuda")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.add_argument("--dynamics", choices=sorted(NEURONS), default="lif", help="the neuron")
+    parser.add_argument("--threshold", type=float, help="where it fires; default: the neuron's")
+    parser.add_argument("--reset", choices=["hard", "soft", "none"], help="lif; default hard")
+    for field, who in {
+        "tau_m": "alif", "tau_a": "alif", "beta": "alif", "omega": "rf, brf", "damping": "rf",
+        "b_offset": "brf", "gamma": "brf", "dt": "rf, brf",
+    }.items():  # fmt: skip
+        parser.add_argument(f"--{field.replace('_', '-')}", type=float, help=f"{who}; default: the neuron's")
+    return parser.parse_args(argv)
+
+
+def neuron(args: argparse.Namespace) -> Dynamics:
+    """The dynamics that the flags describe; a flag of another neuron is an error."""
+    kind = NEURONS[args.dynamics]
+    own = {f.name for f in dataclasses.fields(kind)}
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    if "tau" in given:
+        given["decay"] = given.pop("tau")
+    every = {f.name for other in NEURONS.values() for f in dataclasses.fields(other)}
+    if foreign := sorted((every & set(given)) - own):
+        flags = ", ".join("--tau" if name == "decay" else f"--{name.replace('_', '-')}" for name in foreign)
+        raise ValueError(f"--dynamics {args.dynamics} has no {flags}; it has {', '.join(sorted(own))}.")
+    return kind(**{name: given[name] for name in own & set(given)})
+
+
+@door
+def main() -> None:
+    """Simulate and write one file."""
+    args = parse()
+    dynamics = neuron(args)
+    import torch
+    from loguru import logger
+    from tqdm import tqdm
+
+    from sdn.surrogate import trajectories as tr
+
+    std = dynamics.default_std if args.std is None else args.std
+    seed = tr.default_seed(args.name) if args.seed is None else args.seed
+    path = args.root / tr.trajectory_file_name(dynamics, args.number, args.timestep, args.mean, std, args.name)
+    tr.refuse_existing(path, args.force)
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {args.device}: this machine has no usable CUDA device; use --device cpu.")
+    started = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught, tqdm(total=args.number, unit="row", desc=str(dynamics)) as bar:
+        warnings.simplefilter("always")
+        out = tr.generate(
+            dynamics, args.number, args.timestep, args.mean, std, seed, device=args.device, progress=bar.update
+        )
+    for warning in caught:
+        logger.warning(str(warning.message))
+    tr.save_trajectories(
+        path, out, dynamics, mean=args.mean, std=std, seed=seed, name=args.name, force=args.force
+    )
+    logger.info(f"spike rate {int(out.spike.count_nonzero()) / out.spike.numel():.4f}, seed {seed}")
+    logger.info(f"input, mem, spike: {tuple(out.input.shape)}, {path.stat().st_size / 2**20:.0f} MiB")
+    logger.info(f"wrote {path} in {time.perf_counter() - started:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""The run folder that every training here writes: one log, one table of metrics, a best and a last checkpoint.
+
+Needs the extra `train`. Lightning does the work; these are the few pieces in which a run must survive a kill.
+"""
+
+import csv
+import math
+import pickle
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from loguru import logger
+
+from sdn.files import writing
+
+__all__ = [
+    "EpochRecord", "RunCheckpoint", "StopOnNaN", "checkpoints", "load_checkpoint", "log_to", "read_metrics",
+    "seed_everything", "tensorboard",
+]  # fmt: skip
+
+
+class EpochRecord(Callback):
+    """One row of ``metrics.csv`` and one log line per epoch, from the metrics that the module logged.
+
+    On resume the table is cut back to the restored epoch, so it reads as if the run had never stopped.
+
+    Args:
+        run_dir: the run folder.
+    """
+
+    def __init__(self, run_dir: str | Path) -> None:
+        self.path = Path(run_dir) / "metrics.csv"
+        self.started = 0.0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Cut the table back to the epochs that this run starts after."""
+        kept = [row for row in read_metrics(self.path) if row["epoch"] < trainer.current_epoch]
+        self._write(kept)
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Append this epoch (validation has run by now)."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        values = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
+        seconds = round(time.perf_counter() - self.started, 3)
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": seconds, **values}
+        self._write([*read_metrics(self.path), row])
+        shown = " | ".join(f"{k}: {v:.6f}" for k, v in values.items())
+        logger.info(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} | {shown} | {seconds:.1f} s")
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        with writing(self.path) as partial, partial.open("w", newline="") as file:
+            table = csv.DictWriter(file, columns, restval="")
+            table.writeheader()
+            table.writerows(rows)
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's checkpoint callback, which also remembers its best score after the run folder has moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the saved state with its paths put into today's folder."""
+        here = Path(self.dirpath or ".")
+        moved = dict(state_dict, dirpath=self.dirpath)
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            moved[key] = str(here / Path(state_dict[key]).name) if state_dict[key] else ""
+        moved["best_k_models"] = {str(here / Path(k).name): v for k, v in state_dict["best_k_models"].items()}
+        super().load_state_dict(moved)
+
+
+def checkpoints(run_dir: str | Path, monitor: str, mode: str) -> list[RunCheckpoint]:
+    """``checkpoints/best.ckpt`` by the monitored validation metric, and ``checkpoints/last.ckpt`` every epoch.
+
+    Args:
+        run_dir: the run folder.
+        monitor: name of the metric to select by.
+        mode: "min" or "max".
+    """
+    common = {"dirpath": Path(run_dir) / "checkpoints", "enable_version_counter": False, "auto_insert_metric_name": False}
+    best = RunCheckpoint(filename="best", monitor=monitor, mode=mode, save_top_k=1, **common)
+    return [best, RunCheckpoint(filename="last", save_top_k=1, monitor=None, **common)]
+
+
+def tensorboard(run_dir: str | Path) -> TensorBoardLogger:
+    """A TensorBoard logger that writes to ``tensorboard/`` of the run folder."""
+    return TensorBoardLogger(str(run_dir), name="tensorboard", version="")
+
+
+def log_to(path: str | Path) -> int:
+    """Send log lines to standard error and, appending, to a file; returns the handler of the file for `logger.remove`."""
+    logger.remove()
+    logger.add(sys.stderr, format="<green>{time:HH:mm:ss}</green> | {level: <7} | {message}", level="INFO")
+    return logger.add(path, format="{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | {message}", level="INFO")
+
+
+def read_metrics(path: str | Path) -> list[dict[str, float]]:
+    """The rows of a ``metrics.csv``, a cell that was not logged left out; none where there is no file yet."""
+    path = Path(path)
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v not in (None, "")} for row in csv.DictReader(file)]
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's tensors and plain values; no object in it is ever executed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: truncated, or not a checkpoint of tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint.")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"{path}: not a readable checkpoint of tensors and plain values ({reason}); it is truncated, or was written "
+            "by another program. Delete it to start over."
+        ) from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: holds a {type(found).__name__}, a checkpoint holds a dict.")
+    return found
+
+
+class StopOnNaN(Callback):
+    """End the run with a clear error when the monitored loss is not finite, before it reaches a checkpoint.
+
+    Args:
+        metric: name of the logged loss.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Look at the loss of the epoch."""
+        value = trainer.callback_metrics.get(self.metric)
+        if value is not None and not math.isfinite(float(value)):
+            raise ValueError(
+                f"{self.metric} became {float(value)} in epoch {trainer.current_epoch}; the checkpoints of the epochs "
+                "before it are intact. Lower the learning rate and start again, or look at the data."
+            )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    lightning.seed_everything(seed, workers=True, verbose=False)

@@ -1,0 +1,186 @@
+"""The first door of train.py: train an SDN on trajectory files. `python train.py --save exp`."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from loguru import logger
+
+from sdn import runs
+from sdn.files import versions, write_json
+from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
+from sdn.surrogate.network import SDN
+from sdn.surrogate.reduction import Artifact, reduce, save_artifact
+from sdn.surrogate.trajectories import TrajectoryFile, load_trajectories
+from sdn.surrogate.training import Recipe, fit, load_sdn
+
+__all__ = ["main", "parser"]
+
+PUBLISHED_NAME = "{}-mem-T1024-N(0.0,1.0)-50000-tau_0.2.pt"
+SIZES = {"d_model": 8, "kernel_size": 8, "n_layers": 1}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags; the published ones keep their names and meaning. None means: the recipe's, or the resumed run's."""
+    p = argparse.ArgumentParser(
+        prog="train.py",
+        description="Train a surrogate dynamic network: python train.py --save exp",
+        epilog="Any argument with '=' trains a network instead: python train.py experiment=spikingssm/digits (see --cfg job).",
+    )
+    place = p.add_mutually_exclusive_group()
+    place.add_argument("-s", "--save", type=Path, help="run folder to write (default exp)")
+    place.add_argument("-r", "--resume", type=Path, help="run folder to go on with, under its own settings")
+    p.add_argument("--training", type=Path, help=f"default dataset/{PUBLISHED_NAME.format('training')}")
+    p.add_argument("--test", type=Path, help=f"default dataset/{PUBLISHED_NAME.format('test')}")
+    p.add_argument("--preset", choices=["best", "published"], help="where the settings start from (default best)")
+    p.add_argument("--force", action="store_true", help="with --save: replace the run that is there")
+    p.add_argument("--num_workers", type=int, default=0, help="processes that cut crops (default 0)")
+    p.add_argument("--threads", type=int, default=1, help="compute threads (default 1: the tensors are small)")
+    p.add_argument("--d_model", type=int, help="channels (default 8)")
+    p.add_argument("-k", "--kernel_size", type=int, help="taps (default 8)")
+    p.add_argument("--n_layers", type=int, help="layers (default 1)")
+    for field in fields(Recipe):
+        kind: Any = type(field.default)
+        p.add_argument(f"--{field.name}", type=kind, help=f"see sdn.surrogate.training.Recipe (default {field.default})")
+    return p
+
+
+def main(argv: Sequence[str]) -> None:
+    """Train, score every split, and write checkpoints, metrics, the summary and the reduced artifact."""
+    args = parser().parse_args(argv)
+    torch.set_num_threads(args.threads)
+    run_dir, settings = _settings(args)
+    files = {split: load_trajectories(settings[split]) for split in ("training", "test")}
+    train, val = _split(files["training"])
+    _check_test(files["training"], files["test"])
+    recipe = _recipe(settings, train)
+    sdn = SDN(**{name: settings[name] for name in SIZES})
+    if not args.resume:
+        _claim(run_dir, args.force)
+        write_json(run_dir / "config.json", settings)
+    handler = runs.log_to(run_dir / "exp.log")
+    logger.info(f"{train.dynamics}, {len(train.input)} training and {len(val.input)} validation rows, run folder {run_dir}")
+    logger.info(f"{sdn}".replace("\n", " ").replace("  ", ""))
+    logger.info(f"{sum(p.numel() for p in sdn.parameters())} parameters, {recipe}")
+    started = time.perf_counter()
+    history = fit(
+        sdn, train, val, run_dir=run_dir, recipe=recipe, resume=args.resume is not None, num_workers=args.num_workers
+    )
+    seconds = time.perf_counter() - started
+    scores = {"train": evaluate(sdn, train, train.dynamics, loss=recipe.loss)}
+    scores |= {"validation": evaluate(sdn, val, train.dynamics, loss=recipe.loss)}
+    scores |= {"test": evaluate(sdn, files["test"], train.dynamics, loss=recipe.loss)}
+    artifact = _write_results(run_dir, settings, sdn, files, scores, history.best_epoch, seconds)
+    logger.info(f"best epoch {history.best_epoch + 1} of {recipe.epochs} by validation loss, {seconds:.1f} s of training")
+    for split, metrics in scores.items():
+        logger.info(f"{split}: {metrics}")
+    logger.info(f"reduced to {sum(p.numel() for p in artifact.network.parameters())} parameters: {artifact.path}")
+    logger.remove(handler)
+
+
+def _settings(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """The run folder and the settings of the run: new ones from the flags, or those the resumed run was started with."""
+    names = ["training", "test", "preset", *SIZES, *(f.name for f in fields(Recipe))]
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given |= {name: str(given[name].resolve()) for name in ("training", "test") if name in given}
+    if args.resume is None:
+        default = {s: str((Path("dataset") / PUBLISHED_NAME.format(s)).resolve()) for s in ("training", "test")}
+        return args.save or Path("exp"), default | {"preset": "best"} | SIZES | given
+    if args.force:
+        raise ValueError("--force goes with --save; --resume never replaces anything.")
+    settings = _read_config(args.resume / "config.json")
+    if changed := {k: (settings.get(k), v) for k, v in given.items() if settings.get(k) != v}:
+        shown = ", ".join(f"--{k} {now} (the run has {then})" for k, (then, now) in changed.items())
+        raise ValueError(f"--resume goes on under the run's own settings; {shown} would change them. Use --save instead.")
+    return args.resume, settings
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    import json
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; --resume takes the run folder of `python train.py --save`.")
+    try:
+        settings = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable JSON ({error}); start the run again with --save.") from None
+    missing = {"training", "test", "preset", *SIZES} - set(settings)
+    if missing:
+        raise ValueError(f"{path}: lacks {sorted(missing)}; start the run again with --save.")
+    return dict(settings)
+
+
+def _recipe(settings: dict[str, Any], train: TrajectoryFile) -> Recipe:
+    changes = {f.name: settings[f.name] for f in fields(Recipe) if f.name in settings}
+    if settings["preset"] == "published":
+        return Recipe.published(*train.input.shape, **changes)
+    return Recipe(**changes)
+
+
+def _split(file: TrajectoryFile) -> tuple[TrajectoryFile, TrajectoryFile]:
+    """The first 90 % of the rows to train on, the last 10 % to choose by; rows are independent and in random order."""
+    samples = len(file.input)
+    cut = samples - max(1, samples // 10)
+    if cut < 1:
+        raise ValueError(f"{samples} rows cannot be split into training and validation; generate at least 2.")
+    return file.rows(0, cut), file.rows(cut, samples)
+
+
+def _check_test(training: TrajectoryFile, test: TrajectoryFile) -> None:
+    if training.dynamics != test.dynamics:
+        raise ValueError(f"the training file is of {training.dynamics}, the test file of {test.dynamics}.")
+    same = [training.facts[k] == test.facts[k] for k in ("seed", "distribution")]
+    if all(same):
+        raise ValueError(
+            f"training and test file were drawn from the same seed {test.facts['seed']} and distribution, so they share "
+            "rows; generate the test file with another --seed or -n test."
+        )
+
+
+def _claim(run_dir: Path, force: bool) -> None:
+    """Make the run folder, refusing one that holds a run."""
+    held = [run_dir / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
+    if run_dir.is_dir() and any(p.exists() for p in held) and not force:
+        raise FileExistsError(f"{run_dir} holds a run; go on with --resume {run_dir}, choose another --save, or --force.")
+    for path in (*held, run_dir / "metrics.csv", run_dir / "summary.json"):
+        path.unlink(missing_ok=True)
+    run_dir.mkdir(parents=True, exist_ok=True)
+
+
+def _write_results(
+    run_dir: Path,
+    settings: dict[str, Any],
+    sdn: SDN,
+    files: dict[str, TrajectoryFile],
+    scores: dict[str, Metrics],
+    best_epoch: int,
+    seconds: float,
+) -> Artifact:
+    dynamics = files["training"].dynamics
+    std = dynamics.default_std
+    elsewhere = fidelity(sdn, dynamics, [(m * std, s * std) for m, s in ((0, 1), (0.5, 1), (0, 2), (0, 3), (1, 1))])
+    facts = {
+        "distribution": files["training"].facts["distribution"], "settings": settings, "best_epoch": best_epoch + 1,
+        "seeds": {split: file.facts["seed"] for split, file in files.items()},
+    }  # fmt: skip
+    summary = {
+        "dynamics": dynamics.facts(), "metrics": {k: asdict(v) for k, v in scores.items()}, "seconds": round(seconds, 1),
+        "fresh": {k: asdict(v) for k, v in elsewhere.items()}, "versions": versions(), "threads": torch.get_num_threads(),
+        "command": " ".join(sys.argv), **facts,
+    }  # fmt: skip
+    write_json(run_dir / "summary.json", summary)
+    for name, metrics in elsewhere.items():
+        logger.info(f"fresh {name}: agreement {metrics.agreement:.6f}, f1 {metrics.f1:.6f}, mae {metrics.mae_mean:.6f}")
+    public = {k: v for k, v in settings.items() if k not in ("training", "test")}
+    measured = {"test": asdict(scores["test"]), **{k: asdict(v) for k, v in elsewhere.items()}}
+    artifact = save_artifact(
+        run_dir / "artifact.safetensors", reduce(sdn), dynamics, measured, **(facts | {"settings": public})
+    )
+    check = evaluate(load_sdn(run_dir / "checkpoints" / "best.ckpt")[0], files["test"].rows(0, 256), dynamics)
+    assert check == evaluate(artifact.network, files["test"].rows(0, 256), dynamics), "the artifact is not the checkpoint"
+    return artifact

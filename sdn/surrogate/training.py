@@ -1,0 +1,367 @@
+"""Train SDNs on trajectories: short random crops, several seeds at once, one cosine, the best by validation.
+
+Needs the extra `train`.
+"""
+
+import logging
+import math
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sdn import runs
+from sdn.dynamics.base import Dynamics
+from sdn.surrogate.fidelity import LOSSES
+from sdn.surrogate.network import SDN
+from sdn.surrogate.population import Population
+from sdn.surrogate.trajectories import TrajectoryFile
+
+__all__ = ["History", "Recipe", "fit", "load_sdn"]
+
+VALIDATION_ROWS = 512
+STEPS_PER_BLOCK = 100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an SDN is trained. The defaults are ours; `published` is the origin's.
+
+    Args:
+        epochs: validations, and checkpoints; the cosine ends with the last one.
+        steps_per_epoch: optimiser steps between them.
+        batch_size: crops in a minibatch.
+        crop: predicted steps in a crop (cut to what the rows allow).
+        lr: peak learning rate; 1 % warm-up, then one cosine to lr / 1000.
+        loss: "l1", "mse" or "smooth_l1".
+        optimizer: "adam" or "adamw".
+        weight_decay: of AdamW.
+        members: networks trained side by side from different seeds; the worse half (by validation loss) is dropped
+            after 40, 60 and 75 % of the epochs.
+        ema: running average of the weights that is validated and exported, over 1 / (1 - ema) steps but never over more
+            than 1 % of the run; 0 is none.
+        norms: "frozen" at the scale of the data, or "live" batch statistics.
+        seed: of the weights and the crops.
+    """
+
+    epochs: int = 100
+    steps_per_epoch: int = 1400
+    batch_size: int = 64
+    crop: int = 64
+    lr: float = 1e-2
+    loss: Literal["l1", "mse", "smooth_l1"] = "l1"
+    optimizer: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = 0.0
+    members: int = 8
+    ema: float = 0.999
+    norms: Literal["frozen", "live"] = "frozen"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps_per_epoch", "batch_size", "crop", "members"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if not 0 < self.lr < math.inf or not 0 <= self.weight_decay < math.inf or not 0 <= self.ema < 1:
+            raise ValueError(
+                f"lr must be > 0, weight_decay >= 0, ema in [0, 1); got {self.lr}, {self.weight_decay}, {self.ema}."
+            )
+        for name, known in {"loss": [*LOSSES], "optimizer": ["adam", "adamw"], "norms": ["frozen", "live"]}.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
+        if self.weight_decay and self.optimizer == "adam":
+            raise ValueError(f"weight_decay {self.weight_decay} needs optimizer 'adamw', got 'adam'.")
+
+    @classmethod
+    def published(cls, rows: int, length: int, **changes: Any) -> "Recipe":
+        """The origin's: whole rows, SmoothL1, AdamW, one network, live norms, 100 passes over ``rows`` rows.
+
+        Source: Shen et al., AAAI 2025 (arXiv 2408.14909) and its code; the cosine here moves every step.
+        """
+        values: dict[str, Any] = {
+            "steps_per_epoch": max(1, rows // 64), "crop": length, "loss": "smooth_l1", "optimizer": "adamw",
+            "weight_decay": 0.01, "members": 1, "ema": 0.0, "norms": "live",
+        }  # fmt: skip
+        return cls(**{**values, **changes})
+
+    def survivors(self, epoch: int, members: int) -> int:
+        """How many of ``members`` go on after this epoch (counted from 0)."""
+        cuts = [math.ceil(share * self.epochs) for share in (0.4, 0.6, 0.75)]
+        for cut in cuts:
+            if epoch + 1 == cut:
+                members = max(1, members // 2)
+        return 1 if epoch + 1 >= cuts[-1] else members
+
+    @property
+    def average_keep(self) -> float:
+        """What the running average keeps of itself in a step."""
+        return min(self.ema, 1 - 1 / max(1.0, 0.01 * self.epochs * self.steps_per_epoch))
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of optimiser step ``step`` (counted from 0)."""
+        total = self.epochs * self.steps_per_epoch
+        warm = min(1.0, (step + 1) / (0.01 * total))
+        return self.lr * min(warm, 1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * step / total)))
+
+
+class History(NamedTuple):
+    """What `fit` did: one dict per epoch, and the epoch and validation loss of the network it chose."""
+
+    rows: list[dict[str, float]]
+    best_epoch: int
+    best_loss: float
+
+
+class Crops(Dataset[tuple[Tensor, Tensor]]):
+    """Minibatches of short random crops; which ones is a pure function of (seed, index).
+
+    Args:
+        data: rows (N, L), mapped or in memory.
+        recipe: batch size, crop length and seed.
+        reach: receptive field R: a crop carries that much history.
+        from_start: also crop where the history starts before the row, filled up with silence.
+    """
+
+    def __init__(self, data: TrajectoryFile, recipe: Recipe, reach: int, from_start: bool) -> None:
+        self.input, self.mem, self.recipe, self.reach = data.input, data.mem, recipe, reach
+        self.rows, self.length = data.input.shape
+        self.low = 0 if from_start else reach
+        self.crop = min(recipe.crop, self.length - self.low)
+        if self.crop < 1:
+            raise ValueError(f"rows of {self.length} steps are too short for a receptive field of {reach}; make longer ones.")
+
+    def block(self, index: int, steps: int) -> tuple[Tensor, Tensor]:
+        """Inputs (steps, B, R + crop) and targets (steps, B, crop) of block ``index``."""
+        generator = torch.Generator().manual_seed((self.recipe.seed + 1) * 1_000_003 + index)
+        shape = (steps, self.recipe.batch_size)
+        row = torch.randint(self.rows, shape, generator=generator)
+        start = torch.randint(self.low, self.length - self.crop + 1, shape, generator=generator)
+        step = start.unsqueeze(-1) + torch.arange(-self.reach, self.crop)
+        place = row.unsqueeze(-1) * self.length + step
+        input = self.input.reshape(-1)[place.clamp_min(0)].masked_fill_(step < 0, 0.0)
+        return input, self.mem.reshape(-1)[place[..., self.reach :]]
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return self.block(*key)
+
+
+class Blocks(Sampler[tuple[int, int]]):
+    """The blocks of an epoch as (index over the whole run, steps in it); Lightning tells it the epoch."""
+
+    def __init__(self, steps_per_epoch: int) -> None:
+        self.sizes = [min(STEPS_PER_BLOCK, steps_per_epoch - i) for i in range(0, steps_per_epoch, STEPS_PER_BLOCK)]
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called before every epoch, after a resume too."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Any:
+        return iter([(self.epoch * len(self.sizes) + i, size) for i, size in enumerate(self.sizes)])
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+
+class PopulationTraining(lightning.LightningModule):
+    """The race: each Lightning batch is a block of optimiser steps, each epoch ends with a validation and maybe a cut."""
+
+    def __init__(self, population: Population, recipe: Recipe, dynamics: Dynamics) -> None:
+        super().__init__()
+        self.population, self.recipe, self.dynamics = population, recipe, dynamics
+        self.automatic_optimization = False
+        self.best_member, self.losses = 0, torch.zeros(population.members)
+        self.sums: dict[str, Tensor | float] = {}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam or AdamW over all members; fused, since the tensors are tiny."""
+        kind = torch.optim.AdamW if self.recipe.optimizer == "adamw" else torch.optim.Adam
+        weights, r = list(self.population.weights.values()), self.recipe
+        return kind(weights, lr=r.lr, eps=1e-10, weight_decay=r.weight_decay, fused=True)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """One block: a step of every member on each of its minibatches."""
+        optimizer: Any = self.optimizers()
+        done = self.current_epoch * self.recipe.steps_per_epoch + batch_idx * STEPS_PER_BLOCK
+        total = torch.zeros(self.population.members)
+        last = len(batch[0]) - 1
+        for i, (input, target) in enumerate(zip(*batch, strict=True)):
+            optimizer.param_groups[0]["lr"] = self.recipe.lr_at(done + i)
+            loss = self._loss(self.population(input), target).mean((1, 2))
+            optimizer.zero_grad()
+            loss.sum().backward()
+            # Lightning's wrapper counts one step a block: that is its global_step; the plain step is twice as fast.
+            (optimizer if i == last else optimizer.optimizer).step()
+            self.population.follow(self.recipe.average_keep)
+            total += loss.detach()
+        batch_loss = (total / len(batch[0])).min()
+        self.log("train/loss", batch_loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self.sums = {"loss": torch.zeros(self.population.members), "hit": 0.0, "fired": 0.0, "right": 0.0}
+        self.sums |= {"spikes": 0.0, "zero": 0.0, "steps": 0}
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        """Whole rows, all members; the first R steps of a row only serve as history."""
+        input, mem, spike = batch
+        reach = self.population.receptive_field
+        predicted = self.population(input, average=True)
+        now, mem, spike = input[:, reach:], mem[:, reach:], spike[:, reach:]
+        fired, zero = self._fires(predicted, now), self._fires(torch.zeros_like(mem), now)
+        add = {
+            "loss": self._loss(predicted, mem).sum((1, 2)), "right": (fired == spike).sum((1, 2)).float(),
+            "hit": (fired & spike).sum((1, 2)).float(), "fired": fired.sum((1, 2)).float(),
+            "spikes": spike.sum().float(), "zero": (zero == spike).sum().float(), "steps": mem.numel(),
+        }  # fmt: skip
+        for name, value in add.items():
+            self.sums[name] = self.sums[name] + value
+
+    def on_validation_epoch_end(self) -> None:
+        """Choose the best member and log its scores."""
+        s: dict[str, Any] = self.sums
+        self.losses = torch.nan_to_num(s["loss"] / s["steps"], nan=math.inf)
+        self.best_member = best = int(self.losses.argmin())
+        agreement, f1 = s["right"][best] / s["steps"], 2 * s["hit"][best] / (s["fired"][best] + s["spikes"])
+        scores = {"loss": self.losses[best], "agreement": agreement, "f1": f1, "trivial_agreement": s["zero"] / s["steps"]}
+        self.log_dict({f"val/{k}": v for k, v in scores.items()})
+
+    def on_train_epoch_end(self) -> None:
+        """Drop the worse half when its time has come; checkpoints are written after this."""
+        keep = self.recipe.survivors(self.current_epoch, self.population.members)
+        if keep < self.population.members:
+            chosen = self.losses.argsort()[:keep]
+            optimizer: Any = self.optimizers()
+            _keep_members(self.population, optimizer.optimizer, chosen)
+            self.best_member, self.losses = 0, self.losses[chosen]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the chosen network as an SDN of its own, and what it stands for."""
+        d_model, kernel_size, n_layers = self.population.sizes
+        sizes = {"d_model": d_model, "kernel_size": kernel_size, "n_layers": n_layers}
+        state = self.population.member(self.best_member).state_dict()
+        checkpoint["sdn"] = {"state": dict(state), "sizes": sizes, "dynamics": self.dynamics.facts()}
+        checkpoint["recipe"] = asdict(self.recipe)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take on the number of members that were left."""
+        members = len(checkpoint["state_dict"]["population.weights.decoder-bias"])
+        self.population.keep(torch.arange(members))
+        self.losses = self.losses[:members]
+
+    def _loss(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return LOSSES[self.recipe.loss](predicted, target.expand_as(predicted), reduction="none")
+
+    def _fires(self, mem: Tensor, input: Tensor) -> Tensor:
+        v = mem + self.dynamics.gain * input - self.dynamics.threshold
+        return v >= 0 if self.dynamics.fires_at_threshold else v > 0
+
+
+def fit(
+    sdn: SDN,
+    train: TrajectoryFile,
+    val: TrajectoryFile,
+    *,
+    run_dir: str | os.PathLike[str],
+    recipe: Recipe | None = None,
+    resume: bool = False,
+    num_workers: int = 0,
+) -> History:
+    """Train an SDN of this size and leave the best network, by validation loss, in ``sdn``.
+
+    Args:
+        sdn: says the size; its weights are replaced.
+        train, val: trajectories of the same neuron; rows (N, L), mapped files are not read as a whole.
+        run_dir: gets metrics.csv, tensorboard/ and checkpoints/{best,last}.ckpt.
+        recipe: how to train; None is `Recipe()`.
+        resume: go on from ``checkpoints/last.ckpt``; the result is bit-equal to that of an uninterrupted run.
+        num_workers: processes that cut crops.
+
+    Returns:
+        History: the epochs, and which one was chosen.
+
+    Raises:
+        FileExistsError: the folder holds a run and ``resume`` is not set.
+        ValueError: splits of different neurons, rows too short, or a loss that is no longer finite.
+    """
+    recipe, run_dir = recipe or Recipe(), Path(run_dir)
+    dynamics = train.dynamics
+    if val.dynamics != dynamics:
+        raise ValueError(f"fit: the training rows are of {dynamics}, the validation rows of {val.dynamics}.")
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if last.exists() and not resume:
+        raise FileExistsError(f"{run_dir} holds a run; go on with --resume {run_dir} (resume=True) or choose another folder.")
+    if last.exists():
+        _check_same_run(last, sdn, recipe)
+    population = Population(recipe.members, sdn.d_model, sdn.kernel_size, sdn.n_layers, recipe.norms == "live")
+    sample = train.input[:VALIDATION_ROWS]
+    memory = getattr(dynamics, "decay", 0.5)
+    population.initialise(recipe.seed, float(memory), max(float(sample.std()), 1e-6))
+    module = PopulationTraining(population, recipe, dynamics)
+    trainer = _trainer(run_dir, recipe)
+    if not last.exists() or runs.load_checkpoint(last)["epoch"] + 1 < recipe.epochs:
+        crops = Crops(train, recipe, sdn.receptive_field, from_start=sdn.n_layers == 1)
+        blocks: Any = Blocks(recipe.steps_per_epoch)
+        feed = DataLoader(crops, sampler=blocks, batch_size=None, num_workers=num_workers)
+        held_out = [tuple(t[:VALIDATION_ROWS].split(64)) for t in val[:3]]
+        check: Any = DataLoader(list(zip(*held_out, strict=True)), batch_size=None)  # type: ignore[arg-type]
+        trainer.fit(module, feed, check, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    best = runs.load_checkpoint(run_dir / "checkpoints" / "best.ckpt")
+    sdn.load_state_dict(best["sdn"]["state"])
+    sdn.eval()
+    rows = runs.read_metrics(run_dir / "metrics.csv")
+    return History(rows, int(best["epoch"]), rows[int(best["epoch"])]["val/loss"])
+
+
+def load_sdn(path: str | os.PathLike[str]) -> tuple[SDN, Dynamics]:
+    """The network in a checkpoint of `fit`, in eval mode, and the neuron it was trained for.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or not such a checkpoint.
+    """
+    content = runs.load_checkpoint(path)
+    try:
+        found = content["sdn"]
+        sdn = SDN(**found["sizes"])
+        sdn.load_state_dict(found["state"])
+        return sdn.eval(), Dynamics.from_facts(found["dynamics"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path}: holds no SDN ({reason}); give best.ckpt of a run of `python train.py --save`.") from None
+
+
+def _check_same_run(last: Path, sdn: SDN, recipe: Recipe) -> None:
+    content = runs.load_checkpoint(last)
+    sizes = {"d_model": sdn.d_model, "kernel_size": sdn.kernel_size, "n_layers": sdn.n_layers}
+    if "sdn" not in content or "recipe" not in content:
+        raise ValueError(f"{last}: is not a checkpoint of an SDN; give the folder of a run of `python train.py --save`.")
+    then, now = content["sdn"]["sizes"] | content["recipe"], sizes | asdict(recipe)
+    if changed := {k: (then.get(k), v) for k, v in now.items() if then.get(k) != v}:
+        shown = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
+        raise ValueError(f"{last}: the run was started with other settings ({shown}); resume with the same ones.")
+
+
+def _keep_members(population: Population, optimizer: torch.optim.Optimizer, chosen: Tensor) -> None:
+    """Drop members from the population and their moments from the optimiser."""
+    moments = [optimizer.state[p] for p in optimizer.param_groups[0]["params"]]
+    population.keep(chosen)
+    weights = list(population.weights.values())
+    optimizer.state.clear()
+    optimizer.param_groups[0]["params"] = weights
+    for weight, moment in zip(weights, moments, strict=True):
+        optimizer.state[weight] = {k: v[chosen].clone() if v.ndim else v for k, v in moment.items()}
+
+
+def _trainer(run_dir: Path, recipe: Recipe) -> lightning.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    keep = [runs.EpochRecord(run_dir), runs.StopOnNaN("train/loss"), *runs.checkpoints(run_dir, "val/loss", "min")]
+    return lightning.Trainer(
+        accelerator="cpu", devices=1, max_epochs=recipe.epochs, logger=runs.tensorboard(run_dir), callbacks=keep,
+        num_sanity_val_steps=0, enable_model_summary=False, enable_progress_bar=sys.stderr.isatty(),
+        log_every_n_steps=1, use_distributed_sampler=False,
+    )  # fmt: skip

@@ -1,0 +1,254 @@
+"""Trajectories of a neuron under random currents: make them, save them with all their facts, load them with all checks."""
+
+import os
+import pickle
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdn.dynamics.base import Dynamics, Trajectory, simulate
+from sdn.dynamics.lif import LIF
+from sdn.files import versions, writing
+
+__all__ = [
+    "TrajectoryFile", "default_seed", "generate", "load_trajectories", "save_trajectories", "trajectory_file_name",
+]  # fmt: skip
+
+FORMAT = "sdn-trajectories"
+FORMAT_VERSION = 1
+ROWS_AT_ONCE = 2048
+SENSIBLE_RATE = (0.02, 0.40)
+TENSORS = {"input": torch.float32, "mem": torch.float32, "spike": torch.bool}
+
+
+class TrajectoryFile(NamedTuple):
+    """A trajectory file in memory (or mapped): ``input``, ``mem`` (N, L) float32, ``spike`` (N, L) bool, and its facts."""
+
+    input: Tensor
+    mem: Tensor
+    spike: Tensor
+    facts: dict[str, Any]
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """The neuron that was simulated."""
+        return Dynamics.from_facts(self.facts["dynamics"])
+
+    def rows(self, start: int, stop: int) -> "TrajectoryFile":
+        """The same file with rows start..stop only; nothing is copied."""
+        return TrajectoryFile(self.input[start:stop], self.mem[start:stop], self.spike[start:stop], self.facts)
+
+
+def generate(
+    dynamics: Dynamics,
+    samples: int,
+    length: int,
+    mean: float = 0.0,
+    std: float | None = None,
+    seed: int = 0,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> Trajectory:
+    """Simulate ``samples`` neurons from rest under independent normal currents N(mean, std).
+
+    Args:
+        dynamics: the neuron; plain numbers only, since every row is one neuron of the same kind.
+        samples: number of rows N, >= 1.
+        length: steps per row L, >= 1.
+        mean, std: of the currents, in the neuron's units; std None is ``dynamics.default_std``.
+        seed: of a generator on the CPU, so that every device sees the same currents.
+        device: where to simulate; the result is on the CPU.
+        progress: called with the number of rows done since the last call.
+
+    Returns:
+        Trajectory of contiguous (N, L) tensors: input and mem float32, spike bool; state is None.
+
+    Raises:
+        ValueError: a size below 1, a negative std, or a dynamics with tensor fields.
+
+    Warns:
+        UserWarning: a spike rate outside 2 % to 40 %, with which little can be learned.
+    """
+    std = dynamics.default_std if std is None else std
+    for name, value in {"samples": samples, "length": length}.items():
+        if value < 1:
+            raise ValueError(f"generate: {name} must be at least 1, got {value}.")
+    if not 0 <= std < float("inf") or not abs(mean) < float("inf"):
+        raise ValueError(f"generate: currents need a finite mean and a finite std >= 0, got N({mean}, {std}).")
+    if any(isinstance(v, list) for v in dynamics.facts().values()):
+        raise ValueError(f"generate: every row is the same neuron, {dynamics} has one value per channel; use numbers.")
+    out = Trajectory(*(torch.empty(samples, length, dtype=dtype) for dtype in TENSORS.values()))
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, samples, ROWS_AT_ONCE):
+        rows = slice(start, min(start + ROWS_AT_ONCE, samples))
+        out.input[rows].normal_(mean, std, generator=generator)
+        with torch.no_grad():
+            done = simulate(dynamics, out.input[rows].to(device).T.contiguous().unsqueeze(0))
+        out.mem[rows] = done.mem[0].T
+        out.spike[rows] = done.spike[0].T > 0
+        if progress is not None:
+            progress(rows.stop - rows.start)
+    rate = int(out.spike.count_nonzero()) / out.spike.numel()
+    if not SENSIBLE_RATE[0] <= rate <= SENSIBLE_RATE[1]:
+        warnings.warn(
+            f"{dynamics} under N({mean}, {std}) spikes in {rate:.2%} of the steps, outside 2 % to 40 %; change mean or "
+            f"std (the default std for this neuron is {dynamics.default_std}).",
+            stacklevel=2,
+        )
+    return out
+
+
+def default_seed(name: str) -> int:
+    """The seed of a split that was given none: crc32 of its name, so that splits differ and each can be made again."""
+    return zlib.crc32(name.encode())
+
+
+def trajectory_file_name(
+    dynamics: Dynamics, samples: int, length: int, mean: float, std: float, name: str = "training"
+) -> str:
+    """The published file name for the published LIF, ending in ``-tau_<decay>``; other neurons end in their own name.
+
+    A LIF with another reset or threshold says so behind the decay. Nothing ever parses these names.
+    """
+    stem = f"{name}-mem-T{length}-N({float(mean)},{float(std)})-{samples}"
+    if not isinstance(dynamics, LIF):
+        return f"{stem}-{type(dynamics).__name__.lower()}.pt"
+    variant = "" if dynamics.reset == "hard" else f"-{dynamics.reset}"
+    variant += "" if dynamics.threshold == 1 else f"-threshold_{dynamics.threshold}"
+    return f"{stem}-tau_{dynamics.decay}{variant}.pt"
+
+
+def save_trajectories(
+    path: str | os.PathLike[str],
+    trajectory: Trajectory,
+    dynamics: Dynamics,
+    *,
+    mean: float,
+    std: float,
+    seed: int,
+    name: str = "training",
+    force: bool = False,
+) -> TrajectoryFile:
+    """Write trajectories with every fact needed to make them again, whole or not at all.
+
+    Args:
+        path: the file.
+        trajectory: from `generate`.
+        dynamics, mean, std, seed: what `generate` was given.
+        name: the split's name.
+        force: replace an existing file.
+
+    Raises:
+        FileExistsError: the file exists and ``force`` is not set.
+        OSError: it could not be written; an older file is untouched.
+    """
+    path = Path(path)
+    refuse_existing(path, force)
+    samples, length = trajectory.input.shape
+    facts = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "dynamics": dynamics.facts(),
+        "distribution": {"family": "normal", "mean": float(mean), "std": float(std)},
+        "seed": int(seed),
+        "samples": samples,
+        "length": length,
+        "spike_rate": int(trajectory.spike.count_nonzero()) / trajectory.spike.numel(),
+        "versions": versions(),
+    }
+    content = {"input": trajectory.input, "mem": trajectory.mem, "spike": trajectory.spike, "facts": facts}
+    with writing(path) as partial:
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:
+            raise OSError(f"{path}: could not be written ({' '.join(str(error).split())}); is the disk full?") from None
+    return TrajectoryFile(trajectory.input, trajectory.mem, trajectory.spike, facts)
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Raise where a file exists and may not be replaced."""
+    if path.exists() and not force:
+        raise FileExistsError(f"{path} exists; use --force (force=True) to replace it, or another root or name.")
+
+
+def load_trajectories(path: str | os.PathLike[str], *, check: bool = True) -> TrajectoryFile:
+    """Map a trajectory file into memory, after checking that it is what it says.
+
+    Args:
+        path: a file from `save_trajectories`.
+        check: also look for values that are not finite and simulate 16 rows again.
+
+    Returns:
+        TrajectoryFile whose tensors are mapped, not read: training on it takes bounded memory.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: truncated, foreign, of wrong keys, dtypes or shapes, not finite, or rows that the neuron named in the
+            file does not produce.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; make it with `python generate.py {path.parent or '.'}`.")
+    again = "make it again with `python generate.py ... --force`"
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{path}: not a readable trajectory file ({reason}); it is truncated or foreign, {again}.") from None
+    problem = _problem(content) or (_wrong_values(content) if check else None)
+    if problem:
+        raise ValueError(f"{path}: {problem}; {again}.")
+    return TrajectoryFile(**content)
+
+
+def _problem(content: Any) -> str | None:
+    """What is wrong with the form of the content, or None."""
+    expected = {*TENSORS, "facts"}
+    if not isinstance(content, dict) or set(content) != expected:
+        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        return f"expected the keys {sorted(expected)}, found {found}"
+    facts = content["facts"]
+    if not isinstance(facts, dict) or (facts.get("format"), facts.get("format_version")) != (FORMAT, FORMAT_VERSION):
+        return f"the facts are not those of {FORMAT} version {FORMAT_VERSION}"
+    shape = (facts.get("samples"), facts.get("length"))
+    for key, dtype in TENSORS.items():
+        value = content[key]
+        if not isinstance(value, Tensor) or value.dtype != dtype or tuple(value.shape) != shape:
+            is_tensor = isinstance(value, Tensor)
+            found = f"{value.dtype} {tuple(value.shape)}" if is_tensor else type(value).__name__
+            return f"{key} should be {dtype} {shape}, is {found}"
+        if not value.is_contiguous():
+            return f"{key} is not contiguous"
+    try:
+        Dynamics.from_facts(facts["dynamics"])
+    except (KeyError, TypeError, ValueError) as error:
+        return f"its neuron cannot be made again ({error})"
+    return None
+
+
+def _wrong_values(content: dict[str, Any]) -> str | None:
+    """What is wrong with the numbers, or None: values that are not finite, or rows that the neuron does not produce."""
+    for key in ("input", "mem"):
+        for block in content[key].split(ROWS_AT_ONCE):
+            if not torch.isfinite(block).all():
+                return f"{key} has values that are NaN or infinite"
+    dynamics = Dynamics.from_facts(content["facts"]["dynamics"])
+    rows = torch.linspace(0, len(content["input"]) - 1, 16).long().unique()
+    again = simulate(dynamics, content["input"][rows].T.contiguous().unsqueeze(0))
+    mem, spike = again.mem[0].T, again.spike[0].T > 0
+    scale = mem.abs().amax().clamp_min(float(dynamics.threshold))
+    distance = (mem + dynamics.gain * content["input"][rows] - dynamics.threshold).abs()
+    differs = (content["spike"][rows] != spike) | ((content["mem"][rows] - mem).abs() > 1e-4 * scale)
+    for row, (wrong, near) in enumerate(zip(differs, distance, strict=True)):
+        first = int(wrong.int().argmax())
+        if wrong.any() and near[: first + 1].min() > 1e-4 * scale:
+            return f"row {int(rows[row])} differs from step {first} on from what {dynamics} does with its input"
+    return None
