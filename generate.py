@@ -75,9 +75,7 @@ def main() -> None:
         )
     for warning in caught:
         logger.warning(str(warning.message))
-    tr.save_trajectories(
-        path, out, dynamics, mean=args.mean, std=std, seed=seed, name=args.name, force=args.force
-    )
+    tr.save_trajectories(path, out, dynamics, mean=args.mean, std=std, seed=seed, name=args.name, force=args.force)
     logger.info(f"spike rate {int(out.spike.count_nonzero()) / out.spike.numel():.4f}, seed {seed}")
     logger.info(f"input, mem, spike: {tuple(out.input.shape)}, {path.stat().st_size / 2**20:.0f} MiB")
     logger.info(f"wrote {path} in {time.perf_counter() - started:.1f} s")

@@ -9,7 +9,7 @@ from sdn.door import door
 def main() -> None:
     """Any argument with '=' (or --cfg, --multirun) goes to the experiments, everything else to the SDN's training."""
     argv = sys.argv[1:]
-    if any("=" in a and not a.startswith("--") or a in ("--cfg", "-c", "--multirun", "-m") for a in argv):
+    if any(("=" in a and not a.startswith("-")) or a in ("--cfg", "-c", "--multirun", "-m") for a in argv):
         from spikingssm.experiment import main as experiment
 
         experiment(argv)

@@ -4,7 +4,7 @@ A *dynamics* says what a neuron does in one step, a *solver* how a whole sequenc
 two together as a module. See the README for the idea in twenty lines.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -12,11 +12,32 @@ from sdn.dynamics import ALIF, BRF, LIF, RF, Dynamics, Trajectory, simulate
 from sdn.neuron import Neuron, normal, uniform
 from sdn.solvers import Loop, Solver, Surrogate
 from sdn.spike import ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, SpikeGradient, Triangle, spike
+from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
 from sdn.surrogate.network import SDN, ReducedSDN
+from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.reduction import Artifact, load_artifact, reduce, save_artifact
+from sdn.surrogate.trajectories import TrajectoryFile, generate, load_trajectories, save_trajectories
+
+if TYPE_CHECKING:
+    from sdn.surrogate.training import History, fit, load_sdn
 
 __all__ = [
-    "ALIF", "BRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "DoubleGaussian", "Dynamics", "Loop", "MultiGaussian",
-    "Neuron", "ReducedSDN", "Sigmoid", "Solver", "SpikeGradient", "Surrogate", "Trajectory", "Triangle",
-    "load_artifact", "normal", "reduce", "save_artifact", "simulate", "spike", "uniform",
+    "ALIF", "BRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "DoubleGaussian", "Dynamics", "History", "Loop", "Metrics",
+    "MultiGaussian", "Neuron", "Recipe", "ReducedSDN", "Sigmoid", "Solver", "SpikeGradient", "Surrogate", "Trajectory",
+    "TrajectoryFile", "Triangle", "evaluate", "fidelity", "fit", "generate", "load_artifact", "load_sdn",
+    "load_trajectories", "normal", "reduce", "save_artifact", "save_trajectories", "simulate", "spike", "uniform",
 ]  # fmt: skip
+
+_NEED_TRAIN = ("History", "fit", "load_sdn")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs the extra `train` when it is first asked for."""
+    if name not in _NEED_TRAIN:
+        raise AttributeError(f"module 'sdn' has no attribute {name!r}")
+    try:
+        from sdn.surrogate import training
+    except ModuleNotFoundError as error:
+        extra = "install the extra `train`: pip install 'sdn-spikingssm[train]'"
+        raise ImportError(f"sdn.{name} needs the package {error.name}; {extra}.") from error
+    return getattr(training, name)

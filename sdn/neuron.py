@@ -76,9 +76,7 @@ class Neuron(nn.Module):
         spikes, state = self(current.unsqueeze(1), state)
         return spikes.squeeze(1), state
 
-    def initial_state(
-        self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-    ) -> Any:
+    def initial_state(self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
         """The state at rest, as the solver of this neuron takes it."""
         return self.solver.initial_state(self.dynamics, batch, self.channels, device, dtype)
 
@@ -120,7 +118,9 @@ def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> T
     value = getattr(dynamics, field) if start is None else start(channels) if callable(start) else start
     value = torch.as_tensor(value, dtype=torch.get_default_dtype())
     if value.ndim > 1 or (value.ndim == 1 and len(value) != channels):
-        raise ValueError(f"{name}: the start of {field!r} has shape {tuple(value.shape)}, the neuron has {channels} channels.")
+        raise ValueError(
+            f"{name}: the start of {field!r} has shape {tuple(value.shape)}, the neuron has {channels} channels."
+        )
     value = value.expand(channels).clone()
     raw = _to_raw(value, dynamics.transforms[field])
     if not torch.isfinite(raw).all():

@@ -5,6 +5,7 @@ Needs the extra `train`. Lightning does the work; these are the few pieces in wh
 
 import csv
 import math
+import os
 import pickle
 import sys
 import time
@@ -88,7 +89,11 @@ def checkpoints(run_dir: str | Path, monitor: str, mode: str) -> list[RunCheckpo
         monitor: name of the metric to select by.
         mode: "min" or "max".
     """
-    common = {"dirpath": Path(run_dir) / "checkpoints", "enable_version_counter": False, "auto_insert_metric_name": False}
+    common: dict[str, Any] = {
+        "dirpath": Path(run_dir) / "checkpoints",
+        "enable_version_counter": False,
+        "auto_insert_metric_name": False,
+    }
     best = RunCheckpoint(filename="best", monitor=monitor, mode=mode, save_top_k=1, **common)
     return [best, RunCheckpoint(filename="last", save_top_k=1, monitor=None, **common)]
 
@@ -99,7 +104,7 @@ def tensorboard(run_dir: str | Path) -> TensorBoardLogger:
 
 
 def log_to(path: str | Path) -> int:
-    """Send log lines to standard error and, appending, to a file; returns the handler of the file for `logger.remove`."""
+    """Log to standard error and, appending, to a file; returns the file's handler for `logger.remove`."""
     logger.remove()
     logger.add(sys.stderr, format="<green>{time:HH:mm:ss}</green> | {level: <7} | {message}", level="INFO")
     return logger.add(path, format="{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | {message}", level="INFO")
@@ -114,7 +119,7 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
         return [{k: float(v) for k, v in row.items() if v not in (None, "")} for row in csv.DictReader(file)]
 
 
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A checkpoint's tensors and plain values; no object in it is ever executed.
 
     Raises:
@@ -129,8 +134,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"{path}: not a readable checkpoint of tensors and plain values ({reason}); it is truncated, or was written "
-            "by another program. Delete it to start over."
+            f"{path}: not a readable checkpoint of tensors and plain values ({reason}); it is truncated, or was "
+            "written by another program. Delete it to start over."
         ) from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: holds a {type(found).__name__}, a checkpoint holds a dict.")

@@ -176,7 +176,7 @@ class _Step(torch.autograd.Function):
         ctx.gradient = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (v,) = ctx.saved_tensors
         return grad * ctx.gradient.slope(v), None, None
 

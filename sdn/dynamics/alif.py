@@ -27,7 +27,8 @@ class ALIF(Dynamics):
 
     With ``alpha = exp(-1/tau_m)`` and ``rho = exp(-1/tau_a)``:
     ``a[t] = rho a[t-1] + (1-rho) spike[t-1]``, threshold in force ``theta[t] = threshold + beta a[t]``,
-    ``h = alpha u[t-1] + (1-alpha) input[t]``, ``spike[t] = H(h - theta[t])`` (strict), ``u[t] = h - spike[t] theta[t]``.
+    ``h = alpha u[t-1] + (1-alpha) input[t]``, ``spike[t] = H(h - theta[t])`` (strict),
+    ``u[t] = h - spike[t] theta[t]``.
     So ``mem[t] = alpha u[t-1] - beta a[t]`` and the gain is ``1 - alpha``.
 
     Args:

@@ -1,7 +1,7 @@
 """What a neuron does in one step, and the plain loop over steps that every fast path is held against.
 
-Every neuron here spikes as ``spike[t] = H(mem[t] + gain * input[t] - threshold)``, where ``mem[t]`` is all that the past
-decides. A dynamics says how ``mem`` follows from the state, and how the state moves on.
+Every neuron here spikes as ``spike[t] = H(mem[t] + gain * input[t] - threshold)``, where ``mem[t]`` is all that the
+past decides. A dynamics says how ``mem`` follows from the state, and how the state moves on.
 """
 
 import dataclasses
@@ -162,9 +162,13 @@ def check_current(who: str, current: Tensor, channels: int | None = None) -> Non
             "add the missing axis with unsqueeze."
         )
     if not current.is_floating_point():
-        raise ValueError(f"{who}: current must be a floating-point tensor, got {current.dtype}; convert it with .float().")
+        raise ValueError(
+            f"{who}: current must be a floating-point tensor, got {current.dtype}; convert it with .float()."
+        )
     if channels is not None and current.shape[-1] != channels:
-        raise ValueError(f"{who}: current has {current.shape[-1]} channels on its last axis, this neuron has {channels}.")
+        raise ValueError(
+            f"{who}: current has {current.shape[-1]} channels on its last axis, this neuron has {channels}."
+        )
     if torch.compiler.is_compiling() or current.device.type == "meta":
         return
     if not torch.isfinite(current.detach().sum()) and not torch.isfinite(current.detach()).all():
@@ -179,7 +183,9 @@ def check_state(who: str, state: State, shape: tuple[int, ...]) -> None:
             raise ValueError(f"{who}: state field {name!r} has shape {tuple(value.shape)}, this current needs {shape}.")
 
 
-def check_range(who: str, field: str, value: Value, low: float, high: float, hint: str = "", closed: bool = True) -> None:
+def check_range(
+    who: str, field: str, value: Value, low: float, high: float, hint: str = "", closed: bool = True
+) -> None:
     """Refuse a plain number outside [low, high) (or (low, high) where not closed); tensors pass unchecked."""
     if isinstance(value, Tensor):
         return

@@ -25,7 +25,8 @@ class RF(Dynamics):
 
     Explicit Euler, both lines from the values of t-1, ``b = -damping``:
     ``u[t] = u + dt (b u - omega v + input[t])``, ``v[t] = v + dt (omega u + b v)``, ``spike[t] = H(u[t] - threshold)``.
-    So ``mem[t] = u + dt (b u - omega v)`` and the gain is ``dt``. It grows without bound where ``(1 + dt b)^2 + (dt omega)^2 > 1``.
+    So ``mem[t] = u + dt (b u - omega v)`` and the gain is ``dt``. It grows without bound where
+    ``(1 + dt b)^2 + (dt omega)^2 > 1``.
 
     Args:
         omega: angular frequency in radians per unit of time, > 0; a number or (H,).

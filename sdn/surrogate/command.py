@@ -15,9 +15,10 @@ from sdn import runs
 from sdn.files import versions, write_json
 from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
 from sdn.surrogate.network import SDN
+from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.reduction import Artifact, reduce, save_artifact
+from sdn.surrogate.training import fit, load_sdn
 from sdn.surrogate.trajectories import TrajectoryFile, load_trajectories
-from sdn.surrogate.training import Recipe, fit, load_sdn
 
 __all__ = ["main", "parser"]
 
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="train.py",
         description="Train a surrogate dynamic network: python train.py --save exp",
-        epilog="Any argument with '=' trains a network instead: python train.py experiment=spikingssm/digits (see --cfg job).",
+        epilog="Any argument with '=' trains a network instead: python train.py experiment=spikingssm/digits",
     )
     place = p.add_mutually_exclusive_group()
     place.add_argument("-s", "--save", type=Path, help="run folder to write (default exp)")
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--n_layers", type=int, help="layers (default 1)")
     for field in fields(Recipe):
         kind: Any = type(field.default)
-        p.add_argument(f"--{field.name}", type=kind, help=f"see sdn.surrogate.training.Recipe (default {field.default})")
+        p.add_argument(f"--{field.name}", type=kind, help=f"see sdn.surrogate.recipe.Recipe (default {field.default})")
     return p
 
 
@@ -64,7 +65,9 @@ def main(argv: Sequence[str]) -> None:
         _claim(run_dir, args.force)
         write_json(run_dir / "config.json", settings)
     handler = runs.log_to(run_dir / "exp.log")
-    logger.info(f"{train.dynamics}, {len(train.input)} training and {len(val.input)} validation rows, run folder {run_dir}")
+    logger.info(
+        f"{train.dynamics}, {len(train.input)} training and {len(val.input)} validation rows, run folder {run_dir}"
+    )
     logger.info(f"{sdn}".replace("\n", " ").replace("  ", ""))
     logger.info(f"{sum(p.numel() for p in sdn.parameters())} parameters, {recipe}")
     started = time.perf_counter()
@@ -76,7 +79,9 @@ def main(argv: Sequence[str]) -> None:
     scores |= {"validation": evaluate(sdn, val, train.dynamics, loss=recipe.loss)}
     scores |= {"test": evaluate(sdn, files["test"], train.dynamics, loss=recipe.loss)}
     artifact = _write_results(run_dir, settings, sdn, files, scores, history.best_epoch, seconds)
-    logger.info(f"best epoch {history.best_epoch + 1} of {recipe.epochs} by validation loss, {seconds:.1f} s of training")
+    logger.info(
+        f"best epoch {history.best_epoch + 1} of {recipe.epochs} by validation loss, {seconds:.1f} s of training"
+    )
     for split, metrics in scores.items():
         logger.info(f"{split}: {metrics}")
     logger.info(f"reduced to {sum(p.numel() for p in artifact.network.parameters())} parameters: {artifact.path}")
@@ -84,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _settings(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """The run folder and the settings of the run: new ones from the flags, or those the resumed run was started with."""
+    """The run folder and the settings: new ones from the flags, or those that the resumed run was started with."""
     names = ["training", "test", "preset", *SIZES, *(f.name for f in fields(Recipe))]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     given |= {name: str(given[name].resolve()) for name in ("training", "test") if name in given}
@@ -96,7 +101,9 @@ def _settings(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     settings = _read_config(args.resume / "config.json")
     if changed := {k: (settings.get(k), v) for k, v in given.items() if settings.get(k) != v}:
         shown = ", ".join(f"--{k} {now} (the run has {then})" for k, (then, now) in changed.items())
-        raise ValueError(f"--resume goes on under the run's own settings; {shown} would change them. Use --save instead.")
+        raise ValueError(
+            f"--resume goes on under the run's own settings; {shown} would change them. Use --save instead."
+        )
     return args.resume, settings
 
 
@@ -137,8 +144,8 @@ def _check_test(training: TrajectoryFile, test: TrajectoryFile) -> None:
     same = [training.facts[k] == test.facts[k] for k in ("seed", "distribution")]
     if all(same):
         raise ValueError(
-            f"training and test file were drawn from the same seed {test.facts['seed']} and distribution, so they share "
-            "rows; generate the test file with another --seed or -n test."
+            f"training and test file were drawn from the same seed {test.facts['seed']} and distribution, so they "
+            "share rows; generate the test file with another --seed or -n test."
         )
 
 
@@ -146,7 +153,9 @@ def _claim(run_dir: Path, force: bool) -> None:
     """Make the run folder, refusing one that holds a run."""
     held = [run_dir / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
     if run_dir.is_dir() and any(p.exists() for p in held) and not force:
-        raise FileExistsError(f"{run_dir} holds a run; go on with --resume {run_dir}, choose another --save, or --force.")
+        raise FileExistsError(
+            f"{run_dir} holds a run; go on with --resume {run_dir}, choose another --save, or --force."
+        )
     for path in (*held, run_dir / "metrics.csv", run_dir / "summary.json"):
         path.unlink(missing_ok=True)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -169,9 +178,9 @@ def _write_results(
         "seeds": {split: file.facts["seed"] for split, file in files.items()},
     }  # fmt: skip
     summary = {
-        "dynamics": dynamics.facts(), "metrics": {k: asdict(v) for k, v in scores.items()}, "seconds": round(seconds, 1),
-        "fresh": {k: asdict(v) for k, v in elsewhere.items()}, "versions": versions(), "threads": torch.get_num_threads(),
-        "command": " ".join(sys.argv), **facts,
+        "dynamics": dynamics.facts(), "metrics": {k: asdict(v) for k, v in scores.items()},
+        "fresh": {k: asdict(v) for k, v in elsewhere.items()}, "seconds": round(seconds, 1), "versions": versions(),
+        "threads": torch.get_num_threads(), "command": " ".join(sys.argv), **facts,
     }  # fmt: skip
     write_json(run_dir / "summary.json", summary)
     for name, metrics in elsewhere.items():
@@ -182,5 +191,7 @@ def _write_results(
         run_dir / "artifact.safetensors", reduce(sdn), dynamics, measured, **(facts | {"settings": public})
     )
     check = evaluate(load_sdn(run_dir / "checkpoints" / "best.ckpt")[0], files["test"].rows(0, 256), dynamics)
-    assert check == evaluate(artifact.network, files["test"].rows(0, 256), dynamics), "the artifact is not the checkpoint"
+    assert check == evaluate(artifact.network, files["test"].rows(0, 256), dynamics), (
+        "the artifact is not the checkpoint"
+    )
     return artifact

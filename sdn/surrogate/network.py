@@ -8,7 +8,7 @@ __all__ = ["SDN", "ReducedSDN", "receptive_field"]
 
 
 def receptive_field(kernel_size: int, n_layers: int) -> int:
-    """How many past steps the output sees: the first layer ``kernel_size``, each further one ``kernel_size - 1`` more."""
+    """How many past steps the output sees: ``kernel_size``, and ``kernel_size - 1`` more per further layer."""
     return n_layers * kernel_size - (n_layers - 1)
 
 
@@ -53,7 +53,7 @@ class SDN(nn.Module):
         return receptive_field(self.kernel_size, self.n_layers)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, L) currents -> (N, L) membranes. Only the channel axis is squeezed, so N = 1 and L = 1 keep their axes."""
+        """(N, L) currents -> (N, L) membranes; only the channel axis is squeezed, so N = 1 and L = 1 stay."""
         h = pad(self.encoder(_rows("SDN", input).unsqueeze(1)), (self.kernel_size, -1))
         for i, (spatial, feature) in enumerate(zip(self.spatial_layers, self.feature_layers, strict=True)):
             a = torch.relu(spatial(h if i == 0 else pad(h, (self.kernel_size - 1, 0))))

@@ -1,4 +1,4 @@
-"""Several SDNs side by side as one batched model: small networks cost their overhead, so eight cost little more than one."""
+"""Several SDNs side by side as one batched model: tiny networks cost overhead, so eight cost little more than one."""
 
 import math
 from typing import Self

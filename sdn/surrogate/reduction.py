@@ -140,7 +140,9 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
         Dynamics.from_facts(facts["dynamics"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: facts and tensors do not fit together ({reason}); make the artifact again.") from None
+        raise ValueError(
+            f"{path}: facts and tensors do not fit together ({reason}); make the artifact again."
+        ) from None
     if not all(torch.isfinite(v).all() for v in tensors.values()):
         raise ValueError(f"{path}: has weights that are NaN or infinite; make the artifact again.")
     return Artifact(network.eval(), facts, path)

@@ -7,106 +7,27 @@ import logging
 import math
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
 from sdn import runs
 from sdn.dynamics.base import Dynamics
-from sdn.surrogate.fidelity import LOSSES
+from sdn.surrogate.crops import STEPS_PER_BLOCK, Blocks, Crops
+from sdn.surrogate.fidelity import LOSSES, fires
 from sdn.surrogate.network import SDN
 from sdn.surrogate.population import Population
+from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.trajectories import TrajectoryFile
 
-__all__ = ["History", "Recipe", "fit", "load_sdn"]
+__all__ = ["History", "fit", "load_sdn"]
 
 VALIDATION_ROWS = 512
-STEPS_PER_BLOCK = 100
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How an SDN is trained. The defaults are ours; `published` is the origin's.
-
-    Args:
-        epochs: validations, and checkpoints; the cosine ends with the last one.
-        steps_per_epoch: optimiser steps between them.
-        batch_size: crops in a minibatch.
-        crop: predicted steps in a crop (cut to what the rows allow).
-        lr: peak learning rate; 1 % warm-up, then one cosine to lr / 1000.
-        loss: "l1", "mse" or "smooth_l1".
-        optimizer: "adam" or "adamw".
-        weight_decay: of AdamW.
-        members: networks trained side by side from different seeds; the worse half (by validation loss) is dropped
-            after 40, 60 and 75 % of the epochs.
-        ema: running average of the weights that is validated and exported, over 1 / (1 - ema) steps but never over more
-            than 1 % of the run; 0 is none.
-        norms: "frozen" at the scale of the data, or "live" batch statistics.
-        seed: of the weights and the crops.
-    """
-
-    epochs: int = 100
-    steps_per_epoch: int = 1400
-    batch_size: int = 64
-    crop: int = 64
-    lr: float = 1e-2
-    loss: Literal["l1", "mse", "smooth_l1"] = "l1"
-    optimizer: Literal["adam", "adamw"] = "adam"
-    weight_decay: float = 0.0
-    members: int = 8
-    ema: float = 0.999
-    norms: Literal["frozen", "live"] = "frozen"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "steps_per_epoch", "batch_size", "crop", "members"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        if not 0 < self.lr < math.inf or not 0 <= self.weight_decay < math.inf or not 0 <= self.ema < 1:
-            raise ValueError(
-                f"lr must be > 0, weight_decay >= 0, ema in [0, 1); got {self.lr}, {self.weight_decay}, {self.ema}."
-            )
-        for name, known in {"loss": [*LOSSES], "optimizer": ["adam", "adamw"], "norms": ["frozen", "live"]}.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
-        if self.weight_decay and self.optimizer == "adam":
-            raise ValueError(f"weight_decay {self.weight_decay} needs optimizer 'adamw', got 'adam'.")
-
-    @classmethod
-    def published(cls, rows: int, length: int, **changes: Any) -> "Recipe":
-        """The origin's: whole rows, SmoothL1, AdamW, one network, live norms, 100 passes over ``rows`` rows.
-
-        Source: Shen et al., AAAI 2025 (arXiv 2408.14909) and its code; the cosine here moves every step.
-        """
-        values: dict[str, Any] = {
-            "steps_per_epoch": max(1, rows // 64), "crop": length, "loss": "smooth_l1", "optimizer": "adamw",
-            "weight_decay": 0.01, "members": 1, "ema": 0.0, "norms": "live",
-        }  # fmt: skip
-        return cls(**{**values, **changes})
-
-    def survivors(self, epoch: int, members: int) -> int:
-        """How many of ``members`` go on after this epoch (counted from 0)."""
-        cuts = [math.ceil(share * self.epochs) for share in (0.4, 0.6, 0.75)]
-        for cut in cuts:
-            if epoch + 1 == cut:
-                members = max(1, members // 2)
-        return 1 if epoch + 1 >= cuts[-1] else members
-
-    @property
-    def average_keep(self) -> float:
-        """What the running average keeps of itself in a step."""
-        return min(self.ema, 1 - 1 / max(1.0, 0.01 * self.epochs * self.steps_per_epoch))
-
-    def lr_at(self, step: int) -> float:
-        """The learning rate of optimiser step ``step`` (counted from 0)."""
-        total = self.epochs * self.steps_per_epoch
-        warm = min(1.0, (step + 1) / (0.01 * total))
-        return self.lr * min(warm, 1e-3 + (1 - 1e-3) * 0.5 * (1 + math.cos(math.pi * step / total)))
 
 
 class History(NamedTuple):
@@ -117,66 +38,15 @@ class History(NamedTuple):
     best_loss: float
 
 
-class Crops(Dataset[tuple[Tensor, Tensor]]):
-    """Minibatches of short random crops; which ones is a pure function of (seed, index).
-
-    Args:
-        data: rows (N, L), mapped or in memory.
-        recipe: batch size, crop length and seed.
-        reach: receptive field R: a crop carries that much history.
-        from_start: also crop where the history starts before the row, filled up with silence.
-    """
-
-    def __init__(self, data: TrajectoryFile, recipe: Recipe, reach: int, from_start: bool) -> None:
-        self.input, self.mem, self.recipe, self.reach = data.input, data.mem, recipe, reach
-        self.rows, self.length = data.input.shape
-        self.low = 0 if from_start else reach
-        self.crop = min(recipe.crop, self.length - self.low)
-        if self.crop < 1:
-            raise ValueError(f"rows of {self.length} steps are too short for a receptive field of {reach}; make longer ones.")
-
-    def block(self, index: int, steps: int) -> tuple[Tensor, Tensor]:
-        """Inputs (steps, B, R + crop) and targets (steps, B, crop) of block ``index``."""
-        generator = torch.Generator().manual_seed((self.recipe.seed + 1) * 1_000_003 + index)
-        shape = (steps, self.recipe.batch_size)
-        row = torch.randint(self.rows, shape, generator=generator)
-        start = torch.randint(self.low, self.length - self.crop + 1, shape, generator=generator)
-        step = start.unsqueeze(-1) + torch.arange(-self.reach, self.crop)
-        place = row.unsqueeze(-1) * self.length + step
-        input = self.input.reshape(-1)[place.clamp_min(0)].masked_fill_(step < 0, 0.0)
-        return input, self.mem.reshape(-1)[place[..., self.reach :]]
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return self.block(*key)
-
-
-class Blocks(Sampler[tuple[int, int]]):
-    """The blocks of an epoch as (index over the whole run, steps in it); Lightning tells it the epoch."""
-
-    def __init__(self, steps_per_epoch: int) -> None:
-        self.sizes = [min(STEPS_PER_BLOCK, steps_per_epoch - i) for i in range(0, steps_per_epoch, STEPS_PER_BLOCK)]
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called before every epoch, after a resume too."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Any:
-        return iter([(self.epoch * len(self.sizes) + i, size) for i, size in enumerate(self.sizes)])
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-
 class PopulationTraining(lightning.LightningModule):
-    """The race: each Lightning batch is a block of optimiser steps, each epoch ends with a validation and maybe a cut."""
+    """The race: a Lightning batch is a block of optimiser steps, an epoch ends with a validation and maybe a cut."""
 
     def __init__(self, population: Population, recipe: Recipe, dynamics: Dynamics) -> None:
         super().__init__()
         self.population, self.recipe, self.dynamics = population, recipe, dynamics
         self.automatic_optimization = False
         self.best_member, self.losses = 0, torch.zeros(population.members)
-        self.sums: dict[str, Tensor | float] = {}
+        self.sums: dict[str, Any] = {}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam or AdamW over all members; fused, since the tensors are tiny."""
@@ -194,7 +64,7 @@ class PopulationTraining(lightning.LightningModule):
             optimizer.param_groups[0]["lr"] = self.recipe.lr_at(done + i)
             loss = self._loss(self.population(input), target).mean((1, 2))
             optimizer.zero_grad()
-            loss.sum().backward()
+            loss.sum().backward()  # type: ignore[no-untyped-call]
             # Lightning's wrapper counts one step a block: that is its global_step; the plain step is twice as fast.
             (optimizer if i == last else optimizer.optimizer).step()
             self.population.follow(self.recipe.average_keep)
@@ -214,7 +84,7 @@ class PopulationTraining(lightning.LightningModule):
         predicted = self.population(input, average=True)
         now, mem, spike = input[:, reach:], mem[:, reach:], spike[:, reach:]
         fired, zero = self._fires(predicted, now), self._fires(torch.zeros_like(mem), now)
-        add = {
+        add: dict[str, Any] = {
             "loss": self._loss(predicted, mem).sum((1, 2)), "right": (fired == spike).sum((1, 2)).float(),
             "hit": (fired & spike).sum((1, 2)).float(), "fired": fired.sum((1, 2)).float(),
             "spikes": spike.sum().float(), "zero": (zero == spike).sum().float(), "steps": mem.numel(),
@@ -224,11 +94,16 @@ class PopulationTraining(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Choose the best member and log its scores."""
-        s: dict[str, Any] = self.sums
+        s = self.sums
         self.losses = torch.nan_to_num(s["loss"] / s["steps"], nan=math.inf)
         self.best_member = best = int(self.losses.argmin())
         agreement, f1 = s["right"][best] / s["steps"], 2 * s["hit"][best] / (s["fired"][best] + s["spikes"])
-        scores = {"loss": self.losses[best], "agreement": agreement, "f1": f1, "trivial_agreement": s["zero"] / s["steps"]}
+        scores = {
+            "loss": self.losses[best],
+            "agreement": agreement,
+            "f1": f1,
+            "trivial_agreement": s["zero"] / s["steps"],
+        }
         self.log_dict({f"val/{k}": v for k, v in scores.items()})
 
     def on_train_epoch_end(self) -> None:
@@ -255,11 +130,11 @@ class PopulationTraining(lightning.LightningModule):
         self.losses = self.losses[:members]
 
     def _loss(self, predicted: Tensor, target: Tensor) -> Tensor:
-        return LOSSES[self.recipe.loss](predicted, target.expand_as(predicted), reduction="none")
+        loss: Tensor = LOSSES[self.recipe.loss](predicted, target.expand_as(predicted), reduction="none")
+        return loss
 
     def _fires(self, mem: Tensor, input: Tensor) -> Tensor:
-        v = mem + self.dynamics.gain * input - self.dynamics.threshold
-        return v >= 0 if self.dynamics.fires_at_threshold else v > 0
+        return fires(self.dynamics, mem, input)
 
 
 def fit(
@@ -295,7 +170,7 @@ def fit(
         raise ValueError(f"fit: the training rows are of {dynamics}, the validation rows of {val.dynamics}.")
     last = run_dir / "checkpoints" / "last.ckpt"
     if last.exists() and not resume:
-        raise FileExistsError(f"{run_dir} holds a run; go on with --resume {run_dir} (resume=True) or choose another folder.")
+        raise FileExistsError(f"{run_dir} holds a run; go on with --resume {run_dir} (resume=True), or choose another.")
     if last.exists():
         _check_same_run(last, sdn, recipe)
     population = Population(recipe.members, sdn.d_model, sdn.kernel_size, sdn.n_layers, recipe.norms == "live")
@@ -308,8 +183,9 @@ def fit(
         crops = Crops(train, recipe, sdn.receptive_field, from_start=sdn.n_layers == 1)
         blocks: Any = Blocks(recipe.steps_per_epoch)
         feed = DataLoader(crops, sampler=blocks, batch_size=None, num_workers=num_workers)
-        held_out = [tuple(t[:VALIDATION_ROWS].split(64)) for t in val[:3]]
-        check: Any = DataLoader(list(zip(*held_out, strict=True)), batch_size=None)  # type: ignore[arg-type]
+        held_out = val.rows(0, VALIDATION_ROWS)
+        parts: Any = [held_out.rows(i, i + 64)[:3] for i in range(0, len(held_out.input), 64)]
+        check: Any = DataLoader(parts, batch_size=None)
         trainer.fit(module, feed, check, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     best = runs.load_checkpoint(run_dir / "checkpoints" / "best.ckpt")
     sdn.load_state_dict(best["sdn"]["state"])
@@ -332,14 +208,18 @@ def load_sdn(path: str | os.PathLike[str]) -> tuple[SDN, Dynamics]:
         return sdn.eval(), Dynamics.from_facts(found["dynamics"])
     except (KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path}: holds no SDN ({reason}); give best.ckpt of a run of `python train.py --save`.") from None
+        raise ValueError(
+            f"{path}: holds no SDN ({reason}); give best.ckpt of a run of `python train.py --save`."
+        ) from None
 
 
 def _check_same_run(last: Path, sdn: SDN, recipe: Recipe) -> None:
     content = runs.load_checkpoint(last)
     sizes = {"d_model": sdn.d_model, "kernel_size": sdn.kernel_size, "n_layers": sdn.n_layers}
     if "sdn" not in content or "recipe" not in content:
-        raise ValueError(f"{last}: is not a checkpoint of an SDN; give the folder of a run of `python train.py --save`.")
+        raise ValueError(
+            f"{last}: is not a checkpoint of an SDN; give the folder of a run of `python train.py --save`."
+        )
     then, now = content["sdn"]["sizes"] | content["recipe"], sizes | asdict(recipe)
     if changed := {k: (then.get(k), v) for k, v in now.items() if then.get(k) != v}:
         shown = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())

@@ -1,4 +1,4 @@
-"""Trajectories of a neuron under random currents: make them, save them with all their facts, load them with all checks."""
+"""Trajectories of a neuron under random currents: made, saved with all their facts, loaded with all checks."""
 
 import os
 import pickle
@@ -28,7 +28,7 @@ TENSORS = {"input": torch.float32, "mem": torch.float32, "spike": torch.bool}
 
 
 class TrajectoryFile(NamedTuple):
-    """A trajectory file in memory (or mapped): ``input``, ``mem`` (N, L) float32, ``spike`` (N, L) bool, and its facts."""
+    """A trajectory file, mapped or in memory: ``input``, ``mem`` (N, L) float32, ``spike`` (N, L) bool, ``facts``."""
 
     input: Tensor
     mem: Tensor
@@ -84,25 +84,25 @@ def generate(
         raise ValueError(f"generate: currents need a finite mean and a finite std >= 0, got N({mean}, {std}).")
     if any(isinstance(v, list) for v in dynamics.facts().values()):
         raise ValueError(f"generate: every row is the same neuron, {dynamics} has one value per channel; use numbers.")
-    out = Trajectory(*(torch.empty(samples, length, dtype=dtype) for dtype in TENSORS.values()))
+    input, mem, spike = (torch.empty(samples, length, dtype=dtype) for dtype in TENSORS.values())
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, samples, ROWS_AT_ONCE):
         rows = slice(start, min(start + ROWS_AT_ONCE, samples))
-        out.input[rows].normal_(mean, std, generator=generator)
+        input[rows].normal_(mean, std, generator=generator)
         with torch.no_grad():
-            done = simulate(dynamics, out.input[rows].to(device).T.contiguous().unsqueeze(0))
-        out.mem[rows] = done.mem[0].T
-        out.spike[rows] = done.spike[0].T > 0
+            done = simulate(dynamics, input[rows].to(device).T.contiguous().unsqueeze(0))
+        mem[rows] = done.mem[0].T
+        spike[rows] = done.spike[0].T > 0
         if progress is not None:
             progress(rows.stop - rows.start)
-    rate = int(out.spike.count_nonzero()) / out.spike.numel()
+    rate = int(spike.count_nonzero()) / spike.numel()
     if not SENSIBLE_RATE[0] <= rate <= SENSIBLE_RATE[1]:
         warnings.warn(
             f"{dynamics} under N({mean}, {std}) spikes in {rate:.2%} of the steps, outside 2 % to 40 %; change mean or "
             f"std (the default std for this neuron is {dynamics.default_std}).",
             stacklevel=2,
         )
-    return out
+    return Trajectory(input, mem, spike)
 
 
 def default_seed(name: str) -> int:
@@ -191,8 +191,8 @@ def load_trajectories(path: str | os.PathLike[str], *, check: bool = True) -> Tr
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: truncated, foreign, of wrong keys, dtypes or shapes, not finite, or rows that the neuron named in the
-            file does not produce.
+        ValueError: truncated, foreign, of wrong keys, dtypes or shapes, not finite, or rows that the neuron named in
+            the file does not produce.
     """
     path = Path(path)
     if not path.is_file():
@@ -202,7 +202,7 @@ def load_trajectories(path: str | os.PathLike[str], *, check: bool = True) -> Tr
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"{path}: not a readable trajectory file ({reason}); it is truncated or foreign, {again}.") from None
+        raise ValueError(f"{path}: not a readable trajectory file ({reason}), truncated or foreign; {again}.") from None
     problem = _problem(content) or (_wrong_values(content) if check else None)
     if problem:
         raise ValueError(f"{path}: {problem}; {again}.")
@@ -241,7 +241,7 @@ def _wrong_values(content: dict[str, Any]) -> str | None:
             if not torch.isfinite(block).all():
                 return f"{key} has values that are NaN or infinite"
     dynamics = Dynamics.from_facts(content["facts"]["dynamics"])
-    rows = torch.linspace(0, len(content["input"]) - 1, 16).long().unique()
+    rows = sorted(set(torch.linspace(0, len(content["input"]) - 1, 16).long().tolist()))
     again = simulate(dynamics, content["input"][rows].T.contiguous().unsqueeze(0))
     mem, spike = again.mem[0].T, again.spike[0].T > 0
     scale = mem.abs().amax().clamp_min(float(dynamics.threshold))
@@ -250,5 +250,5 @@ def _wrong_values(content: dict[str, Any]) -> str | None:
     for row, (wrong, near) in enumerate(zip(differs, distance, strict=True)):
         first = int(wrong.int().argmax())
         if wrong.any() and near[: first + 1].min() > 1e-4 * scale:
-            return f"row {int(rows[row])} differs from step {first} on from what {dynamics} does with its input"
+            return f"row {rows[row]} differs from step {first} on from what {dynamics} does with its input"
     return None
