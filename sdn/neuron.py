@@ -67,7 +67,8 @@ class Neuron(nn.Module):
         """
         check_current("Neuron", current, self.channels)
         wide = current if current.dtype == torch.float64 else current.float()
-        with torch.autocast(current.device.type, enabled=False):
+        device = "cpu" if current.is_meta else current.device.type
+        with torch.autocast(device, enabled=False):
             spikes, state = self.solver.run(self.current_dynamics(), wide, state, self.spike)
         return spikes.to(current.dtype), state
 
@@ -123,7 +124,7 @@ def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> T
         )
     value = value.expand(channels).clone()
     raw = _to_raw(value, dynamics.transforms[field])
-    if not torch.isfinite(raw).all():
+    if not raw.is_meta and not torch.isfinite(raw).all():
         low, high = value.min().item(), value.max().item()
         raise ValueError(
             f"{name}: learning {field!r} goes through {dynamics.transforms[field]}, which cannot start at values from "

@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 import time
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ __all__ = [
     "EpochRecord", "RunCheckpoint", "StopOnNaN", "checkpoints", "load_checkpoint", "log_to", "read_metrics",
     "seed_everything", "tensorboard",
 ]  # fmt: skip
+
+warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")  # Lightning's own, about torch's internals
 
 
 class EpochRecord(Callback):
@@ -70,6 +73,12 @@ class EpochRecord(Callback):
 
 class RunCheckpoint(ModelCheckpoint):
     """Lightning's checkpoint callback, which also remembers its best score after the run folder has moved."""
+
+    def setup(self, *args: Any, **kwargs: Any) -> None:
+        """Set up, without the warning that a resumed run has checkpoints already."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*exists and is not empty")
+            super().setup(*args, **kwargs)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the saved state with its paths put into today's folder."""
@@ -131,7 +140,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such checkpoint.")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
             f"{path}: not a readable checkpoint of tensors and plain values ({reason}); it is truncated, or was "

@@ -50,14 +50,22 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Blocks(Sampler[tuple[int, int]]):
-    """The blocks of an epoch as (index over the whole run, steps in it); Lightning tells it the epoch."""
+    """The blocks of an epoch as (index over the whole run, steps in it).
 
-    def __init__(self, steps_per_epoch: int) -> None:
+    Lightning tells it the epoch, but on resume only after it has drawn the first order: so the epoch to start with is
+    an argument.
+
+    Args:
+        steps_per_epoch: optimiser steps; blocks have `STEPS_PER_BLOCK`, the last one what is left.
+        epoch: the epoch that comes first.
+    """
+
+    def __init__(self, steps_per_epoch: int, epoch: int = 0) -> None:
         self.sizes = [min(STEPS_PER_BLOCK, steps_per_epoch - i) for i in range(0, steps_per_epoch, STEPS_PER_BLOCK)]
-        self.epoch = 0
+        self.epoch = epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Called before every epoch, after a resume too."""
+        """Called by Lightning."""
         self.epoch = epoch
 
     def __iter__(self) -> Any:

@@ -171,17 +171,16 @@ def fit(
     last = run_dir / "checkpoints" / "last.ckpt"
     if last.exists() and not resume:
         raise FileExistsError(f"{run_dir} holds a run; go on with --resume {run_dir} (resume=True), or choose another.")
-    if last.exists():
-        _check_same_run(last, sdn, recipe)
+    start = _check_same_run(last, sdn, recipe) if last.exists() else 0
     population = Population(recipe.members, sdn.d_model, sdn.kernel_size, sdn.n_layers, recipe.norms == "live")
     sample = train.input[:VALIDATION_ROWS]
     memory = getattr(dynamics, "decay", 0.5)
     population.initialise(recipe.seed, float(memory), max(float(sample.std()), 1e-6))
     module = PopulationTraining(population, recipe, dynamics)
     trainer = _trainer(run_dir, recipe)
-    if not last.exists() or runs.load_checkpoint(last)["epoch"] + 1 < recipe.epochs:
+    if start < recipe.epochs:
         crops = Crops(train, recipe, sdn.receptive_field, from_start=sdn.n_layers == 1)
-        blocks: Any = Blocks(recipe.steps_per_epoch)
+        blocks: Any = Blocks(recipe.steps_per_epoch, start)
         feed = DataLoader(crops, sampler=blocks, batch_size=None, num_workers=num_workers)
         held_out = val.rows(0, VALIDATION_ROWS)
         parts: Any = [held_out.rows(i, i + 64)[:3] for i in range(0, len(held_out.input), 64)]
@@ -213,7 +212,8 @@ def load_sdn(path: str | os.PathLike[str]) -> tuple[SDN, Dynamics]:
         ) from None
 
 
-def _check_same_run(last: Path, sdn: SDN, recipe: Recipe) -> None:
+def _check_same_run(last: Path, sdn: SDN, recipe: Recipe) -> int:
+    """The epoch to go on with, if the checkpoint is of this size and recipe."""
     content = runs.load_checkpoint(last)
     sizes = {"d_model": sdn.d_model, "kernel_size": sdn.kernel_size, "n_layers": sdn.n_layers}
     if "sdn" not in content or "recipe" not in content:
@@ -224,6 +224,7 @@ def _check_same_run(last: Path, sdn: SDN, recipe: Recipe) -> None:
     if changed := {k: (then.get(k), v) for k, v in now.items() if then.get(k) != v}:
         shown = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
         raise ValueError(f"{last}: the run was started with other settings ({shown}); resume with the same ones.")
+    return int(content["epoch"]) + 1
 
 
 def _keep_members(population: Population, optimizer: torch.optim.Optimizer, chosen: Tensor) -> None:

@@ -1,0 +1,31 @@
+"""``python -m spikingssm evaluate RUN [--solver loop]``: results of trained networks."""
+
+import argparse
+
+from sdn.door import door
+
+
+def main() -> None:
+    """Do what the command line asks for."""
+    parser = argparse.ArgumentParser("python -m spikingssm", description="Results of trained networks.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    test = commands.add_parser("evaluate", help="test the best checkpoint of a run folder")
+    test.add_argument("run", help="the run folder")
+    test.add_argument("--solver", help="surrogate or loop; the one of the training by default")
+    test.add_argument("--artifact", help="path of the surrogate network, with --solver surrogate")
+    given = parser.parse_args()
+
+    from sdn import Solver, Surrogate
+    from spikingssm.experiment import evaluate
+    from spikingssm.report import table
+
+    solver: str | Solver | None = given.solver
+    if given.artifact is not None:
+        if solver not in (None, "surrogate"):
+            raise ValueError(f"--artifact is a surrogate network, --solver is {solver!r}; use --solver surrogate.")
+        solver = Surrogate(given.artifact)
+    print(table({"run": given.run, **evaluate(given.run, solver)}))
+
+
+if __name__ == "__main__":
+    door(main)()

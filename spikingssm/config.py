@@ -1,0 +1,192 @@
+"""Configurations out of ``configs/`` and overrides: the only file that knows Hydra."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import spikingssm
+
+__all__ = ["call", "load", "stored", "sweep"]
+
+
+def load(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that overrides of ``configs/config.yaml`` give; with ``resume=FOLDER`` that of the run there.
+
+    Args:
+        overrides: in Hydra's grammar: ``experiment=spikingssm/digits``, ``+tier=smoke``, ``model.d_model=64``.
+
+    Raises:
+        ValueError: what Hydra cannot read, an unknown key or file, or overrides that a resumed run does not have.
+        FileNotFoundError: no ``configs`` folder, or no run to resume.
+    """
+    parsed = _parse(overrides)
+    asked = _compose(parsed)
+    if asked.resume is None:
+        return asked
+    found = stored(asked.resume)
+    changed = [o.key_or_group for o in parsed if o.key_or_group != "resume"]
+    old, new = (_leaves(OmegaConf.to_container(config, resolve=True)) for config in (found, asked))
+    keys = [k for k in old | new if k not in ("resume", "run_dir")]
+    if not any((_folder() / key).is_dir() for key in changed):
+        keys = [k for k in keys if any(f"{k}.".startswith(f"{key}.") for key in changed)]
+    if differ := [k for k in keys if old.get(k) != new.get(k)]:
+        first = f"{differ[0]}={old.get(differ[0])}, not {new.get(differ[0])}"
+        more = f" (and {len(differ) - 1} more keys differ)" if len(differ) > 1 else ""
+        raise ValueError(
+            f"the run in resume={asked.resume} has {first}{more}; a resumed run keeps its configuration: leave the "
+            "overrides out, or start a new run with another run_dir=."
+        )
+    found.resume = asked.resume
+    return found
+
+
+def stored(run_dir: str | Path) -> DictConfig:
+    """The configuration in a run folder.
+
+    Raises:
+        FileNotFoundError: no run there.
+        ValueError: a file that cannot be read.
+    """
+    path = Path(run_dir) / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give the folder of a run, such as runs/spikingssm-digits-0.")
+    try:
+        found = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{path}: not a readable configuration ({_one_line(error)}).") from None
+    if not isinstance(found, DictConfig) or "resume" not in found:
+        raise ValueError(f"{path}: not the configuration of a run of ours.")
+    return found
+
+
+def sweep(overrides: Sequence[str], allowed: bool) -> Iterator[tuple[list[str], str]]:
+    """The overrides of each run, and a label of what was swept in it besides the seed.
+
+    Args:
+        overrides: in Hydra's grammar; ``key=a,b`` and ``key=range(3)`` sweep.
+        allowed: whether a sweep was asked for.
+
+    Raises:
+        ValueError: a sweep that was not asked for, or one that has no end.
+    """
+    choices = []
+    for override, text in zip(_parse(overrides), overrides, strict=True):
+        if not override.is_sweep_override():
+            choices.append([(text, "")])
+            continue
+        key = override.get_key_element()
+        if not allowed or not override.is_discrete_sweep() or key == "resume":
+            raise ValueError(f"{text} asks for several runs; use --multirun with key=a,b,c (not with resume).")
+        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+        choices.append([(v, "" if key == "seed" else re.sub(r"[^\w.=-]+", "_", v.lstrip("+"))) for v in values])
+    for job in itertools.product(*choices):
+        yield [text for text, _ in job], ",".join(label for _, label in job if label)
+
+
+def call(section: str, node: DictConfig, **known: Any) -> Any:
+    """Call the ``_target_`` of a section with its keys; errors of the user come out as they were raised.
+
+    Args:
+        section: its name, for errors.
+        node: with ``_target_``, and arguments that may have their own.
+        known: further arguments.
+
+    Raises:
+        ValueError: an unknown argument or target; else whatever the target raises.
+    """
+    try:
+        return instantiate(node, _convert_="all", **known)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, TypeError) and "argument" in str(cause):
+            raise ValueError(f"{section}: {cause}; its keys are the arguments of {node._target_}.") from cause
+        if isinstance(cause, (ValueError, OSError, NotImplementedError)):
+            raise cause from None
+        if "Error locating target" in str(error) or isinstance(cause, ImportError):
+            raise ValueError(f"{section}: {_one_line(cause or error)}") from cause
+        raise
+
+
+def _compose(parsed: list[Override]) -> DictConfig:
+    folder = _folder()
+    groups = [o for o in parsed if (folder / o.key_or_group).is_dir()]
+    for override in groups:
+        _check_file(folder, override.key_or_group, override.value())
+    base = _hydra(folder, groups)
+    for override in parsed:
+        if override not in groups:
+            _check_key(base, override)
+    return _hydra(folder, parsed)
+
+
+def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
+    try:
+        with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
+            return compose("config", [o.input_line or "" for o in parsed])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_one_line(error)) from None
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ValueError(f"{_one_line(error)}; an override is key=value, e.g. model.d_model=64.") from None
+
+
+def _folder() -> Path:
+    """``configs/`` of the current folder, else the one beside the package."""
+    places = [Path.cwd() / "configs", Path(spikingssm.__file__).parents[1] / "configs"]
+    for folder in places:
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise FileNotFoundError(
+        f"no config.yaml in {places[0]} or {places[1]}; run from a checkout of the project, which holds configs/."
+    )
+
+
+def _check_file(folder: Path, group: str, value: Any) -> None:
+    there = sorted(str(p.relative_to(folder / group).with_suffix("")) for p in (folder / group).rglob("*.yaml"))
+    if value is not None and value not in there:
+        raise ValueError(f"no {group} is named {value!r}; there are: {', '.join(there)}.")
+
+
+def _check_key(base: DictConfig, override: Override) -> None:
+    """Refuse a key that does not exist, and a word where a number stands."""
+    node, at = base, "the top level"
+    path = override.key_or_group.split(".")
+    for depth, part in enumerate(path):
+        open_ended = override.is_add() and depth > 0
+        if open_ended or not isinstance(node, DictConfig):
+            return
+        if part not in node:
+            raise ValueError(f"unknown key {override.key_or_group!r}; {at} has the keys {', '.join(map(str, node))}.")
+        node, at = node._get_node(part), ".".join(path[: depth + 1])
+        if not isinstance(node, DictConfig):
+            break
+    old = None if isinstance(node, DictConfig) else OmegaConf.select(base, override.key_or_group)
+    number = isinstance(old, (int, float)) and not isinstance(old, bool)
+    if number and not override.is_sweep_override() and isinstance(override.value(), str):
+        raise ValueError(f"{override.key_or_group} takes a number such as {old}, got {override.value()!r}.")
+
+
+def _leaves(value: Any, at: str = "") -> dict[str, Any]:
+    """Nested mappings as one, from dotted key to value."""
+    if not isinstance(value, dict):
+        return {at: value}
+    return {k: v for name, inner in value.items() for k, v in _leaves(inner, f"{at}.{name}".lstrip(".")).items()}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

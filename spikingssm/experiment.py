@@ -1,0 +1,195 @@
+"""From overrides on a command line to a run folder, and back to its results."""
+
+import argparse
+import inspect
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from loguru import logger
+from omegaconf import DictConfig, OmegaConf
+
+from sdn import Neuron, Solver
+from sdn.files import versions, write_json, writing
+from sdn.runs import load_checkpoint, log_to, read_metrics, seed_everything
+from spikingssm.config import call, load, stored, sweep
+from spikingssm.datasets import SequenceData
+from spikingssm.report import learning_curve, raster
+from spikingssm.training import SequenceModule, fit, score
+
+__all__ = ["build", "evaluate", "load", "main", "run"]
+
+OURS = {"logger", "callbacks", "num_sanity_val_steps", "enable_model_summary", "log_every_n_steps", "default_root_dir"}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Do what a command line asks for: ``experiment=spikingssm/digits seed=1``, ``--cfg job``, ``--multirun seed=0,1``.
+
+    Args:
+        argv: overrides and options, without the program's name.
+
+    Raises:
+        ValueError, OSError, NotImplementedError, ImportError: with one line that says the way out.
+    """
+    parser = argparse.ArgumentParser("train.py", description="Train a network as an experiment says.")
+    parser.add_argument("overrides", nargs="*", help="experiment=..., +tier=smoke, key=value, resume=RUN_FOLDER")
+    parser.add_argument("--cfg", choices=["job"], help="print the resolved configuration and stop")
+    parser.add_argument("--multirun", "-m", action="store_true", help="one run for each combination of key=a,b")
+    given = parser.parse_intermixed_args(list(argv))
+    configs = []
+    for overrides, label in list(sweep(given.overrides, given.multirun)):
+        configs.append(load(overrides))
+        if label:
+            configs[-1].run_dir = f"{configs[-1].run_dir}-{label}"
+    for config in configs:
+        if given.cfg:
+            print(OmegaConf.to_yaml(config, resolve=True), end="")
+        else:
+            run(config)
+
+
+def run(config: DictConfig) -> Path:
+    """Train, test the best checkpoint once, and write the run folder.
+
+    Args:
+        config: as `load` gives it.
+
+    Returns:
+        the run folder: config.yaml, run.log, metrics.csv, tensorboard/, checkpoints/, summary.json, figures/.
+
+    Raises:
+        FileExistsError: the folder already holds a checkpoint and ``resume`` is not set.
+        ValueError, OSError, NotImplementedError, ImportError: what data, model and training refuse.
+    """
+    folder, resume = Path(config.resume or config.run_dir), config.resume is not None
+    if (folder / "checkpoints" / "last.ckpt").is_file() and not resume:
+        raise FileExistsError(
+            f"{folder} holds a checkpoint; continue with resume={folder}, or start elsewhere with run_dir=FOLDER."
+        )
+    if resume and (folder / "summary.json").is_file():
+        logger.info(f"{folder} is finished; its results are in summary.json")
+        return folder
+    config = OmegaConf.merge(config, {"run_dir": str(folder), "resume": None})
+    OmegaConf.resolve(config)
+    data, module = build(config)
+    with writing(folder / "config.yaml") as partial:
+        partial.write_text(OmegaConf.to_yaml(config))
+    if not resume:
+        (folder / "metrics.csv").unlink(missing_ok=True)
+    handler = log_to(folder / "run.log")
+    try:
+        logger.info(f"{folder} | {data.facts()} | {_count(module)} parameters")
+        loop = fit(module, data, folder, seed=config.seed, resume=resume, **_trainer(config))
+        found = score(module, data, loop)
+        _draw(folder, module, data)
+        write_json(folder / "summary.json", _summary(folder, config, module, data, loop, found))
+        logger.info(f"{folder}/summary.json | test accuracy {found['accuracy']:.4f} | spikes {found['spike_rate']:.4f}")
+    finally:
+        logger.remove(handler)
+    return folder
+
+
+def evaluate(run_dir: str | Path, solver: str | Solver | None = None) -> dict[str, Any]:
+    """Test the best checkpoint of a run folder, under any solver.
+
+    Args:
+        run_dir: the run folder.
+        solver: a word or a value; None is the one that the run was trained with.
+
+    Returns:
+        ``solver``, ``accuracy``, ``loss``, ``spike_rate``, and ``spike_rates`` by layer.
+
+    Raises:
+        FileNotFoundError: no run there, or no checkpoint yet.
+        ValueError: a solver that cannot run the model's neurons.
+    """
+    config = stored(run_dir)
+    saved = load_checkpoint(Path(run_dir) / "checkpoints" / "best.ckpt")
+    if solver is not None:
+        OmegaConf.update(config, "model.solver", "loop", merge=False)
+    data, module = build(config)
+    module.load_state_dict(saved["state_dict"])
+    if solver is not None:
+        module.model = module.model.with_solver(solver)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    found = score(module, data, Trainer(**{**_trainer(config), **quiet}))
+    return {"solver": str(_neurons(module)[0][1].solver), **found}
+
+
+def build(config: DictConfig) -> tuple[SequenceData, SequenceModule]:
+    """The data and the module of a configuration; the weights are drawn from its seed.
+
+    Raises:
+        ValueError, OSError, NotImplementedError, ImportError: what data and model refuse, or an unknown key.
+    """
+    _check_keys("optim", config.optim, SequenceModule, {"model", "task", "classes"})
+    _check_keys("trainer", config.trainer, Trainer, OURS)
+    data = call("data", config.data)
+    seed_everything(config.seed)
+    model = call("model", config.model, d_input=data.d_input, d_output=data.d_output)
+    return data, SequenceModule(model, call("task", config.task), classes=data.d_output, **config.optim)
+
+
+def _check_keys(section: str, node: DictConfig, target: type, taken: set[str]) -> None:
+    known = [name for name in inspect.signature(target).parameters if name not in taken]
+    if unknown := [key for key in node if key not in known]:
+        raise ValueError(f"{section}: unknown key {unknown[0]!r}; it takes {', '.join(known)}.")
+
+
+def _trainer(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[return-value]
+
+
+def _neurons(module: SequenceModule) -> list[tuple[str, Neuron]]:
+    return [(name, part) for name, part in module.model.named_modules() if isinstance(part, Neuron)]
+
+
+def _count(module: SequenceModule) -> int:
+    return sum(p.numel() for p in module.model.parameters() if p.requires_grad)
+
+
+def _draw(folder: Path, module: SequenceModule, data: SequenceData) -> None:
+    """The learning curve, and the first layer's spikes on the first test sequence."""
+    learning_curve(read_metrics(folder / "metrics.csv"), folder / "figures" / "learning_curve.png")
+    name, neuron = _neurons(module)[0]
+    seen: list[torch.Tensor] = []
+    handle = neuron.register_forward_hook(lambda layer, inputs, output: seen.append(output[0][0]))
+    batch = data.test_set[int(data.test_rows[0])]
+    with torch.no_grad():
+        module.eval().model(batch.x.to(next(module.parameters()).device))
+    handle.remove()
+    raster(seen[0], f"{name}, first test sequence", folder / "figures" / "raster.png")
+
+
+def _summary(
+    folder: Path,
+    config: DictConfig,
+    module: SequenceModule,
+    data: SequenceData,
+    loop: Trainer,
+    found: dict[str, Any],
+) -> dict[str, Any]:
+    """The result of a run as plain values."""
+    rows = read_metrics(folder / "metrics.csv")
+    best = max(rows, key=lambda row: float(row["val/accuracy"]))
+    device = loop.strategy.root_device
+    return {
+        "name": config.name,
+        "test": found,
+        "val": {"accuracy": float(best["val/accuracy"]), "epoch": 1 + int(best["epoch"])},
+        "parameters": _count(module),
+        "epochs": len(rows),
+        "seconds": round(sum(float(row["seconds"]) for row in rows), 1),
+        "solver": str(_neurons(module)[0][1].solver),
+        "seed": config.seed,
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"cpu, {torch.get_num_threads()} threads",
+        "versions": versions(),
+        "dataset": data.facts(),
+        "command": shlex.join(["python", *sys.argv]),
+    }

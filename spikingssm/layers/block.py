@@ -1,0 +1,183 @@
+"""The spiking block of SpikingSSM, and the residual connection with its norm around any layer."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sdn import Dynamics, Neuron, Solver, SpikeGradient
+from spikingssm.layers.s4d import S4D, S4DState
+
+__all__ = ["BlockState", "Residual", "SpikingBlock", "TiedDropout"]
+
+
+class BlockState(NamedTuple):
+    """State of the S4D and of the neuron behind it."""
+
+    ssm: S4DState
+    neuron: Any
+
+
+class TiedDropout(nn.Module):
+    """Dropout whose mask is one for all steps of a sequence: (B, L, H) times a mask (B, 1, H) of 0 and 1/(1-p).
+
+    Args:
+        p: probability of zeroing a channel, in [0, 1).
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {p}.")
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, H) -> (B, L, H); itself in eval mode."""
+        if not self.training or self.p == 0:
+            return x
+        return x * nn.functional.dropout(x.new_ones(len(x), 1, x.shape[-1]), self.p)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"p={self.p}"
+
+
+class SpikingBlock(nn.Module):
+    """S4D, spiking neuron, dropout tied over time, Linear(H, 2H) and a gated linear unit: (B, L, H) -> (B, L, H).
+
+    The spikes are the only input of the linear map, so inference needs no multiplications there. In training, dropout
+    makes them 0 and 1/(1-p): read spike rates with `spikingssm.metrics.record_spikes`, which looks before it.
+
+    Args:
+        dynamics: the neuron.
+        d_model: H.
+        d_state: N of the S4D.
+        solver: runs the neuron: "loop", "surrogate", or a value.
+        spike: spike gradient; None is the dynamics' own.
+        learn_threshold: learn one threshold per channel.
+        dropout: in [0, 1).
+        ssm: further arguments of `S4D`: dt_min, dt_max, bidirectional, learn_b.
+
+    Raises:
+        ValueError: from `S4D`, `sdn.Neuron` or the dropout.
+
+    Source: Shen et al., AAAI 2025 (arXiv 2408.14909), there SS4D.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        d_model: int,
+        d_state: int = 64,
+        *,
+        solver: str | Solver = "surrogate",
+        spike: SpikeGradient | None = None,
+        learn_threshold: bool = True,
+        dropout: float = 0.0,
+        **ssm: Any,
+    ) -> None:
+        super().__init__()
+        self.ssm = S4D(d_model, d_state, **ssm)
+        learn = {"threshold": None} if learn_threshold else {}
+        self.neuron = Neuron(dynamics, d_model, learn=learn, spike=spike, solver=solver)
+        self.dropout = TiedDropout(dropout)
+        self.output = nn.Linear(d_model, 2 * d_model)
+
+    def forward(self, x: Tensor, state: BlockState | None = None) -> tuple[Tensor, BlockState | None]:
+        """(B, L, H) and a state (None: rest) -> (B, L, H) and the state after, or None if bidirectional."""
+        current, ssm = self.ssm(x, None if state is None else state.ssm)
+        spikes, neuron = self.neuron(current, None if state is None else state.neuron)
+        return self._mix(spikes.to(x.dtype)), None if ssm is None else BlockState(ssm, neuron)
+
+    def step(self, x: Tensor, state: BlockState | None = None) -> tuple[Tensor, BlockState]:
+        """One step: (B, H) -> (B, H) and the state."""
+        current, ssm = self.ssm.step(x, None if state is None else state.ssm)
+        spikes, neuron = self.neuron.step(current, None if state is None else state.neuron)
+        return self._mix(spikes.to(x.dtype).unsqueeze(1)).squeeze(1), BlockState(ssm, neuron)
+
+    def initial_state(
+        self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> BlockState:
+        """The state at rest."""
+        ssm = self.ssm.initial_state(batch, device, dtype)
+        return BlockState(ssm, self.neuron.initial_state(batch, device, torch.promote_types(dtype, torch.float32)))
+
+    def _mix(self, spikes: Tensor) -> Tensor:
+        return nn.functional.glu(self.output(self.dropout(spikes)), -1)
+
+
+class Residual(nn.Module):
+    """A layer with a skip connection and a norm: ``x + drop(f(norm(x)))`` or ``norm(x + drop(f(x)))``.
+
+    Args:
+        layer: f, with `forward(x, state)`, `step` and `initial_state`.
+        d_model: H.
+        norm: "batch" (over batch and time), "layer" (over channels) or "none".
+        prenorm: norm before the layer, else after the sum.
+        norm_as_published: compute post-norm as the published code runs: the norm exists but its result goes nowhere, so
+            the output is ``x + drop(f(x))`` and its parameters never receive a gradient. For comparisons only.
+        dropout: on the branch, tied over time, in [0, 1).
+
+    Raises:
+        ValueError: an unknown norm (the published code builds an identity from it), or norm_as_published with prenorm.
+
+    Source: Shen et al., AAAI 2025 (arXiv 2408.14909) and its code, from which this post-norm differs.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        d_model: int,
+        *,
+        norm: str = "layer",
+        prenorm: bool = False,
+        norm_as_published: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if norm not in ("batch", "layer", "none"):
+            raise ValueError(f"Residual: norm must be 'batch', 'layer' or 'none', got {norm!r}.")
+        if prenorm and norm_as_published:
+            raise ValueError("Residual: norm_as_published is about post-norm, got prenorm=True; drop one of the two.")
+        self.layer, self.prenorm, self.norm_as_published = layer, prenorm, norm_as_published
+        norms = {"batch": ChannelBatchNorm, "layer": nn.LayerNorm, "none": lambda _: nn.Identity()}
+        self.norm = norms[norm](d_model)
+        self.dropout = TiedDropout(dropout)
+
+    def forward(self, x: Tensor, state: Any = None, valid: Tensor | None = None) -> tuple[Tensor, Any]:
+        """The whole sequence.
+
+        Args:
+            x: (B, L, H).
+            state: of the layer; None is rest.
+            valid: (B, L, 1), False at padding, which the layer then sees as 0 (a layer that looks ahead needs it); None
+                is all True. Statistics of a batch norm in training include the padding.
+
+        Returns:
+            (B, L, H) and the layer's state.
+        """
+        inner = self.norm(x) if self.prenorm else x
+        branch, state = self.layer(inner if valid is None else inner.masked_fill(~valid, 0), state)
+        return self._join(x, branch), state
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One step: (B, H) -> (B, H) and the state."""
+        x = x.unsqueeze(1)
+        branch, state = self.layer.step((self.norm(x) if self.prenorm else x).squeeze(1), state)
+        return self._join(x, branch.unsqueeze(1)).squeeze(1), state
+
+    def initial_state(self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+        """The layer's state at rest."""
+        return self.layer.initial_state(batch, device, dtype)
+
+    def _join(self, x: Tensor, branch: Tensor) -> Tensor:
+        total = x + self.dropout(branch)
+        return total if self.prenorm or self.norm_as_published else self.norm(total)
+
+
+class ChannelBatchNorm(nn.BatchNorm1d):
+    """Batch norm over the channels of (B, L, H), statistics over batch and time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, H) -> (B, L, H)."""
+        return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)

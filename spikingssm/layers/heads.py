@@ -1,0 +1,143 @@
+"""Pooling heads: from features at every step to what the decoder reads, with a state so that they can stream."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["EachStep", "LastState", "LastStep", "MeanOverTime", "MeanState", "as_pool"]
+
+
+class MeanState(NamedTuple):
+    """Sum over the steps so far, (B, H), and their number, (B,)."""
+
+    sum: Tensor
+    count: Tensor
+
+
+class LastState(NamedTuple):
+    """The features of the last valid step, (B, H)."""
+
+    last: Tensor
+
+
+class _Pool(nn.Module):
+    """What pools share: a step is a sequence of length one.
+
+    Args:
+        d_model: H.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.d_model = d_model
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One step: (B, H) -> what the pool says of the prefix, (B, H), and the state."""
+        pooled, state = self(x.unsqueeze(1), state)
+        return (pooled.squeeze(1) if pooled.ndim == 3 else pooled), state
+
+
+class MeanOverTime(_Pool):
+    """The mean over the valid steps: (B, L, H) -> (B, H)."""
+
+    def forward(
+        self, x: Tensor, state: MeanState | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, MeanState]:
+        """Mean over the steps of the state and of x.
+
+        Args:
+            x: (B, L, H).
+            state: sum and count of the steps before; None is none.
+            lengths: (B,) integers, valid steps of each row, 1..L (0..L with a state); None is L.
+
+        Returns:
+            (B, H) in x's dtype, and the state (float32, or float64 for float64).
+
+        Raises:
+            ValueError: lengths of another shape or range.
+        """
+        if lengths is None:
+            count = torch.full((len(x),), x.shape[1], device=x.device)
+        else:
+            count = check_lengths(lengths, x, state)
+            x = x.masked_fill(padding(count, x.shape[1]), 0)
+        total = x.sum(1, dtype=torch.promote_types(x.dtype, torch.float32))
+        if state is not None:
+            total, count = state.sum + total, state.count + count
+        return (total / count.clamp(min=1).unsqueeze(-1)).to(x.dtype), MeanState(total, count)
+
+    def initial_state(
+        self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> MeanState:
+        """Nothing summed yet."""
+        wide = torch.promote_types(dtype, torch.float32)
+        total = torch.zeros(batch, self.d_model, device=device, dtype=wide)
+        return MeanState(total, torch.zeros(batch, device=device, dtype=torch.long))
+
+
+class LastStep(_Pool):
+    """The last valid step: (B, L, H) -> (B, H)."""
+
+    def forward(
+        self, x: Tensor, state: LastState | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, LastState]:
+        """The features at step ``lengths - 1``; arguments as in `MeanOverTime`. A row of length 0 keeps its state."""
+        if lengths is None:
+            return x[:, -1], LastState(x[:, -1])
+        count = check_lengths(lengths, x, state)
+        last = x[torch.arange(len(x), device=x.device), (count - 1).clamp(min=0)]
+        if state is not None:
+            last = torch.where((count > 0).unsqueeze(-1), last, state.last.to(last.dtype))
+        return last, LastState(last)
+
+    def initial_state(
+        self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> LastState:
+        """Zeros: no step was seen yet."""
+        return LastState(torch.zeros(batch, self.d_model, device=device, dtype=dtype))
+
+
+class EachStep(_Pool):
+    """Every step for itself, for labels at every step: (B, L, H) -> (B, L, H). Its state is empty."""
+
+    def forward(
+        self, x: Tensor, state: tuple[()] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, tuple[()]]:
+        """x itself; ``lengths`` are only checked: what padding says is for the loss to leave out."""
+        if lengths is not None:
+            check_lengths(lengths, x, state)
+        return x, ()
+
+    def initial_state(
+        self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> tuple[()]:
+        """Empty."""
+        return ()
+
+
+def check_lengths(lengths: Tensor, x: Tensor, state: Any) -> Tensor:
+    """The valid steps of each row on x's device, refused unless they are (B,) integers in 1..L (0..L with a state)."""
+    if lengths.shape != (len(x),) or lengths.is_floating_point():
+        raise ValueError(f"lengths must be {len(x)} integers, got {lengths.dtype} of shape {tuple(lengths.shape)}.")
+    low, high, least = int(lengths.min()), int(lengths.max()), int(state is None)
+    if low < least or high > x.shape[1]:
+        raise ValueError(f"lengths must be from {least} to {x.shape[1]} for {x.shape[1]} steps, got {low} to {high}.")
+    return lengths.to(x.device)
+
+
+def padding(lengths: Tensor, length: int) -> Tensor:
+    """(B,) valid steps -> (B, length, 1), True at padding."""
+    return (torch.arange(length, device=lengths.device) >= lengths.unsqueeze(-1)).unsqueeze(-1)
+
+
+def as_pool(word: str, d_model: int) -> nn.Module:
+    """The pool named "mean", "last" or "each".
+
+    Raises:
+        ValueError: another word.
+    """
+    pools = {"mean": MeanOverTime, "last": LastStep, "each": EachStep}
+    if word not in pools:
+        raise ValueError(f"pool must be one of {sorted(pools)}, got {word!r}.")
+    return pools[word](d_model)

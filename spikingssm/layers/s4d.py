@@ -1,0 +1,177 @@
+"""The diagonal state space layer with long convolutions."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from spikingssm.layers.ssm import complex_normal, convolve, discretise, kernel, last_state, log_uniform, s4d_lin
+
+__all__ = ["S4D", "S4DState"]
+
+
+class S4DState(NamedTuple):
+    """The modes ``x``, (B, H, N/2) complex; None where a training run from rest did not compute them."""
+
+    x: Tensor | None
+
+
+class S4D(nn.Module):
+    """A linear state space model per channel, run over a sequence as one convolution: (B, L, H) -> (B, L, H).
+
+    ``x[t] = exp(dt A) x[t-1] + B_bar u[t]``, ``y[t] = 2 Re sum_n C_n x_n[t] + D u[t]``, zero-order hold; in parallel
+    ``y = u * K + D u`` with ``K_l = 2 Re sum_n C_n B_bar_n exp(l dt A_n)``. A bidirectional layer adds a second kernel,
+    with its own C, over the steps to come.
+
+    Args:
+        d_model: H, >= 1.
+        d_state: N, even, >= 2; N/2 complex modes stand for N real ones.
+        dt_min, dt_max: range of the steps at the start, 0 < dt_min <= dt_max.
+        bidirectional: see the future too; such a layer cannot stream.
+        learn_b: learn B, which is 1 otherwise.
+
+    Raises:
+        ValueError: a size or range as above that does not hold.
+
+    Parameters are real: ``C`` is (directions, H, N/2, 2), ``B`` (H, N/2, 2). ``slow_parameters`` names those that want
+    a learning rate of at most 1e-3 and no weight decay. It computes and answers in float32 (float64 for float64
+    input), also under autocast, so that a neuron compares currents with its threshold in full precision.
+
+    Source: Gu et al., NeurIPS 2022 (arXiv 2206.11893). Where we differ from the usual code: `expm1` in the
+    discretisation, the kernel from two small tables, an exact state, and an odd d_state is refused rather than floored.
+    """
+
+    slow_parameters: tuple[str, ...] = ("log_dt", "log_A_real", "A_imag")
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        *,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        bidirectional: bool = False,
+        learn_b: bool = False,
+    ) -> None:
+        super().__init__()
+        if d_model < 1:
+            raise ValueError(f"S4D: d_model must be at least 1, got {d_model}.")
+        if d_state < 2 or d_state % 2:
+            raise ValueError(
+                f"S4D: d_state must be even and at least 2, got {d_state}; modes come in conjugate pairs, "
+                f"use {max(2, d_state - 1)} or {max(2, d_state + 1)}."
+            )
+        if not 0 < dt_min <= dt_max:
+            raise ValueError(f"S4D: needs 0 < dt_min <= dt_max, got dt_min {dt_min} and dt_max {dt_max}.")
+        self.d_model, self.d_state, self.bidirectional, self.learn_b = d_model, d_state, bidirectional, learn_b
+        log_A_real, A_imag = s4d_lin(d_model, d_state)
+        self.log_dt = nn.Parameter(log_uniform(d_model, dt_min, dt_max))
+        self.log_A_real, self.A_imag = nn.Parameter(log_A_real), nn.Parameter(A_imag)
+        self.C = nn.Parameter(complex_normal(2 if bidirectional else 1, d_model, d_state // 2))
+        self.D = nn.Parameter(torch.randn(d_model))
+        if learn_b:
+            self.B = nn.Parameter(torch.tensor([1.0, 0.0]).repeat(d_model, d_state // 2, 1))
+            self.slow_parameters = (*type(self).slow_parameters, "B")
+
+    def forward(self, x: Tensor, state: S4DState | None = None) -> tuple[Tensor, S4DState | None]:
+        """The whole sequence at once.
+
+        Args:
+            x: (B, L, H), any strides, L >= 1.
+            state: state before the first step; None is rest. Chunks one after another equal the whole.
+
+        Returns:
+            y (B, L, H) and the state after the last step. In training mode a run from rest leaves it out
+            (``S4DState(None)``, refused if fed back): pass ``initial_state`` to have it. None if bidirectional.
+
+        Raises:
+            ValueError: x or state of another shape, a state that was left out, or any state if bidirectional.
+        """
+        self._check_input(x, 3)
+        self._check_state(state, len(x))
+        wide = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(_autocast_device(x), enabled=False):
+            u, (z, B_bar, C) = x.to(wide), self._system(wide)
+            kernels = kernel(C * B_bar, z, x.shape[1])
+            y = convolve(u, *kernels) + self.D.to(wide) * u
+            if self.bidirectional:
+                return y, None
+            if state is None:
+                return y, S4DState(None if self.training else last_state(u, z, B_bar))
+            free = kernel(C[0] * torch.exp(z) * state.x, z, x.shape[1])
+            return y + free.transpose(1, 2), S4DState(last_state(u, z, B_bar, state.x))
+
+    def step(self, x: Tensor, state: S4DState | None = None) -> tuple[Tensor, S4DState]:
+        """One step by the recurrence: (B, H) -> y (B, H) and the state.
+
+        Raises:
+            NotImplementedError: a bidirectional layer.
+            ValueError: as in `forward`.
+        """
+        self._refuse_streaming()
+        self._check_input(x, 2)
+        self._check_state(state, len(x))
+        wide = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(_autocast_device(x), enabled=False):
+            u, (z, B_bar, C) = x.to(wide), self._system(wide)
+            modes = B_bar * u.unsqueeze(-1)
+            if state is not None:
+                modes = torch.exp(z) * state.x + modes
+            return 2 * (C[0] * modes).sum(-1).real + self.D.to(wide) * u, S4DState(modes)
+
+    def initial_state(
+        self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> S4DState:
+        """The state at rest; ``dtype`` is that of the input, the state is its complex counterpart.
+
+        Raises:
+            NotImplementedError: a bidirectional layer.
+        """
+        self._refuse_streaming()
+        wide = torch.promote_types(dtype, torch.float32).to_complex()
+        return S4DState(torch.zeros(batch, self.d_model, self.d_state // 2, device=device, dtype=wide))
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"{self.d_model}, d_state={self.d_state}, bidirectional={self.bidirectional}, learn_b={self.learn_b}"
+
+    def _system(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        A = torch.complex(-torch.exp(self.log_A_real.to(dtype)), self.A_imag.to(dtype))
+        z, B_bar = discretise(A, torch.exp(self.log_dt.to(dtype)))
+        if self.learn_b:
+            B_bar = B_bar * torch.view_as_complex(self.B.to(dtype))
+        return z, B_bar, torch.view_as_complex(self.C.to(dtype))
+
+    def _check_input(self, x: Tensor, ndim: int) -> None:
+        axes = "(batch, length, channels) with length >= 1" if ndim == 3 else "(batch, channels)"
+        if x.ndim != ndim or (ndim == 3 and x.shape[1] == 0) or not x.is_floating_point():
+            raise ValueError(f"S4D: x must be a floating-point {axes}, got {x.dtype} of shape {tuple(x.shape)}.")
+        if x.shape[-1] != self.d_model:
+            raise ValueError(f"S4D: x has {x.shape[-1]} channels on its last axis, this layer has {self.d_model}.")
+
+    def _check_state(self, state: S4DState | None, batch: int) -> None:
+        if state is None:
+            return
+        if self.bidirectional:
+            raise ValueError(
+                "S4D: a bidirectional layer sees the future and has no state; pass state=None, or build it causal."
+            )
+        if state.x is None:
+            raise ValueError(
+                "S4D: this state was left out (a training run from rest); start with state=initial_state(batch)."
+            )
+        shape = (batch, self.d_model, self.d_state // 2)
+        if tuple(state.x.shape) != shape or not state.x.is_complex():
+            found = f"{state.x.dtype} of shape {tuple(state.x.shape)}"
+            raise ValueError(f"S4D: state x is {found}, this input needs a complex tensor of shape {shape}.")
+
+    def _refuse_streaming(self) -> None:
+        if self.bidirectional:
+            raise NotImplementedError(
+                "S4D: a bidirectional layer needs the steps to come, so it cannot run step by step; "
+                "give it whole sequences, or build it with bidirectional=False."
+            )
+
+
+def _autocast_device(x: Tensor) -> str:
+    return "cpu" if x.device.type == "meta" else x.device.type

@@ -1,0 +1,56 @@
+"""What the optimiser is told: groups of parameters, and the learning rate over the steps."""
+
+import math
+from typing import Any
+
+from torch import nn
+
+from sdn import Neuron
+
+__all__ = ["SLOW_LR", "parameter_groups", "warmup_cosine"]
+
+SLOW_LR = 1e-3
+"""Highest learning rate of a module's ``slow_parameters``."""
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
+
+
+def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Every parameter in one of three groups: slow, not decayed, decayed.
+
+    Slow: what a module names in ``slow_parameters``, at ``min(lr, 1e-3)`` and not decayed. Not decayed: biases, the
+    parameters of norms, what neurons learn (decay would pull a log threshold towards 1). Decayed: the rest.
+
+    Returns:
+        groups for an optimiser, with names; empty ones left out.
+    """
+    slow, plain = set(), set()
+    for module in model.modules():
+        own = dict(module.named_parameters(recurse=False))
+        slow |= {id(own[name]) for name in getattr(module, "slow_parameters", ()) if name in own}
+        if isinstance(module, _NORMS):
+            plain |= {id(parameter) for parameter in own.values()}
+        if isinstance(module, Neuron):
+            plain |= {id(parameter) for parameter in module.learned.values()}
+        plain |= {id(parameter) for name, parameter in own.items() if name.endswith("bias")}
+    groups = {
+        "slow": {"lr": min(lr, SLOW_LR), "weight_decay": 0.0},
+        "plain": {"lr": lr, "weight_decay": 0.0},
+        "decayed": {"lr": lr, "weight_decay": weight_decay},
+    }
+    found: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            kind = "slow" if id(parameter) in slow else "plain" if id(parameter) in plain else "decayed"
+            found[kind].append(parameter)
+    return [{"name": name, "params": found[name], **options} for name, options in groups.items() if found[name]]
+
+
+def warmup_cosine(step: int, warm: int, total: int) -> float:
+    """Factor on the learning rate: linear up to 1 in ``warm`` steps, then half a cosine, 0 at ``total`` and behind it.
+
+    Where we differ from the published code: it ran on past its end and rose again, since its total was written down
+    and not counted.
+    """
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))

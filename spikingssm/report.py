@@ -1,0 +1,71 @@
+"""Figures and tables out of run folders."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sdn.files import writing
+
+__all__ = ["learning_curve", "raster", "table"]
+
+
+def learning_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """Loss, accuracy and spike rate by epoch, as a PNG.
+
+    Args:
+        rows: of a ``metrics.csv``, with epoch and any of train/ and val/ loss, accuracy, spike_rate.
+        path: of the picture.
+    """
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    for axis, metric in zip(figure.subplots(1, 3), ("loss", "accuracy", "spike_rate"), strict=True):
+        for stage in ("train", "val"):
+            known = [row for row in rows if row.get(f"{stage}/{metric}") not in (None, "")]
+            if known:
+                epochs = [1 + float(row["epoch"]) for row in known]
+                axis.plot(epochs, [float(row[f"{stage}/{metric}"]) for row in known], marker=".", label=stage)
+        axis.set_xlabel("epoch")
+        axis.set_title(metric.replace("_", " "))
+    figure.axes[1].legend()
+    _save(figure, path)
+
+
+def raster(spikes: Tensor, title: str, path: str | Path) -> None:
+    """Which neuron spiked when, as a PNG.
+
+    Args:
+        spikes: (L, H), 0 and 1, of one sequence.
+        title: above the picture.
+        path: of the picture.
+    """
+    steps, neurons = np.nonzero(spikes.detach().cpu().numpy())
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    axis = figure.subplots()
+    axis.scatter(steps, neurons, s=2, marker="|", color="black")
+    axis.set(xlim=(0, spikes.shape[0]), ylim=(-0.5, spikes.shape[1] - 0.5), xlabel="step", ylabel="neuron", title=title)
+    _save(figure, path)
+
+
+def table(values: Mapping[str, Any]) -> str:
+    """Names and values in two aligned columns, a line each; a mapping inside is indented below its name."""
+    lines = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            lines += [(name, ""), *((f"  {inner}", found) for inner, found in value.items())]
+        else:
+            lines.append((name, value))
+    width = max((len(name) for name, _ in lines), default=0)
+    return "\n".join(
+        f"{name:<{width}}  {value:.4f}".rstrip() if isinstance(value, float) else f"{name:<{width}}  {value}".rstrip()
+        for name, value in lines
+    )
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    FigureCanvasAgg(figure)
+    with writing(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)

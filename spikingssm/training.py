@@ -1,0 +1,190 @@
+"""Training a sequence model with Lightning: the steps, what is logged, and what survives a kill."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from sdn.runs import EpochRecord, StopOnNaN, checkpoints, load_checkpoint, tensorboard
+from spikingssm.datasets.base import Batch, SequenceData
+from spikingssm.metrics import SpikeRecord, record_spikes
+from spikingssm.optim import parameter_groups, warmup_cosine
+from spikingssm.tasks import Classification, StepClassification
+
+__all__ = ["SequenceModule", "fit", "score"]
+
+
+class SequenceModule(lightning.LightningModule):
+    """A model, a task and an optimiser: AdamW, linear warm-up and half a cosine to 0 over the real number of steps.
+
+    Logged per epoch: train/ and val/ loss and accuracy, and val/spike_rate in all and per layer; test/ the same.
+
+    Args:
+        model: (x (B, L, C), lengths=(B,) or None) -> (logits, state).
+        task: loss and accuracy.
+        classes: number of classes.
+        lr: peak learning rate.
+        weight_decay: of the weights; none on the rest, see `parameter_groups`.
+        warmup: part of all steps with a rising learning rate, in [0, 1).
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Classification | StepClassification,
+        *,
+        classes: int,
+        lr: float = 0.01,
+        weight_decay: float = 0.01,
+        warmup: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if not (lr > 0 and weight_decay >= 0 and 0 <= warmup < 1):
+            raise ValueError(
+                "SequenceModule: lr must be > 0, weight_decay >= 0 and warmup in [0, 1), "
+                f"got lr={lr}, weight_decay={weight_decay}, warmup={warmup}."
+            )
+        self.model, self.task = model, task
+        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.train_accuracy, self.val_accuracy, self.test_accuracy = (task.accuracy(classes) for _ in range(3))
+        self._open, self._spikes = ExitStack(), None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        return self._score("train", batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect the validation metrics."""
+        self._score("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect the test metrics."""
+        self._score("test", batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting spikes."""
+        self._start_counting()
+
+    def on_test_epoch_start(self) -> None:
+        """Start counting spikes."""
+        self._start_counting()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the spike rates."""
+        self._log_rates("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the spike rates."""
+        self._log_rates("test")
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW on `parameter_groups`, `warmup_cosine` per step."""
+        optimizer = torch.optim.AdamW(parameter_groups(self.model, self.lr, self.weight_decay))
+        total = int(self.trainer.estimated_stepping_batches)
+        warm = round(self.warmup * total)
+        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warm, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _score(self, stage: str, batch: Batch) -> Tensor:
+        logits, _ = self.model(batch.x, lengths=batch.lengths)
+        logits, labels = self.task.scored(logits, batch)
+        loss = self.task.loss(logits, labels, training=stage == "train")
+        accuracy = getattr(self, f"{stage}_accuracy")
+        accuracy.update(logits, labels)
+        how = {"on_step": False, "on_epoch": True, "batch_size": max(1, len(labels))}
+        self.log(f"{stage}/loss", loss, sync_dist=stage != "train", **how)
+        self.log(f"{stage}/accuracy", accuracy, prog_bar=stage != "test", **how)
+        return loss
+
+    def _start_counting(self) -> None:
+        self._open.close()
+        self._spikes: SpikeRecord | None = self._open.enter_context(record_spikes(self.model))
+
+    def _log_rates(self, stage: str) -> None:
+        self._open.close()
+        assert self._spikes is not None
+        rates = {"": self._spikes.total_rate, **{f"/{name}": rate for name, rate in self._spikes.rates().items()}}
+        self.log_dict({f"{stage}/spike_rate{name}": rate for name, rate in rates.items()}, sync_dist=True)
+
+
+class _SeedEpoch(Callback):
+    """Seed torch from (seed, epoch, rank), so that dropout too is the same after a resume."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        words = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank])
+        torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+
+def fit(
+    module: SequenceModule,
+    data: SequenceData,
+    run_dir: str | Path,
+    *,
+    seed: int,
+    resume: bool = False,
+    callbacks: tuple[Callback, ...] = (),
+    **trainer: Any,
+) -> lightning.Trainer:
+    """Train, writing metrics, TensorBoard and checkpoints to the run folder; then put the best weights into ``module``.
+
+    Args:
+        module: model, task and optimiser.
+        data: train and validation loaders.
+        run_dir: the run folder.
+        seed: of the noise in each epoch.
+        resume: continue after the last finished epoch; the result equals that of a run that was never stopped.
+        callbacks: more of them.
+        trainer: arguments of `lightning.Trainer`.
+
+    Returns:
+        the trainer, with which `score` can run.
+
+    Raises:
+        ValueError: a loss that is not finite, a damaged checkpoint, or an unknown argument of the trainer.
+    """
+    last, best = (Path(run_dir) / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    own = [
+        _SeedEpoch(seed),
+        EpochRecord(run_dir),
+        StopOnNaN("train/loss"),
+        *checkpoints(run_dir, "val/accuracy", "max"),
+    ]
+    loop = lightning.Trainer(
+        logger=tensorboard(run_dir),
+        callbacks=[*own, *callbacks],
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        **trainer,
+    )
+    start = {}
+    if resume and last.is_file():
+        load_checkpoint(last)
+        start = {"ckpt_path": str(last), "weights_only": True}
+    loop.fit(module, datamodule=data, **start)
+    module.load_state_dict(load_checkpoint(best)["state_dict"])
+    return loop
+
+
+def score(module: SequenceModule, data: SequenceData, loop: lightning.Trainer) -> dict[str, Any]:
+    """Accuracy, loss and spike rates of ``module`` on the test rows.
+
+    Returns:
+        ``accuracy``, ``loss``, ``spike_rate`` over all layers, and ``spike_rates`` by layer.
+    """
+    found: Mapping[str, float] = loop.test(module, datamodule=data, verbose=False)[0]
+    layers = {name.removeprefix("test/spike_rate/"): rate for name, rate in found.items() if "spike_rate/" in name}
+    return {**{key: found[f"test/{key}"] for key in ("accuracy", "loss", "spike_rate")}, "spike_rates": layers}

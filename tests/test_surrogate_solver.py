@@ -1,0 +1,297 @@
+"""`Surrogate`: the reduced network run by hand, an exact network against the loop, streaming, sharing, refusals."""
+
+import copy
+
+import pytest
+import torch
+from helpers import CHANNELS, assert_close, assert_lively, currents, triangle
+from test_network import lively_sdn
+
+from sdn import ALIF, BRF, LIF, RF, Artifact, Neuron, ReducedSDN, Surrogate, Triangle, reduce, save_artifact, simulate
+from sdn.solvers.surrogate import predict
+
+NEURON = LIF(decay=0.3, threshold=1.0, reset="soft")
+
+
+def make_artifact(tmp_path, dynamics=NEURON, n_layers=1, seed=0, name="net"):
+    """Random weights, with mem centred and as large as the currents, so that it decides many spikes."""
+    net = reduce(lively_sdn(n_layers=n_layers, seed=seed))
+    mem = net(currents(2.0, 40, 100, 1)[..., 0])
+    net.decoder.weight.div_(mem.std())
+    net.decoder.bias.sub_(mem.mean()).div_(mem.std())
+    return save_artifact(tmp_path / f"{name}.safetensors", net, dynamics)
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    return make_artifact(tmp_path)
+
+
+def by_hand(artifact, x, threshold=1.0):
+    """mem (B, L, H): the reduced network in x's dtype on every channel of every sample, one row after another."""
+    net = copy.deepcopy(artifact.network).to(x.dtype)
+    mem = torch.empty_like(x)
+    for b in range(x.shape[0]):
+        for h in range(x.shape[2]):
+            mem[b, :, h] = net(x[b, :, h].detach()[None] / threshold)[0] * threshold
+    return mem
+
+
+# ---- the network on rows
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", [(3, 63, CHANNELS), (1, 1, 1), (1, 300, 1), (4, 1, 7)], ids=str)
+def test_it_is_the_reduced_network_on_rows(tmp_path, shape, dtype, n_layers):
+    artifact = make_artifact(tmp_path, n_layers=n_layers)
+    x = currents(2.0, *shape, dtype=dtype)
+    spikes, state = Neuron(NEURON, shape[2], solver=Surrogate(artifact))(x)
+    v = by_hand(artifact, x) + x - 1.0
+    assert v.abs().min() > 1e-5, "too close to a tie for rounding"
+    assert torch.equal(spikes, (v >= 0).to(dtype))
+    assert spikes.dtype == state[0].dtype == dtype
+    if x.numel() > 100:
+        assert_lively(spikes)
+        assert not torch.equal(spikes, (x >= 1).to(dtype)), "mem decided nothing"
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("block", [1, 7, 64, 500, 10**9])
+@pytest.mark.parametrize("shape", [(2, 1, 3), (2, 5, 3), (1, 8, 1), (3, 23, 5), (2, 131, 4), (90, 40, 1)], ids=str)
+def test_predict_in_blocks_is_the_plain_network(shape, block, n_layers):
+    net = reduce(lively_sdn(n_layers=n_layers))
+    x = currents(1.5, *shape)
+    rows = x.transpose(1, 2).reshape(-1, shape[1])
+    want = net(rows).reshape(shape[0], shape[2], shape[1]).transpose(1, 2)
+    assert shape[1] == 1 or want.std() > 0.05
+    assert_close(predict(net, x, block), want)
+    assert_close(predict(net, x), want)
+
+
+def test_non_contiguous_currents(artifact):
+    neuron, x = Neuron(NEURON, CHANNELS, solver=Surrogate(artifact)), currents(2.0)
+    strided = x.permute(2, 0, 1).contiguous().permute(1, 2, 0).requires_grad_()
+    assert not strided.is_contiguous()
+    assert_lively(neuron(x)[0])
+    assert torch.equal(neuron(strided)[0], neuron(x)[0])
+    assert torch.autograd.grad(neuron(strided)[0].sum(), strided)[0].shape == x.shape
+
+
+def test_gradient_only_through_the_input_of_the_same_step(artifact):
+    x = currents(1.0).requires_grad_()
+    spikes, _ = Neuron(NEURON, CHANNELS, spike=Triangle(2.0), solver=Surrogate(artifact))(x)
+    slope = Triangle(2.0).slope((by_hand(artifact, x) + x - 1.0).detach())
+    weights = torch.randn_like(x)
+    (grad,) = torch.autograd.grad((weights * spikes).sum(), x, retain_graph=True)
+    assert_close(grad, weights * slope)
+    (one,) = torch.autograd.grad(spikes[:, 30].sum(), x)
+    assert (one[:, 30] != 0).any()
+    one[:, 30] = 0
+    assert (one == 0).all(), "a gradient ran through time"
+
+
+# ---- a network that is exact: relu(a) - relu(-a) = a makes it a plain convolution with decay^k
+def exact_artifact(tmp_path, dynamics, kernel_size=16):
+    net = ReducedSDN(2, kernel_size, 1).double()
+    powers = torch.tensor([dynamics.decay**k for k in range(kernel_size, 0, -1)], dtype=torch.float64)
+    for value in net.state_dict().values():
+        value.zero_()
+    net.spatial[0].weight.copy_(torch.stack([powers, -powers])[:, None])
+    net.decoder.weight.copy_(torch.tensor([[[1.0], [-1.0]]]))
+    saved = save_artifact(tmp_path / "exact.safetensors", net, dynamics)
+    return Artifact(net, saved.facts)  # in memory, in float64
+
+
+@pytest.mark.parametrize("reset", ["none", "hard", "soft"])
+def test_an_exact_network_equals_the_loop_and_its_gradient_the_detached_one(tmp_path, reset):
+    dynamics = LIF(0.1, 1.0, reset)  # 0.1^17 is nothing in float64
+    surrogate = Surrogate(exact_artifact(tmp_path, dynamics))
+    x = currents(1.3, length=200)
+    if reset != "none":  # only without spikes is mem linear: one spike, at the very end
+        x = -x.abs() / 4
+        x[:, -1] = 1.5
+    want = simulate(dynamics, x)
+    neuron = Neuron(dynamics, CHANNELS, solver=surrogate)
+    leaf = x.clone().requires_grad_()
+    spikes, _ = neuron(leaf)
+    assert want.spike.sum() > 0
+    assert (want.mem[:, 1:] != 0).all()
+    assert torch.equal(spikes, want.spike)
+    assert_close(predict(surrogate.artifact.network, x), want.mem)
+    weights = torch.randn_like(x)
+    (grad,) = torch.autograd.grad((weights * spikes).sum(), leaf)
+    assert (grad != 0).any()
+    assert_close(grad, weights * triangle(want.mem + x - 1.0))
+
+
+def test_an_exact_network_with_learned_thresholds_equals_the_loop(tmp_path):
+    dynamics = LIF(0.1, 1.0, "none")
+    start = torch.linspace(0.4, 2.5, CHANNELS)
+    surrogate = Neuron(
+        dynamics, CHANNELS, learn={"threshold": start}, solver=Surrogate(exact_artifact(tmp_path, dynamics))
+    ).double()
+    loop, x = surrogate.with_solver("loop"), currents(1.3, length=200)
+    assert_lively(loop(x)[0])
+    assert torch.equal(surrogate(x)[0], loop(x)[0])
+    # mem does not depend on the threshold here, so the loop's gradient for it is the surrogate's
+    grads = [torch.autograd.grad(n(x)[0].sum(), n.learned["threshold"])[0] for n in (surrogate, loop)]
+    assert (grads[1] < 0).all()
+    assert_close(grads[0], grads[1])
+
+
+# ---- thresholds
+@pytest.mark.parametrize("threshold", [0.6, 1.4])
+@pytest.mark.parametrize("dynamics", [NEURON, RF(dt=0.1, omega=4.0, damping=5.0)], ids=["lif", "rf"])
+def test_threshold_by_rescaling(tmp_path, dynamics, threshold):
+    artifact, x, gain = make_artifact(tmp_path, dynamics), currents(2.0).requires_grad_(), dynamics.gain
+    fixed = Neuron(dynamics.replace(threshold=threshold), CHANNELS, solver=Surrogate(artifact))
+    learned = Neuron(dynamics, CHANNELS, learn={"threshold": threshold}, solver=Surrogate(artifact)).double()
+    for neuron in (fixed, learned):
+        T = torch.as_tensor(neuron.current_dynamics().threshold).detach().flatten()[0].item()
+        v = by_hand(artifact, x, T) + gain * x - T
+        assert_lively(neuron(x)[0])
+        assert torch.equal(neuron(x)[0], (v >= 0).double())
+    unscaled = by_hand(artifact, x) + gain * x - T
+    assert not torch.equal((v >= 0), (unscaled >= 0)), "the scaling decided nothing"
+    grad_x, grad_raw = torch.autograd.grad(learned(x)[0].sum(), [x, learned.learned["threshold"]])
+    slope = dynamics.default_spike.slope(v.detach())
+    assert_close(grad_x, gain * slope)
+    assert_close(grad_raw, -(slope * T).sum((0, 1)), factor=100)
+
+
+def test_an_artifact_made_at_another_threshold(tmp_path):
+    made_at_two = make_artifact(tmp_path, NEURON.replace(threshold=2.0))
+    x = currents(2.0)
+    want = (by_hand(made_at_two, x, 0.5) + x - 1.0 >= 0).double()
+    assert_lively(want)
+    assert torch.equal(Neuron(NEURON, CHANNELS, solver=Surrogate(made_at_two))(x)[0], want)
+
+
+# ---- streaming
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("sizes", [[30, 33], [1] * 63, [3, 1, 20, 39], [62, 1]], ids=["halves", "steps", "few", "last"])
+def test_chunks_equal_the_whole(tmp_path, sizes, n_layers):
+    neuron = Neuron(NEURON, CHANNELS, solver=Surrogate(make_artifact(tmp_path, n_layers=n_layers)))
+    x = currents(2.0)
+    whole, last = neuron(x)
+    assert_lively(whole)
+    state, parts = None, []
+    for chunk in x.split(sizes, 1):
+        spikes, state = neuron(chunk, state)
+        parts.append(spikes)
+    assert torch.equal(state[0], last[0])
+    assert torch.equal(torch.cat(parts, 1), whole)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_the_state_at_rest_is_no_state(tmp_path, n_layers):
+    neuron = Neuron(NEURON, CHANNELS, solver=Surrogate(make_artifact(tmp_path, n_layers=n_layers)))
+    x = currents(2.0)
+    rest = neuron.initial_state(3, dtype=torch.float64)
+    assert_lively(neuron(x)[0])
+    assert torch.equal(neuron(x, rest)[0], neuron(x)[0])
+    (spikes, state), (want, last) = neuron.step(x[:, 0], rest), neuron.step(x[:, 0])
+    assert torch.equal(spikes, want)
+    assert torch.equal(state[0], last[0])
+
+
+# ---- it belongs to no module
+def test_it_adds_nothing_to_the_module(artifact):
+    neuron = Neuron(LIF(0.3, reset="soft"), 4, learn={"threshold": None}, solver=Surrogate(artifact))
+    assert list(neuron.state_dict()) == ["learned.threshold"]
+    assert sum(p.numel() for p in neuron.parameters()) == 4
+    assert list(neuron.buffers()) == []
+    assert not any(isinstance(m, ReducedSDN) for m in neuron.modules())
+    assert Neuron(NEURON, 4).load_state_dict(Neuron(NEURON, 4, solver=Surrogate(artifact)).state_dict())
+    neuron(torch.randn(2, 9, 4))[0].sum().backward()
+    assert all(p.grad is None for p in artifact.network.parameters())
+
+
+def test_train_and_eval_are_the_same(artifact):
+    neuron, x = Neuron(NEURON, CHANNELS, solver=Surrogate(artifact)), currents(2.0)
+    before = {k: v.clone() for k, v in artifact.network.state_dict().items()}
+    assert torch.equal(neuron.train()(x)[0], neuron.eval()(x)[0])
+    assert not artifact.network.training
+    assert all(torch.equal(before[k], v) for k, v in artifact.network.state_dict().items())
+
+
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
+def test_float32_inside_autocast_and_under_low_precision(artifact, low):
+    neuron = Neuron(NEURON, CHANNELS, solver=Surrogate(artifact))
+    x = currents(2.0, length=1024, dtype=low)
+    want, _ = neuron(x.float())
+    assert_lively(want)
+    v = by_hand(artifact, x.float()) + x.float() - 1
+    assert torch.equal(want, (v >= 0).float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        wide, state = neuron(x.float())
+        narrow, _ = neuron(x)
+    assert (wide.dtype, narrow.dtype, state[0].dtype) == (torch.float32, low, torch.float32)
+    assert torch.equal(wide, want)
+    assert torch.equal(narrow.float(), want)
+
+
+def test_paths_values_and_copies_are_the_same(artifact):
+    x = currents(2.0, dtype=torch.float32)
+    neuron = Neuron(NEURON, CHANNELS, solver=Surrogate(artifact))
+    want, _ = neuron(x)
+    for other in (Neuron(NEURON, CHANNELS, solver=Surrogate(p)) for p in (artifact.path, str(artifact.path))):
+        assert torch.equal(other(x)[0], want)
+    assert torch.equal(copy.deepcopy(neuron)(x)[0], want)
+    with torch.inference_mode():
+        assert torch.equal(neuron(x.clone())[0], want)
+    neuron(x.requires_grad_())[0].sum().backward()
+    assert x.grad.abs().max() > 0
+
+
+def test_a_file_written_again_is_read_again(tmp_path):
+    x = currents(2.0)
+    path = make_artifact(tmp_path, seed=0).path
+    first = Neuron(NEURON, CHANNELS, solver=Surrogate(path))(x)[0]
+    second = make_artifact(tmp_path, seed=1)
+    want = Neuron(NEURON, CHANNELS, solver=Surrogate(second))(x)[0]
+    assert not torch.equal(first, want)
+    assert torch.equal(Neuron(NEURON, CHANNELS, solver=Surrogate(path))(x)[0], want)
+
+
+# ---- refusals
+REFUSED = [
+    (LIF(0.5, reset="soft"), (), r"made for LIF\(decay=0.3.*reset='soft'\), this neuron is LIF\(decay=0.5.*train one"),
+    (LIF(0.3), (), r"made for LIF\(decay=0.3.*'soft'\), this neuron is LIF\(decay=0.3.*'hard'\)"),
+    (RF(), (), r"made for LIF.*this neuron is RF\(omega=10.0"),
+    (BRF(), (), r"made for LIF.*this neuron is BRF\(omega=10.0"),
+    (NEURON, ("decay",), r"one SDN stands for one value of \['decay'\].*solver='loop'"),
+    (ALIF(), ("threshold",), r"ALIF: a learned threshold changes more than a scale.*solver='loop'"),
+    (BRF(), ("threshold", "omega"), r"BRF: a learned threshold"),
+]
+
+
+@pytest.mark.parametrize(("dynamics", "learned", "message"), REFUSED, ids=[m for *_, m in REFUSED])
+def test_refusals_name_both_values(artifact, dynamics, learned, message):
+    learn = dict.fromkeys(learned)
+    with pytest.raises(ValueError, match=message):
+        Neuron(dynamics, 4, learn=learn, solver=Surrogate(artifact))
+    with pytest.raises(ValueError, match=message):
+        Neuron(dynamics, 4, learn=learn, solver="loop").with_solver(Surrogate(artifact))
+
+
+def test_an_alif_artifact_serves_alif_at_its_own_threshold_only(tmp_path):
+    alif = ALIF(9.0, threshold=0.2)
+    artifact = make_artifact(tmp_path, alif)
+    x = currents(4.0)
+    spikes, _ = Neuron(alif, CHANNELS, solver=Surrogate(artifact))(x)
+    v = by_hand(artifact, x) + alif.gain * x - 0.2
+    assert_lively(spikes)
+    assert torch.equal(spikes, (v > 0).double())
+    with pytest.raises(ValueError, match=r"threshold=0.2.*threshold=0.3"):
+        Neuron(alif.replace(threshold=0.3), CHANNELS, solver=Surrogate(artifact))
+
+
+def test_other_mistakes(artifact, tmp_path):
+    neuron = Neuron(NEURON, 4, solver=Surrogate(artifact))
+    x = torch.randn(2, 9, 4)
+    with pytest.raises(ValueError, match=r"shape \(2, 4\), this current needs \(2, 8, 4\)"):
+        neuron(x, NEURON.initial_state(2, 4))
+    with pytest.raises(FileNotFoundError, match=r"no such artifact"):
+        Neuron(NEURON, 4, solver=Surrogate(tmp_path / "none.safetensors"))
+    with pytest.raises(ValueError, match=r"no shipped artifact stands for LIF\(decay=0.77.*train one"):
+        Neuron(LIF(0.77), 4, solver="surrogate")

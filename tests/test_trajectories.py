@@ -1,0 +1,192 @@
+"""Trajectory files: what is written can be made again, and what cannot be trusted is refused in one line."""
+
+import pickle
+import warnings
+
+import pytest
+import torch
+from helpers import every_dynamics
+
+import sdn
+from sdn.surrogate import trajectories as tr
+
+PUBLISHED = {"training": "training-mem-T1024-N(0.0,1.0)-50000-tau_0.2.pt", "test": "test-mem-T1024-N(0.0,1.0)-50000-tau_0.2.pt"}
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A small trustworthy file."""
+    file = tmp_path / "data.pt"
+    out = sdn.generate(sdn.LIF(0.3), 40, 64, seed=5)
+    sdn.save_trajectories(file, out, sdn.LIF(0.3), mean=0.0, std=1.0, seed=5)
+    return file
+
+
+def tamper(path, change):
+    """Write the content of a file again after ``change`` has had its way with it."""
+    content = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in torch.load(path, weights_only=True).items()}
+    change(content)
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize("dynamics", [sdn.LIF(), sdn.LIF(0.125), sdn.ALIF(), sdn.RF(), sdn.BRF()], ids=str)
+def test_default_currents_give_sensible_rates_and_no_warning(dynamics):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out = sdn.generate(dynamics, 200, 1024, seed=1)
+    assert 0.02 <= out.spike.float().mean() <= 0.40
+
+
+def test_a_silent_or_saturated_neuron_warns():
+    with pytest.warns(UserWarning, match=r"spikes in .*outside 2 % to 40 %"):
+        sdn.generate(sdn.LIF(0.2), 50, 100, mean=-5.0)
+
+
+@every_dynamics
+def test_generate_is_simulate_on_the_rows_it_returns(dynamics, std):
+    if any(isinstance(v, list) for v in dynamics.facts().values()):
+        with pytest.raises(ValueError, match="one value per channel"):
+            sdn.generate(dynamics, 4, 10)
+        return
+    out = sdn.generate(dynamics, 2100, 40, std=std, seed=3)  # more rows than are simulated at a time
+    assert [t.dtype for t in out[:3]] == [torch.float32, torch.float32, torch.bool]
+    assert all(t.is_contiguous() and t.shape == (2100, 40) for t in out[:3])
+    rows = out.input[[0, 2047, 2048, 2099]]
+    again = sdn.simulate(dynamics, rows.unsqueeze(-1))
+    torch.testing.assert_close(out.mem[[0, 2047, 2048, 2099]], again.mem[..., 0])
+    assert torch.equal(out.spike[[0, 2047, 2048, 2099]], again.spike[..., 0] > 0)
+    assert out.spike.any()
+
+
+def test_the_seed_decides_and_splits_have_their_own():
+    first, again, other = (sdn.generate(sdn.LIF(), 30, 50, seed=s).input for s in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert tr.default_seed("training") != tr.default_seed("test")
+    assert abs(first.mean()) < 0.2
+    assert abs(first.std() - 1) < 0.1
+
+
+@pytest.mark.parametrize(("name", "expected"), PUBLISHED.items())
+def test_lif_keeps_the_published_file_name(name, expected):
+    assert tr.trajectory_file_name(sdn.LIF(0.2), 50000, 1024, 0, 1, name) == expected
+
+
+def test_other_neurons_end_in_their_name_and_variants_differ():
+    names = [
+        tr.trajectory_file_name(d, 10, 20, 0.0, 1.0)
+        for d in (sdn.LIF(), sdn.LIF(reset="soft"), sdn.LIF(threshold=2.0), sdn.ALIF(), sdn.RF(), sdn.BRF())
+    ]
+    assert len(set(names)) == 6
+    assert [n.rsplit("-", 1)[1] for n in names[3:]] == ["alif.pt", "rf.pt", "brf.pt"]
+    assert not any("tau" in n for n in names[3:])
+
+
+def test_a_file_carries_the_facts_to_make_it_again(path):
+    found = sdn.load_trajectories(path)
+    facts = found.facts
+    assert found.dynamics == sdn.LIF(0.3)
+    again = sdn.generate(
+        found.dynamics, facts["samples"], facts["length"], facts["distribution"]["mean"], facts["distribution"]["std"],
+        facts["seed"],
+    )  # fmt: skip
+    for a, b in zip(found[:3], again[:3], strict=True):
+        assert torch.equal(a, b)
+        assert a.is_contiguous()
+
+
+def test_an_existing_file_is_an_error_that_names_force(path):
+    before = path.read_bytes()
+    out = sdn.generate(sdn.LIF(0.3), 4, 8)
+    with pytest.raises(FileExistsError, match="--force"):
+        sdn.save_trajectories(path, out, sdn.LIF(0.3), mean=0, std=1, seed=0)
+    assert path.read_bytes() == before
+    sdn.save_trajectories(path, out, sdn.LIF(0.3), mean=0, std=1, seed=0, force=True)
+    assert sdn.load_trajectories(path).facts["samples"] == 4
+
+
+def set_in(key, index, value):
+    def change(content):
+        content[key][index] = value
+
+    return change
+
+
+def replace(key, value):
+    return lambda content: content.update({key: value})
+
+
+BROKEN = {
+    "missing-key": (lambda c: c.pop("spike"), "expected the keys"),
+    "extra-key": (replace("more", torch.zeros(1)), "expected the keys"),
+    "dtype": (lambda c: c.update(spike=c["spike"].int()), "spike should be torch.bool"),
+    "shape": (lambda c: c.update(mem=c["mem"][:, :-1].contiguous()), "mem should be"),
+    "strides": (lambda c: c.update(input=c["input"].T.contiguous().T), "not contiguous"),
+    "nan": (set_in("input", (3, 4), float("nan")), "input has values that are NaN"),
+    "infinite": (set_in("mem", (3, 4), float("inf")), "mem has values that are NaN"),
+    "mem-tampered": (set_in("mem", (0, 30), 5.0), "row 0 differs from step 30"),
+    "facts-decay": (lambda c: c["facts"]["dynamics"].update(decay=0.9), "differs from step"),
+    "facts-range": (lambda c: c["facts"]["dynamics"].update(decay=9.0), "cannot be made again"),
+    "facts-name": (lambda c: c["facts"]["dynamics"].update(name="Nobody"), "no dynamics is named 'Nobody'"),
+    "facts-format": (lambda c: c["facts"].update(format_version=99), "not those of sdn-trajectories"),
+    "facts-type": (replace("facts", [1, 2]), "not those of sdn-trajectories"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_file_is_refused_and_says_how_to_make_it_again(path, change, message):
+    tamper(path, change)
+    with pytest.raises(ValueError, match=message) as caught:
+        sdn.load_trajectories(path)
+    assert "generate.py" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_spikes_flipped_is_noticed(path):
+    tamper(path, lambda c: c.update(spike=~c["spike"]))
+    with pytest.raises(ValueError, match="differs from step"):
+        sdn.load_trajectories(path)
+
+
+@pytest.mark.parametrize("size", [0, 100, 5000], ids=lambda n: f"{n}-bytes")
+def test_a_truncated_file_is_refused(path, size):
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match="truncated or foreign"):
+        sdn.load_trajectories(path)
+
+
+class Evil:
+    """Runs when unpickled."""
+
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
+def test_a_pickle_is_never_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"input": Evil()}, tmp_path / "a.pt")
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Evil()))
+    for name in ("a.pt", "b.pt"):
+        with pytest.raises(ValueError, match="truncated or foreign"):
+            sdn.load_trajectories(tmp_path / name)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_missing_file_names_the_command(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"generate\.py"):
+        sdn.load_trajectories(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"samples": 0}, "samples must be at least 1, got 0"),
+        ({"length": 0}, "length must be at least 1, got 0"),
+        ({"std": -1.0}, r"N\(0.0, -1.0\)"),
+        ({"std": float("nan")}, "finite std"),
+        ({"mean": float("inf")}, "finite mean"),
+    ],
+)
+def test_impossible_requests_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sdn.generate(sdn.LIF(), **{"samples": 3, "length": 4, **arguments})
