@@ -123,6 +123,9 @@ def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> T
             f"{name}: the start of {field!r} has shape {tuple(value.shape)}, the neuron has {channels} channels."
         )
     value = value.expand(channels).clone()
+    if not value.is_meta:
+        for extreme in {value.min().item(), value.max().item()}:
+            _try(dynamics, field, extreme)
     raw = _to_raw(value, dynamics.transforms[field])
     if not raw.is_meta and not torch.isfinite(raw).all():
         low, high = value.min().item(), value.max().item()
@@ -131,6 +134,11 @@ def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> T
             f"{low:g} to {high:g}; log needs > 0, logit needs values inside (0, 1)."
         )
     return raw
+
+
+def _try(dynamics: Dynamics, field: str, value: float) -> None:
+    """Let the dynamics judge a start, as the number that its transform makes of it."""
+    dynamics.replace(**{field: abs(value) if dynamics.transforms[field] == "abs" else value})
 
 
 def _to_raw(value: Tensor, transform: str) -> Tensor:

@@ -27,7 +27,9 @@ __all__ = [
     "seed_everything", "tensorboard",
 ]  # fmt: skip
 
-warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="lightning")  # Lightning's own, about torch's internals
+warnings.filterwarnings(
+    "ignore", message=".*LeafSpec.*", module="lightning"
+)  # Lightning's own, about torch's internals
 
 
 class EpochRecord(Callback):

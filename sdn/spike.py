@@ -146,8 +146,7 @@ class Sigmoid:
 
     def slope(self, v: Tensor) -> Tensor:
         """(...) -> (...)."""
-        s = torch.sigmoid(self.alpha * v)
-        return self.alpha * s * (1 - s)
+        return self.alpha * torch.sigmoid(self.alpha * v) * torch.sigmoid(-self.alpha * v)
 
 
 def spike(v: Tensor, gradient: SpikeGradient, at_threshold: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""``python -m spikingssm evaluate RUN [--solver loop]``: results of trained networks."""
+"""``python -m spikingssm evaluate RUN [--solver loop]``, ``python -m spikingssm demo``."""
 
 import argparse
 
@@ -7,13 +7,21 @@ from sdn.door import door
 
 def main() -> None:
     """Do what the command line asks for."""
-    parser = argparse.ArgumentParser("python -m spikingssm", description="Results of trained networks.")
+    parser = argparse.ArgumentParser("python -m spikingssm", description="Results of trained networks, and the demo.")
     commands = parser.add_subparsers(dest="command", required=True)
     test = commands.add_parser("evaluate", help="test the best checkpoint of a run folder")
     test.add_argument("run", help="the run folder")
     test.add_argument("--solver", help="surrogate or loop; the one of the training by default")
     test.add_argument("--artifact", help="path of the surrogate network, with --solver surrogate")
+    demo = commands.add_parser("demo", help="trajectories, SDN, reduction, SpikingSSM on digits, both neurons")
+    demo.add_argument("--out", default="demo", help="folder to work in (default demo)")
     given = parser.parse_args()
+
+    if given.command == "demo":
+        from spikingssm.demo import run_demo
+
+        run_demo(given.out)
+        return
 
     from sdn import Solver, Surrogate
     from spikingssm.experiment import evaluate

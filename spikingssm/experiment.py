@@ -2,8 +2,10 @@
 
 import argparse
 import inspect
+import logging
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from sdn.files import versions, write_json, writing
 from sdn.runs import load_checkpoint, log_to, read_metrics, seed_everything
 from spikingssm.config import call, load, stored, sweep
 from spikingssm.datasets import SequenceData
+from spikingssm.metrics import spikes_of
 from spikingssm.report import learning_curve, raster
 from spikingssm.training import SequenceModule, fit, score
 
@@ -37,9 +40,11 @@ def main(argv: Sequence[str]) -> None:
     """
     parser = argparse.ArgumentParser("train.py", description="Train a network as an experiment says.")
     parser.add_argument("overrides", nargs="*", help="experiment=..., +tier=smoke, key=value, resume=RUN_FOLDER")
-    parser.add_argument("--cfg", choices=["job"], help="print the resolved configuration and stop")
+    parser.add_argument("--cfg", "-c", choices=["job"], help="print the resolved configuration and stop")
     parser.add_argument("--multirun", "-m", action="store_true", help="one run for each combination of key=a,b")
     given = parser.parse_intermixed_args(list(argv))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*(LeafSpec|does not have many workers).*")
     configs = []
     for overrides, label in list(sweep(given.overrides, given.multirun)):
         configs.append(load(overrides))
@@ -117,7 +122,7 @@ def evaluate(run_dir: str | Path, solver: str | Solver | None = None) -> dict[st
         module.model = module.model.with_solver(solver)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     found = score(module, data, Trainer(**{**_trainer(config), **quiet}))
-    return {"solver": str(_neurons(module)[0][1].solver), **found}
+    return {"solver": _solver(module), **found}
 
 
 def build(config: DictConfig) -> tuple[SequenceData, SequenceModule]:
@@ -144,8 +149,8 @@ def _trainer(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[return-value]
 
 
-def _neurons(module: SequenceModule) -> list[tuple[str, Neuron]]:
-    return [(name, part) for name, part in module.model.named_modules() if isinstance(part, Neuron)]
+def _solver(module: SequenceModule) -> str:
+    return next(str(part.solver) for part in module.model.modules() if isinstance(part, Neuron))
 
 
 def _count(module: SequenceModule) -> int:
@@ -155,14 +160,9 @@ def _count(module: SequenceModule) -> int:
 def _draw(folder: Path, module: SequenceModule, data: SequenceData) -> None:
     """The learning curve, and the first layer's spikes on the first test sequence."""
     learning_curve(read_metrics(folder / "metrics.csv"), folder / "figures" / "learning_curve.png")
-    name, neuron = _neurons(module)[0]
-    seen: list[torch.Tensor] = []
-    handle = neuron.register_forward_hook(lambda layer, inputs, output: seen.append(output[0][0]))
-    batch = data.test_set[int(data.test_rows[0])]
-    with torch.no_grad():
-        module.eval().model(batch.x.to(next(module.parameters()).device))
-    handle.remove()
-    raster(seen[0], f"{name}, first test sequence", folder / "figures" / "raster.png")
+    x = data.test_set[int(data.test_rows[0])].x.to(next(module.parameters()).device)
+    name, spikes = next(iter(spikes_of(module.model, x).items()))
+    raster(spikes[0], f"{name}, first test sequence", folder / "figures" / "raster.png")
 
 
 def _summary(
@@ -184,7 +184,7 @@ def _summary(
         "parameters": _count(module),
         "epochs": len(rows),
         "seconds": round(sum(float(row["seconds"]) for row in rows), 1),
-        "solver": str(_neurons(module)[0][1].solver),
+        "solver": _solver(module),
         "seed": config.seed,
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"

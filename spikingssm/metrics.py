@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sdn import Neuron
 
-__all__ = ["SpikeRecord", "record_spikes"]
+__all__ = ["SpikeRecord", "record_spikes", "spikes_of"]
 
 
 class SpikeRecord:
@@ -84,6 +84,37 @@ def record_spikes(model: nn.Module) -> Iterator[SpikeRecord]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@torch.no_grad()
+def spikes_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Run a model on ``x`` in eval mode and return what each `sdn.Neuron` in it spiked.
+
+    Args:
+        model: any module that takes x; its mode is restored afterwards.
+        x: its input, e.g. (B, L, C).
+
+    Returns:
+        layer name -> (B, L, H), 0 and 1.
+    """
+    seen: dict[str, Tensor] = {}
+    neurons = {name or "neuron": module for name, module in model.named_modules() if isinstance(module, Neuron)}
+    handles = [module.register_forward_hook(_keeper(seen, name)) for name, module in neurons.items()]
+    training = model.training
+    try:
+        model.eval()(x)
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _keeper(seen: dict[str, Tensor], name: str) -> Any:
+    def keep(module: nn.Module, inputs: tuple[Any, ...], output: tuple[Tensor, Any]) -> None:
+        seen[name] = output[0]
+
+    return keep
 
 
 def _counter(record: SpikeRecord, name: str) -> Any:

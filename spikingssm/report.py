@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from sdn import Trajectory
 from sdn.files import writing
 
-__all__ = ["learning_curve", "raster", "table"]
+__all__ = ["demo_figure", "learning_curve", "raster", "table"]
 
 
 def learning_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -42,11 +44,33 @@ def raster(spikes: Tensor, title: str, path: str | Path) -> None:
         title: above the picture.
         path: of the picture.
     """
-    steps, neurons = np.nonzero(spikes.detach().cpu().numpy())
     figure = Figure(figsize=(8, 3), layout="constrained")
-    axis = figure.subplots()
-    axis.scatter(steps, neurons, s=2, marker="|", color="black")
-    axis.set(xlim=(0, spikes.shape[0]), ylim=(-0.5, spikes.shape[1] - 0.5), xlabel="step", ylabel="neuron", title=title)
+    _draw_raster(figure.subplots(), spikes, title)
+    _save(figure, path)
+
+
+def demo_figure(exact: Trajectory, predicted: Tensor, spikes: Tensor, title: str, path: str | Path) -> None:
+    """Input, membrane (exact and predicted) and spikes of one neuron, and the raster of a trained layer, as a PNG.
+
+    Args:
+        exact: of one neuron, (1, L, 1).
+        predicted: (L,) membrane by an SDN.
+        spikes: (L', H), 0 and 1, of one layer on one sequence.
+        title: above the raster.
+        path: of the picture.
+    """
+    input, mem, fired = (t[0, :, 0].cpu() for t in exact[:3])
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    top, middle, bottom = figure.subplots(3, 1, height_ratios=[1, 2, 2])
+    top.plot(input, color="grey")
+    top.set(ylabel="input", xlim=(0, len(input)))
+    middle.plot(mem, label="exact")
+    middle.plot(predicted.cpu(), "--", label="SDN")
+    for step in fired.nonzero().flatten().tolist():
+        middle.axvline(step, color="black", alpha=0.15)
+    middle.set(ylabel="mem (spikes as bars)", xlabel="step", xlim=(0, len(input)))
+    middle.legend(loc="lower right")
+    _draw_raster(bottom, spikes, title)
     _save(figure, path)
 
 
@@ -63,6 +87,12 @@ def table(values: Mapping[str, Any]) -> str:
         f"{name:<{width}}  {value:.4f}".rstrip() if isinstance(value, float) else f"{name:<{width}}  {value}".rstrip()
         for name, value in lines
     )
+
+
+def _draw_raster(axis: Axes, spikes: Tensor, title: str) -> None:
+    steps, neurons = np.nonzero(spikes.detach().cpu().numpy())
+    axis.scatter(steps, neurons, s=6, marker="|", color="black", linewidths=0.8)
+    axis.set(xlim=(0, spikes.shape[0]), ylim=(-0.5, spikes.shape[1] - 0.5), xlabel="step", ylabel="neuron", title=title)
 
 
 def _save(figure: Figure, path: str | Path) -> None:

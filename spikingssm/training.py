@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from sdn.runs import EpochRecord, StopOnNaN, checkpoints, load_checkpoint, tensorboard
+from sdn.runs import EpochRecord, checkpoints, load_checkpoint, tensorboard
 from spikingssm.datasets.base import Batch, SequenceData
 from spikingssm.metrics import SpikeRecord, record_spikes
 from spikingssm.optim import parameter_groups, warmup_cosine
@@ -60,8 +60,18 @@ class SequenceModule(lightning.LightningModule):
         self._open, self._spikes = ExitStack(), None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
-        return self._score("train", batch)
+        """The loss of one batch.
+
+        Raises:
+            ValueError: a loss that is not finite; no checkpoint has seen it.
+        """
+        loss = self._score("train", batch)
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"train/loss became {loss.item()} in step {self.global_step + 1}; the checkpoints of the epochs before "
+                "are intact. Lower optim.lr and start again, or look at the data."
+            )
+        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the validation metrics."""
@@ -159,7 +169,6 @@ def fit(
     own = [
         _SeedEpoch(seed),
         EpochRecord(run_dir),
-        StopOnNaN("train/loss"),
         *checkpoints(run_dir, "val/accuracy", "max"),
     ]
     loop = lightning.Trainer(

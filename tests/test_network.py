@@ -112,8 +112,10 @@ def test_wrong_shapes(make, shape):
 
 @pytest.mark.parametrize("size", ["d_model", "kernel_size", "n_layers"])
 def test_wrong_sizes(size):
-    with pytest.raises(ValueError, match=f"SDN: {size} must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=f"SDN: {size} must be an integer from 1 to 4096, got 0"):
         SDN(**{size: 0})
+    with pytest.raises(ValueError, match=f"ReducedSDN: {size} must be an integer from 1 to 4096, got 9999"):
+        ReducedSDN(**{size: 9999})
 
 
 def test_train_and_eval_of_the_reduced_net_are_the_same():

@@ -64,7 +64,9 @@ def test_live_norms_are_those_of_the_sdn_in_train_mode():
         expected = member.decoder(torch.relu(feature(a) + a)).squeeze(1)
         torch.testing.assert_close(predicted[i], expected, rtol=1e-4, atol=1e-5)
         key = "spatial_layers-0-1-running_var"
-        torch.testing.assert_close(population.statistics.get_buffer(key)[i], spatial[1].running_var, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            population.statistics.get_buffer(key)[i], spatial[1].running_var, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_members_learn_independently(data):
@@ -183,7 +185,9 @@ def test_training_beats_the_trivial_predictor_and_leaves_a_run_folder(data, tmp_
         assert (tmp_path / name).exists(), name
     loaded, dynamics = load_sdn(tmp_path / "checkpoints" / "best.ckpt")
     assert dynamics == DYNAMICS
-    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), network.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), network.state_dict().values(), strict=True)
+    )
 
 
 class Kill(lightning.Callback):
@@ -217,7 +221,9 @@ def test_resume_is_bit_equal_to_never_stopping(data, tmp_path, monkeypatch, chan
     for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     drop = lambda rows: [{k: v for k, v in row.items() if k != "seconds"} for row in rows]  # noqa: E731
-    assert drop(runs.read_metrics(tmp_path / "whole/metrics.csv")) == drop(runs.read_metrics(tmp_path / "moved/metrics.csv"))
+    assert drop(runs.read_metrics(tmp_path / "whole/metrics.csv")) == drop(
+        runs.read_metrics(tmp_path / "moved/metrics.csv")
+    )
 
 
 def test_resume_of_a_finished_run_changes_nothing(data, tmp_path):
@@ -256,7 +262,9 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoints(data, tmp_path):
         train(bad, tmp_path, lr=1e30, loss="mse")
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"not a checkpoint"], ids=["truncated", "foreign"])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"not a checkpoint"], ids=["truncated", "foreign"]
+)
 def test_damaged_checkpoints_are_refused_in_one_line(data, tmp_path, damage):
     train(data, tmp_path, epochs=1)
     path = tmp_path / "checkpoints" / "last.ckpt"

@@ -8,7 +8,7 @@ from helpers import CHANNELS, assert_close, assert_lively, currents, triangle
 from test_network import lively_sdn
 
 from sdn import ALIF, BRF, LIF, RF, Artifact, Neuron, ReducedSDN, Surrogate, Triangle, reduce, save_artifact, simulate
-from sdn.solvers.surrogate import predict
+from sdn.surrogate.predict import predict
 
 NEURON = LIF(decay=0.3, threshold=1.0, reset="soft")
 
@@ -289,7 +289,7 @@ def test_an_alif_artifact_serves_alif_at_its_own_threshold_only(tmp_path):
 def test_other_mistakes(artifact, tmp_path):
     neuron = Neuron(NEURON, 4, solver=Surrogate(artifact))
     x = torch.randn(2, 9, 4)
-    with pytest.raises(ValueError, match=r"shape \(2, 4\), this current needs \(2, 8, 4\)"):
+    with pytest.raises(ValueError, match=r"InputWindow of shape \(2, at most 8, 4\), got LIFState"):
         neuron(x, NEURON.initial_state(2, 4))
     with pytest.raises(FileNotFoundError, match=r"no such artifact"):
         Neuron(NEURON, 4, solver=Surrogate(tmp_path / "none.safetensors"))

@@ -91,7 +91,11 @@ class Dynamics:
         name = facts.get("name") if isinstance(facts, dict) else None
         if name not in known:
             raise ValueError(f"no dynamics is named {name!r}; known: {', '.join(sorted(known))}. Import yours first.")
-        values = {k: torch.tensor(v) if isinstance(v, list) else v for k, v in facts.items() if k != "name"}
+        values = {
+            k: torch.tensor(v, dtype=torch.float64) if isinstance(v, list) else v
+            for k, v in facts.items()
+            if k != "name"
+        }
         if set(values) != set(_fields(known[name])):
             raise ValueError(f"{name} has the fields {_fields(known[name])}, the facts have {list(values)}.")
         return known[name](**values)
@@ -109,7 +113,7 @@ class Dynamics:
         return isinstance(other, Dynamics) and self.facts() == other.facts()
 
     def __hash__(self) -> int:
-        return hash(repr(self.facts()))
+        return hash(tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in self.facts().items()))
 
 
 def simulate(
@@ -142,7 +146,7 @@ def simulate(
     dynamics = dynamics.to(current.device, current.dtype)
     if state is None:
         state = dynamics.initial_state(batch, channels, current.device, current.dtype)
-    check_state(type(dynamics).__name__, state, (batch, channels))
+    check_state(dynamics, state, (batch, channels))
     gradient = dynamics.default_spike if spike_gradient is None else spike_gradient
     mems, spikes = [], []
     for now in current.unbind(1):
@@ -176,9 +180,13 @@ def check_current(who: str, current: Tensor, channels: int | None = None) -> Non
         raise ValueError(f"{who}: {bad} of {current.numel()} currents are NaN or infinite; look at what made them.")
 
 
-def check_state(who: str, state: State, shape: tuple[int, ...]) -> None:
-    """Refuse a state whose tensors are not of ``shape``."""
-    for name, value in zip(getattr(state, "_fields", range(len(state))), state, strict=True):
+def check_state(dynamics: Dynamics, state: State, shape: tuple[int, ...]) -> None:
+    """Refuse a state of another kind of neuron, or of another shape."""
+    who, expected = type(dynamics).__name__, dynamics.State._fields
+    found = getattr(state, "_fields", None)
+    if found != expected:
+        raise ValueError(f"{who}: the state must be a {dynamics.State.__name__}{expected}, got {type(state).__name__}.")
+    for name, value in zip(expected, state, strict=True):
         if tuple(value.shape) != shape:
             raise ValueError(f"{who}: state field {name!r} has shape {tuple(value.shape)}, this current needs {shape}.")
 

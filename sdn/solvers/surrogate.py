@@ -3,21 +3,26 @@
 import functools
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sdn.dynamics.base import Dynamics, State, check_current, check_state
+from sdn.dynamics.base import Dynamics, State, check_current
 from sdn.spike import SpikeGradient, spike
 from sdn.surrogate.network import ReducedSDN
+from sdn.surrogate.predict import predict
 from sdn.surrogate.reduction import Artifact, load_artifact, shipped_artifacts
 
-__all__ = ["InputWindow", "Surrogate", "predict"]
+__all__ = ["InputWindow", "Surrogate"]
 
 
 class InputWindow(NamedTuple):
-    """The last R input currents, oldest first, (B, R, H): all that a network of receptive field R can remember."""
+    """The last input currents, oldest first, (B, n, H): all that a network of receptive field R can remember.
+
+    ``n`` is R, or the number of steps since rest where that is smaller: 0 at rest.
+    """
 
     input: Tensor
 
@@ -62,59 +67,26 @@ class Surrogate:
         artifact = self._artifact(dynamics)
         net = _on_device(artifact, current.device, current.dtype)
         dynamics = dynamics.to(current.device, current.dtype)
-        window = self._window(net, current, state)
         scale = dynamics.threshold / artifact.dynamics.threshold
         with torch.no_grad():
-            seen = torch.cat([window, current.detach()], 1) if state is not None else current.detach()
+            seen = current.detach()
+            if state is not None:
+                seen = torch.cat([_checked(state, current, net.receptive_field), seen], 1)
             mem = predict(net, seen / scale)[:, -current.shape[1] :] * scale
-            last = torch.cat([window, current.detach()], 1)[:, -net.receptive_field :]
+            last = seen[:, -net.receptive_field :].clone()
         v = mem + dynamics.gain * current - dynamics.threshold
         return spike(v, gradient, dynamics.fires_at_threshold), InputWindow(last)
 
     def initial_state(
         self, dynamics: Dynamics, batch: int, channels: int, device: torch.device | str, dtype: torch.dtype
     ) -> Any:
-        """A window of silence, (B, R, H)."""
-        length = self._artifact(dynamics).network.receptive_field
-        return InputWindow(torch.zeros(batch, length, channels, device=device, dtype=dtype))
-
-    def _window(self, net: ReducedSDN, current: Tensor, state: State | None) -> Tensor:
-        batch, _, channels = current.shape
-        if state is None:
-            return current.new_zeros(batch, net.receptive_field, channels)
-        check_state("Surrogate", state, (batch, net.receptive_field, channels))
-        return state[0].detach()
+        """A window without any step yet, (B, 0, H)."""
+        return InputWindow(torch.zeros(batch, 0, channels, device=device, dtype=dtype))
 
     def _artifact(self, dynamics: Dynamics) -> Artifact:
         if isinstance(self.artifact, Artifact):
             return self.artifact
-        return _load(os.fspath(self.artifact)) if self.artifact is not None else _shipped_for(_unit(dynamics))
-
-
-def predict(net: ReducedSDN, input: Tensor, block: int = 32768) -> Tensor:
-    """``net`` over (B, L, H), channel by channel, in blocks small enough for the cache: (B, L, H), no gradient.
-
-    Memory beyond input and output is bounded by the block, not by the sequence (the plain form takes 160 bytes an
-    element). Equal to ``net`` on the rows (B*H, L) up to rounding.
-
-    Args:
-        net: the reduced network.
-        input: (B, L, H).
-        block: elements computed at a time.
-    """
-    batch, length, channels = input.shape
-    rows = input.transpose(1, 2).reshape(batch * channels, length)
-    out = torch.empty_like(rows)
-    if torch.compiler.is_compiling():
-        return net(rows).reshape(batch, channels, length).transpose(1, 2)  # type: ignore[no-any-return]
-    reach, step = net.receptive_field, max(block // max(1, min(len(rows), 64)), net.receptive_field)
-    height = max(1, block // step) if length > step else max(1, block // length)
-    for top in range(0, len(rows), height):
-        part = rows[top : top + height]
-        for left in range(0, length, step):
-            start = max(0, left - reach)
-            out[top : top + height, left : left + step] = net(part[:, start : left + step])[:, left - start :]
-    return out.reshape(batch, channels, length).transpose(1, 2)
+        return _read(self.artifact) if self.artifact is not None else _shipped_for(_unit(dynamics))
 
 
 def _unit(dynamics: Dynamics) -> Dynamics:
@@ -125,16 +97,36 @@ def _same_scaled(made_for: Dynamics, dynamics: Dynamics) -> bool:
     return dynamics.scales_with_threshold and made_for == dynamics.replace(threshold=made_for.threshold)
 
 
-@functools.cache
-def _load(path: str) -> Artifact:
+def _checked(state: State, current: Tensor, reach: int) -> Tensor:
+    window = getattr(state, "input", None)
+    batch, _, channels = current.shape
+    if window is None or window.ndim != 3 or window.shape[1] > reach or window.shape[::2] != (batch, channels):
+        found = type(state).__name__ if window is None else tuple(window.shape)
+        raise ValueError(
+            f"Surrogate: the state must be an InputWindow of shape ({batch}, at most {reach}, {channels}), got "
+            f"{found}; pass what this solver returned, or None for rest."
+        )
+    seen: Tensor = window.detach()
+    return seen
+
+
+def _read(path: str | os.PathLike[str]) -> Artifact:
+    """The artifact at a path, read once as long as the file stays what it is."""
+    place = Path(path).resolve()
+    known = place.stat() if place.is_file() else None
+    return _load(str(place), known and known.st_mtime_ns, known and known.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _load(path: str, changed: int | None, size: int | None) -> Artifact:
     return load_artifact(path)
 
 
 def _shipped_for(dynamics: Dynamics) -> Artifact:
     for path in shipped_artifacts():
-        if _load(str(path)).dynamics == dynamics:
-            return _load(str(path))
-    made = ", ".join(str(_load(str(p)).dynamics) for p in shipped_artifacts()) or "none"
+        if _read(path).dynamics == dynamics:
+            return _read(path)
+    made = ", ".join(str(_read(p).dynamics) for p in shipped_artifacts()) or "none"
     raise ValueError(
         f"no shipped artifact stands for {dynamics} (shipped: {made}); train one with `python generate.py` and "
         "`python train.py`, reduce it with convert.ipynb, and pass it as Surrogate(path)."

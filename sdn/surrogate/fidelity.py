@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from sdn.dynamics.base import Dynamics, Trajectory
-from sdn.solvers.surrogate import predict
 from sdn.surrogate.network import SDN, ReducedSDN
+from sdn.surrogate.predict import predict
 from sdn.surrogate.reduction import reduce
 from sdn.surrogate.trajectories import TrajectoryFile, generate
 

@@ -33,9 +33,7 @@ class SDN(nn.Module):
 
     def __init__(self, d_model: int = 8, kernel_size: int = 8, n_layers: int = 1) -> None:
         super().__init__()
-        for name, value in {"d_model": d_model, "kernel_size": kernel_size, "n_layers": n_layers}.items():
-            if value < 1:
-                raise ValueError(f"SDN: {name} must be at least 1, got {value}.")
+        _check_sizes("SDN", d_model=d_model, kernel_size=kernel_size, n_layers=n_layers)
         self.d_model, self.kernel_size, self.n_layers = d_model, kernel_size, n_layers
         self.encoder = nn.Conv1d(1, d_model, 1, bias=False)
         self.spatial_layers = nn.ModuleList(
@@ -74,6 +72,7 @@ class ReducedSDN(nn.Module):
 
     def __init__(self, d_model: int = 8, kernel_size: int = 8, n_layers: int = 1) -> None:
         super().__init__()
+        _check_sizes("ReducedSDN", d_model=d_model, kernel_size=kernel_size, n_layers=n_layers)
         self.d_model, self.kernel_size, self.n_layers = d_model, kernel_size, n_layers
         first = nn.Conv1d(1, d_model, kernel_size)
         rest = [nn.Conv1d(d_model, d_model, kernel_size, groups=d_model) for _ in range(n_layers - 1)]
@@ -95,6 +94,12 @@ class ReducedSDN(nn.Module):
             h = torch.relu(feature(a) + a)
         out: Tensor = self.decoder(h).squeeze(1)
         return out
+
+
+def _check_sizes(who: str, **sizes: int) -> None:
+    for name, value in sizes.items():
+        if not isinstance(value, int) or not 1 <= value <= 4096:
+            raise ValueError(f"{who}: {name} must be an integer from 1 to 4096, got {value}.")
 
 
 def _rows(who: str, input: Tensor) -> Tensor:

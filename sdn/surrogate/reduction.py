@@ -70,7 +70,7 @@ def fold(weights: Mapping[str, Tensor], n_layers: int, eps: float = 1e-5) -> dic
 class Artifact:
     """A reduced SDN with the facts that say what it stands for.
 
-    ``facts`` holds: ``dynamics`` (see `Dynamics.facts`), ``distribution`` of the training currents, ``metrics`` measured
+    ``facts`` holds ``dynamics`` (see `Dynamics.facts`), ``distribution`` of the training currents, ``metrics`` measured
     on test data, ``versions``, and what else the maker wrote down (seed, command).
     """
 

@@ -71,10 +71,11 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; data.path takes an .npz file with x (N, L, C) and y (N,).")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if isinstance(file, np.ndarray):
+        with path.open("rb") as stream:
+            found = np.load(stream, allow_pickle=False)
+            if isinstance(found, np.ndarray):
                 raise ValueError("one bare array")
-            return {key: file[key] for key in file.files}
+            return {key: found[key] for key in found.files}
     except (ValueError, zipfile.BadZipFile, EOFError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ValueError(f"{path}: not an .npz file of plain arrays ({reason}); write it with np.savez.") from None

@@ -120,7 +120,8 @@ class SequenceData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Full batches in the order of (seed, epoch)."""
-        return self._loader(self.train_set, EpochSampler(self.train_rows, self.seed), drop_last=True)
+        first = 0 if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.processed
+        return self._loader(self.train_set, EpochSampler(self.train_rows, self.seed, first), drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every validation row once."""
@@ -147,6 +148,7 @@ class SequenceData(lightning.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self.seed),  # else every new iterator moves the global one
         )
 
 

@@ -16,10 +16,11 @@ class EpochSampler(Sampler[int]):
     Args:
         rows: the row numbers to order.
         seed: of the run.
+        epoch: the epoch that comes first; on resume Lightning calls `set_epoch` after loader processes have started.
     """
 
-    def __init__(self, rows: Tensor, seed: int) -> None:
-        self.rows, self.seed, self.epoch = rows, seed, 0
+    def __init__(self, rows: Tensor, seed: int, epoch: int = 0) -> None:
+        self.rows, self.seed, self.epoch = rows, seed, epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""

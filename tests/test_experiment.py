@@ -1,0 +1,245 @@
+"""Configurations, run folders and the command line of the experiments."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from test_datasets import write_mnist
+
+from sdn import Loop
+from sdn.runs import load_checkpoint
+from spikingssm.experiment import build, evaluate, load, main, run
+
+ROOT = Path(__file__).parents[1]
+EXPERIMENTS = sorted(
+    str(p.relative_to(ROOT / "configs/experiment").with_suffix(""))
+    for p in (ROOT / "configs/experiment").rglob("*.yaml")
+)
+PARAMETERS = {"spikingssm/digits": 26250, "spikingssm/mnist": 752810}
+TINY = [
+    "experiment=spikingssm/digits",
+    "+tier=smoke",
+    "model.solver=loop",
+    "model.d_model=8",
+    "model.d_state=4",
+    "trainer.enable_progress_bar=false",
+    "trainer.accelerator=cpu",
+]
+
+
+@pytest.fixture(autouse=True)
+def _at_root(monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    return run(load([*TINY, "trainer.max_epochs=2", f"run_dir={tmp_path_factory.mktemp('runs') / 'one'}"]))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_builds_at_full_size(name) -> None:
+    config = load([f"experiment={name}", "model.solver=loop"])
+    with torch.device("meta"):
+        model = instantiate(config.model, d_input=1, d_output=10, _convert_="all")
+    assert {p.device.type for p in model.parameters()} == {"meta"}
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
+    first = (ROOT / "configs/experiment" / f"{name}.yaml").read_text().splitlines()[:3]
+    assert first[0] == "# @package _global_"
+    assert first[1].startswith(f"# python train.py experiment={name}")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_shrunk_takes_a_step(name, tmp_path) -> None:
+    write_mnist(tmp_path)
+    shrunk = ["model.d_model=16", "model.d_state=4", "model.solver=loop", "data.batch_size=2"]
+    where = [f"data.root={tmp_path}"] if "mnist" in name else []
+    config = load([f"experiment={name}", *shrunk, *where])
+    data, module = build(config)
+    batch = next(iter(data.train_dataloader()))
+    batch = batch._replace(x=batch.x[:, :64])
+    optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
+    before = [p.clone() for p in module.parameters()]
+    loss = module.task.loss(*module.task.scored(module.model(batch.x)[0], batch))
+    loss.backward()
+    optimizer.step()
+    assert all(torch.isfinite(p).all() for p in module.parameters())
+    assert sum(not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True)) > len(before) / 2
+
+
+def test_every_key_of_the_configuration_has_a_comment() -> None:
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        if "experiment" in path.parts or "tier" in path.parts:
+            continue
+        for line in path.read_text().splitlines():
+            if ":" in line and not line.strip().startswith(("#", "_target_", "defaults", "task:", "optim:", "dt_max")):
+                assert "#" in line, f"{path.name}: {line}"
+
+
+def test_a_run_folder_is_complete(finished) -> None:
+    files = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file() and "tensorboard" not in p.parts}
+    assert files == {
+        "config.yaml", "run.log", "metrics.csv", "summary.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "figures/learning_curve.png", "figures/raster.png",
+    }  # fmt: skip
+    assert list((finished / "tensorboard").iterdir())
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["dataset"]["size"] == "subset"
+    assert set(summary["test"]["spike_rates"]) == {"blocks.0.layer.neuron", "blocks.1.layer.neuron"}
+    assert summary["epochs"] == 2
+    assert summary["parameters"] == sum(p.numel() for p in build(load(TINY))[1].model.parameters())
+    assert summary["val"]["accuracy"] == max(float(row["val/accuracy"]) for row in rows(finished))
+    assert {"seconds", "device", "versions", "command", "seed", "solver"} <= set(summary)
+    stored = OmegaConf.load(finished / "config.yaml")
+    assert stored.data.seed == stored.seed == 0
+    assert not OmegaConf.missing_keys(stored)
+
+
+def test_evaluate_gives_the_accuracy_of_the_run(finished) -> None:
+    test = json.loads((finished / "summary.json").read_text())["test"]
+    for solver in (None, "loop", Loop()):
+        found = evaluate(finished, solver)
+        assert {k: found[k] for k in test} == test
+        assert found["solver"] == "Loop(detach_reset=True)"
+    surrogate = evaluate(finished, "surrogate")
+    assert "Surrogate" in surrogate["solver"]
+    assert surrogate["spike_rate"] == pytest.approx(test["spike_rate"], abs=0.02)
+    with pytest.raises(ValueError, match=r"solver must be one of .*got 'nope'"):
+        evaluate(finished, "nope")
+    with pytest.raises(FileNotFoundError, match="give the folder of a run"):
+        evaluate(finished / "figures")
+
+
+def test_a_folder_with_a_checkpoint_is_not_overwritten(finished) -> None:
+    with pytest.raises(FileExistsError, match="continue with resume="):
+        run(load([*TINY, f"run_dir={finished}"]))
+    before = (finished / "summary.json").stat().st_mtime_ns
+    assert run(load([f"resume={finished}"])) == finished
+    assert (finished / "summary.json").stat().st_mtime_ns == before
+
+
+def test_resume_keeps_the_configuration(finished) -> None:
+    same = load([*TINY, "trainer.max_epochs=2", f"resume={finished}"])
+    assert same.model.d_model == 8
+    assert load(["model.d_model=8", f"resume={finished}"]).trainer.max_epochs == 2
+    with pytest.raises(ValueError, match=r"has model\.d_model=8, not 9; a resumed run keeps"):
+        load(["model.d_model=9", f"resume={finished}"])
+    with pytest.raises(ValueError, match=r"not .* \(and \d+ more keys differ\)"):
+        load(["experiment=spikingssm/digits", f"resume={finished}"])
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_a_run_killed_from_outside_resumes_bit_for_bit(finished, tmp_path) -> None:
+    folder = tmp_path / "killed"
+    code = (
+        "import sys; from spikingssm.experiment import main; import torch; torch.set_num_threads(1); main(sys.argv[1:])"
+    )
+    # the loop is made slow enough to be hit in its second epoch
+    slow = "import time, spikingssm.training as t; s = t.SequenceModule.training_step\n"
+    slow += "t.SequenceModule.training_step = lambda *a: (time.sleep(0.3), s(*a))[1]\n"
+    command = [sys.executable, "-W", "ignore", "-c", slow + code, *TINY, "trainer.max_epochs=2", f"run_dir={folder}"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    give_up = time.monotonic() + 60
+    while not (folder / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < give_up:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (folder / "summary.json").exists()
+    torch.manual_seed(5)
+    run(load([f"resume={folder}"]))
+    assert rows(folder) == rows(finished)
+    for name in ("last", "best"):
+        one, other = (load_checkpoint(f / "checkpoints" / f"{name}.ckpt")["state_dict"] for f in (finished, folder))
+        assert all(torch.equal(value, other[key]) for key, value in one.items())
+    one, other = (json.loads((f / "summary.json").read_text()) for f in (finished, folder))
+    assert one["test"] == other["test"]
+
+
+def test_resume_before_the_first_checkpoint_starts_from_the_stored_configuration(finished, tmp_path) -> None:
+    (tmp_path / "config.yaml").write_text((finished / "config.yaml").read_text())
+    run(load([f"resume={tmp_path}"]))
+    assert rows(tmp_path) == rows(finished)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["experiment=nope"], "no experiment is named 'nope'; there are: .*spikingssm/digits"),
+        (["dataset=nope"], "no dataset is named 'nope'; there are: arrays, digits, mnist"),
+        (["modl.d_model=3"], "unknown key 'modl.d_model'; the top level has the keys"),
+        (["model.d_modell=3"], "unknown key 'model.d_modell'; model has the keys .*d_model"),
+        (["data.root=/x"], "unknown key 'data.root'; data has the keys"),
+        (["+typo=3"], "unknown key 'typo'"),
+        (["optim.lr=fast"], "optim.lr takes a number such as 0.01, got 'fast'"),
+        (["nonsense"], "an override is key=value"),
+        (["seed=1,2"], "asks for several runs; use --multirun"),
+        (["+trainer.foo=1"], "trainer: unknown key 'foo'; it takes .*max_epochs"),
+        (["+trainer.logger=false"], "trainer: unknown key 'logger'"),
+        (["+optim.beta=1"], "optim: unknown key 'beta'; it takes lr, weight_decay, warmup"),
+        (["+model.foo=1"], "model: .*unexpected keyword argument 'foo'"),
+        (["model.dynamics.decay=20"], r"LIF: decay must be in \[0, 1\)"),
+        (["model._target_=sdn.Nope"], "model: .*sdn.Nope"),
+        (["model.solver={_target_:sdn.Surrogate,artifact:/nope}"], "/nope"),
+        (["optim.lr=-1"], "lr must be > 0"),
+        (["dataset=arrays"], "set data.path"),
+        (["resume=/nope"], "/nope/config.yaml: no such file"),
+    ],
+)
+def test_mistakes_are_one_line_that_says_what_there_is(overrides, says, tmp_path) -> None:
+    with pytest.raises((ValueError, OSError), match=says) as caught:
+        main(
+            ["model.solver=loop", f"run_dir={tmp_path / 'r'}", *overrides]
+            if "resume" not in overrides[0]
+            else overrides
+        )
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "r").exists()
+
+
+def test_no_configs_folder_is_a_clear_error(tmp_path, monkeypatch) -> None:
+    import spikingssm
+
+    monkeypatch.chdir(tmp_path)
+    assert load(["seed=4"]).seed == 4
+    monkeypatch.setattr(spikingssm, "__file__", str(tmp_path / "a" / "b.py"))
+    with pytest.raises(FileNotFoundError, match="run from a checkout"):
+        load([])
+
+
+def test_the_command_line_prints_sweeps_and_fails(tmp_path, capsys) -> None:
+    main(["seed=3", "--cfg", "job", "model.n_layers=7"])
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert (shown.seed, shown.data.seed, shown.model.n_layers, shown.run_dir) == (3, 3, 7, "runs/unnamed-3")
+    main(["--multirun", "seed=0,1", "optim.lr=0.1,0.2", "--cfg", "job"])
+    folders = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run_dir")]
+    assert folders == [f"run_dir: runs/unnamed-{seed}-optim.lr={lr}" for seed in (0, 1) for lr in (0.1, 0.2)]
+    failed = subprocess.run(
+        [sys.executable, "-W", "ignore", "train.py", "model.nope=1"], capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: unknown key 'model.nope'")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+def test_evaluate_on_the_command_line(finished, monkeypatch, capsys) -> None:
+    from spikingssm.__main__ import main as command
+
+    monkeypatch.setattr(sys, "argv", ["spikingssm", "evaluate", str(finished), "--solver", "loop"])
+    command()
+    shown = capsys.readouterr().out
+    assert "accuracy" in shown
+    assert "  blocks.1.layer.neuron" in shown
