@@ -135,6 +135,8 @@ def build(config: DictConfig) -> tuple[SequenceData, SequenceModule]:
     _check_keys("trainer", config.trainer, Trainer, OURS)
     data = call("data", config.data)
     seed_everything(config.seed)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     model = call("model", config.model, d_input=data.d_input, d_output=data.d_output)
     return data, SequenceModule(model, call("task", config.task), classes=data.d_output, **config.optim)
 

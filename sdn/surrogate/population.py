@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from sdn.surrogate.folded import depthwise, first, folded_forward, mix
 from sdn.surrogate.network import SDN, receptive_field
 from sdn.surrogate.reduction import fold
 
@@ -90,26 +91,19 @@ class Population(nn.Module):
         weights = self.named(average)
         if self.live_norms and not average:
             return self._live(weights, segments)
-        folded = fold(weights, self.sizes[2])
-        h = _first(segments, folded["spatial.0.weight"], folded["spatial.0.bias"])
-        for i in range(self.sizes[2]):
-            if i:
-                h = _depthwise(h, folded[f"spatial.{i}.weight"], folded[f"spatial.{i}.bias"])
-            h = torch.relu(h)
-            h = torch.relu(_mix(h, folded[f"feature.{i}.weight"], folded[f"feature.{i}.bias"], residual=True))
-        return _mix(h, folded["decoder.weight"], folded["decoder.bias"]).squeeze(1)
+        return folded_forward(fold(weights, self.sizes[2]), segments, self.sizes[2])
 
     def _live(self, weights: dict[str, Tensor], segments: Tensor) -> Tensor:
-        first = weights["spatial_layers.0.0.weight"] * weights["encoder.weight"]
-        h = _first(segments, first, weights["spatial_layers.0.0.bias"])
+        kernel = weights["spatial_layers.0.0.weight"] * weights["encoder.weight"]
+        h = first(segments, kernel, weights["spatial_layers.0.0.bias"])
         for i in range(self.sizes[2]):
             spatial, feature = f"spatial_layers.{i}", f"feature_layers.{i}"
             if i:
-                h = _depthwise(h, weights[f"{spatial}.0.weight"], weights[f"{spatial}.0.bias"])
+                h = depthwise(h, weights[f"{spatial}.0.weight"], weights[f"{spatial}.0.bias"])
             a = torch.relu(self._norm(h, weights, f"{spatial}.1"))
-            mixed = _mix(a, weights[f"{feature}.0.weight"], weights[f"{feature}.0.bias"])
+            mixed = mix(a, weights[f"{feature}.0.weight"], weights[f"{feature}.0.bias"])
             h = torch.relu(self._norm(mixed, weights, f"{feature}.1") + a)
-        return _mix(h, weights["decoder.weight"], weights["decoder.bias"]).squeeze(1)
+        return mix(h, weights["decoder.weight"], weights["decoder.bias"]).squeeze(1)
 
     def _norm(self, h: Tensor, weights: dict[str, Tensor], name: str) -> Tensor:
         mean, var = weights[f"{name}.running_mean"], weights[f"{name}.running_var"]
@@ -144,32 +138,6 @@ class Population(nn.Module):
         weights = {name: value[index].detach().clone() for name, value in self.named(average=True).items()}
         sdn.load_state_dict(weights, strict=False)
         return sdn.eval()
-
-
-def _first(segments: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Dense 1 -> C convolution, newest current left out: (B, S), (P, C, 1, K) -> (P, C, B, S - K)."""
-    members, channels, _, kernel = weight.shape
-    length = segments.shape[1] - kernel
-    taps = torch.stack([segments[:, k : k + length] for k in range(kernel)]).reshape(kernel, -1)
-    out = torch.addmm(bias.reshape(-1, 1), weight.reshape(-1, kernel), taps)
-    return out.reshape(members, channels, len(segments), length)
-
-
-def _depthwise(h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Depthwise convolution without padding: (P, C, B, S), (P, C, 1, K) -> (P, C, B, S - K + 1)."""
-    kernel = weight.shape[-1]
-    length = h.shape[-1] - kernel + 1
-    taps = (h[..., k : k + length] * weight[..., k : k + 1] for k in range(kernel))
-    return sum(taps, start=bias[..., None, None])
-
-
-def _mix(h: Tensor, weight: Tensor, bias: Tensor, residual: bool = False) -> Tensor:
-    """1x1 convolution: (P, C, B, S), (P, D, C, 1) -> (P, D, B, S); with ``residual`` plus its input."""
-    matrix = weight.squeeze(-1)
-    if residual:
-        matrix = matrix + torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    out = torch.baddbmm(bias.unsqueeze(-1), matrix, h.reshape(*h.shape[:2], -1))
-    return out.reshape(*out.shape[:2], *h.shape[2:])
 
 
 def _key(name: str) -> str:
