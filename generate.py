@@ -55,7 +55,6 @@ def main() -> None:
     """Simulate and write one file."""
     args = parse()
     dynamics = neuron(args)
-    import torch
     from loguru import logger
     from tqdm import tqdm
 
@@ -65,8 +64,7 @@ def main() -> None:
     seed = tr.default_seed(args.name) if args.seed is None else args.seed
     path = args.root / tr.trajectory_file_name(dynamics, args.number, args.timestep, args.mean, std, args.name)
     tr.refuse_existing(path, args.force)
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {args.device}: this machine has no usable CUDA device; use --device cpu.")
+    tr.check_request(dynamics, args.number, args.timestep, args.mean, std, args.device)
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, tqdm(total=args.number, unit="row", desc=str(dynamics)) as bar:
         warnings.simplefilter("always")

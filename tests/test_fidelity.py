@@ -20,7 +20,8 @@ def by_hand(predicted, out, dynamics):
     hit = (fired & out.spike).sum().item()
     return {
         "loss": error.mean(), "mae_mean": error.mean(), "mae_max": error.max(), "mae_std": error.std(),
-        "agreement": (fired == out.spike).double().mean(), "precision": hit / fired.sum(), "recall": hit / out.spike.sum(),
+        "agreement": (fired == out.spike).double().mean(),
+        "precision": hit / fired.sum(), "recall": hit / out.spike.sum(),
         "f1": 2 * hit / (fired.sum() + out.spike.sum()), "spike_rate": out.spike.double().mean(),
         "trivial_agreement": (zero == out.spike).double().mean(), "steps": out.mem.numel(),
     }  # fmt: skip

@@ -10,7 +10,10 @@ from helpers import every_dynamics
 import sdn
 from sdn.surrogate import trajectories as tr
 
-PUBLISHED = {"training": "training-mem-T1024-N(0.0,1.0)-50000-tau_0.2.pt", "test": "test-mem-T1024-N(0.0,1.0)-50000-tau_0.2.pt"}
+PUBLISHED = {
+    "training": "training-mem-T1024-N(0.0,1.0)-50000-tau_0.2.pt",
+    "test": "test-mem-T1024-N(0.0,1.0)-50000-tau_0.2.pt",
+}
 
 
 @pytest.fixture
@@ -24,7 +27,9 @@ def path(tmp_path):
 
 def tamper(path, change):
     """Write the content of a file again after ``change`` has had its way with it."""
-    content = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in torch.load(path, weights_only=True).items()}
+    content = {
+        k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in torch.load(path, weights_only=True).items()
+    }
     change(content)
     torch.save(content, path)
 

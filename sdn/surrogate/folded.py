@@ -14,7 +14,7 @@ def folded_forward(
 ) -> Tensor:
     """Predict what follows each history, for P networks at once.
 
-    A step is ``dilation`` numbers long: D channels that lie side by side, (S, D) in memory, are one row with dilation D.
+    A step is ``dilation`` numbers long: D channels that lie side by side, (S, D) in memory, are a row of dilation D.
 
     Args:
         weights: the names of `ReducedSDN.state_dict`, each with a leading axis P.

@@ -17,7 +17,8 @@ from sdn.dynamics.lif import LIF
 from sdn.files import versions, writing
 
 __all__ = [
-    "TrajectoryFile", "default_seed", "generate", "load_trajectories", "save_trajectories", "trajectory_file_name",
+    "TrajectoryFile", "check_request", "default_seed", "generate", "load_trajectories", "save_trajectories",
+    "trajectory_file_name",
 ]  # fmt: skip
 
 FORMAT = "sdn-trajectories"
@@ -71,19 +72,13 @@ def generate(
         Trajectory of contiguous (N, L) tensors: input and mem float32, spike bool; state is None.
 
     Raises:
-        ValueError: a size below 1, a negative std, or a dynamics with tensor fields.
+        ValueError: a size below 1, a negative std, a dynamics with tensor fields, or a device that is not there.
 
     Warns:
         UserWarning: a spike rate outside 2 % to 40 %, with which little can be learned.
     """
     std = dynamics.default_std if std is None else std
-    for name, value in {"samples": samples, "length": length}.items():
-        if value < 1:
-            raise ValueError(f"generate: {name} must be at least 1, got {value}.")
-    if not 0 <= std < float("inf") or not abs(mean) < float("inf"):
-        raise ValueError(f"generate: currents need a finite mean and a finite std >= 0, got N({mean}, {std}).")
-    if any(isinstance(v, list) for v in dynamics.facts().values()):
-        raise ValueError(f"generate: every row is the same neuron, {dynamics} has one value per channel; use numbers.")
+    check_request(dynamics, samples, length, mean, std, device)
     input, mem, spike = (torch.empty(samples, length, dtype=dtype) for dtype in TENSORS.values())
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, samples, ROWS_AT_ONCE):
@@ -103,6 +98,24 @@ def generate(
             stacklevel=2,
         )
     return Trajectory(input, mem, spike)
+
+
+def check_request(
+    dynamics: Dynamics, samples: int, length: int, mean: float, std: float, device: torch.device | str
+) -> None:
+    """Refuse what `generate` cannot do, before it has done anything."""
+    for name, value in {"samples": samples, "length": length}.items():
+        if value < 1:
+            raise ValueError(f"generate: {name} must be at least 1, got {value}.")
+    if not 0 <= std < float("inf") or not abs(mean) < float("inf"):
+        raise ValueError(f"generate: currents need a finite mean and a finite std >= 0, got N({mean}, {std}).")
+    if any(isinstance(v, list) for v in dynamics.facts().values()):
+        raise ValueError(f"generate: every row is the same neuron, {dynamics} has one value per channel; use numbers.")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:80]
+        raise ValueError(f"generate: device {device!r} cannot be used here ({reason}); use device cpu.") from None
 
 
 def default_seed(name: str) -> int:
