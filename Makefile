@@ -5,7 +5,7 @@ PIP_EXTRA ?=
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check lint types install notebook clean
+.PHONY: help demo test check lint types install notebook bench clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -39,6 +39,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 notebook: install ## run convert.ipynb top to bottom on the run that `make demo` leaves
 	SDN_RUN=demo/sdn $(PY) -m jupyter nbconvert --to notebook --execute convert.ipynb --output-dir demo --output convert.ipynb
+
+bench: install ## speeds of the solvers, to benchmarks/results
+	$(PY) -m benchmarks
 
 clean: ## remove the environment and what demo and tests left
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache .hypothesis
