@@ -25,6 +25,8 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
         yield partial
+        os.umask(mask := os.umask(0))
+        partial.chmod(0o666 & ~mask)  # some writers make private files
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -70,15 +69,15 @@ def main(argv: Sequence[str]) -> None:
     )
     logger.info(f"{sdn}".replace("\n", " ").replace("  ", ""))
     logger.info(f"{sum(p.numel() for p in sdn.parameters())} parameters, {recipe}")
-    started = time.perf_counter()
     history = fit(
         sdn, train, val, run_dir=run_dir, recipe=recipe, resume=args.resume is not None, num_workers=args.num_workers
     )
-    seconds = time.perf_counter() - started
+    seconds = sum(row["seconds"] for row in history.rows)
     scores = {"train": evaluate(sdn, train, train.dynamics, loss=recipe.loss)}
     scores |= {"validation": evaluate(sdn, val, train.dynamics, loss=recipe.loss)}
     scores |= {"test": evaluate(sdn, files["test"], train.dynamics, loss=recipe.loss)}
-    artifact = _write_results(run_dir, settings, sdn, files, scores, history.best_epoch, seconds)
+    facts = _facts(settings, recipe, files, history.best_epoch)
+    artifact = _write_results(run_dir, sdn, files, scores, facts, seconds)
     logger.info(
         f"best epoch {history.best_epoch + 1} of {recipe.epochs} by validation loss, {seconds:.1f} s of training"
     )
@@ -161,35 +160,41 @@ def _claim(run_dir: Path, force: bool) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
 
 
+def _facts(
+    settings: dict[str, Any], recipe: Recipe, files: dict[str, TrajectoryFile], best_epoch: int
+) -> dict[str, Any]:
+    """What it takes to train this network again, as plain values without the paths of a machine."""
+    default = SIZES | {"preset": "best"}
+    flags = [f"--{k} {v}" for k, v in settings.items() if k not in ("training", "test") and default.get(k) != v]
+    return {
+        "distribution": files["training"].facts["distribution"], "recipe": asdict(recipe), "best_epoch": best_epoch + 1,
+        "seeds": {split: file.facts["seed"] for split, file in files.items()},
+        "samples": {split: file.facts["samples"] for split, file in files.items()},
+        "command": " ".join(["python train.py --training FILE --test FILE", *flags]),
+    }  # fmt: skip
+
+
 def _write_results(
     run_dir: Path,
-    settings: dict[str, Any],
     sdn: SDN,
     files: dict[str, TrajectoryFile],
     scores: dict[str, Metrics],
-    best_epoch: int,
+    facts: dict[str, Any],
     seconds: float,
 ) -> Artifact:
     dynamics = files["training"].dynamics
     std = dynamics.default_std
     elsewhere = fidelity(sdn, dynamics, [(m * std, s * std) for m, s in ((0, 1), (0.5, 1), (0, 2), (0, 3), (1, 1))])
-    facts = {
-        "distribution": files["training"].facts["distribution"], "settings": settings, "best_epoch": best_epoch + 1,
-        "seeds": {split: file.facts["seed"] for split, file in files.items()},
-    }  # fmt: skip
     summary = {
         "dynamics": dynamics.facts(), "metrics": {k: asdict(v) for k, v in scores.items()},
         "fresh": {k: asdict(v) for k, v in elsewhere.items()}, "seconds": round(seconds, 1), "versions": versions(),
-        "threads": torch.get_num_threads(), "command": " ".join(sys.argv), **facts,
+        "threads": torch.get_num_threads(), "argv": " ".join(sys.argv), **facts,
     }  # fmt: skip
     write_json(run_dir / "summary.json", summary)
     for name, metrics in elsewhere.items():
         logger.info(f"fresh {name}: agreement {metrics.agreement:.6f}, f1 {metrics.f1:.6f}, mae {metrics.mae_mean:.6f}")
-    public = {k: v for k, v in settings.items() if k not in ("training", "test")}
     measured = {"test": asdict(scores["test"]), **{k: asdict(v) for k, v in elsewhere.items()}}
-    artifact = save_artifact(
-        run_dir / "artifact.safetensors", reduce(sdn), dynamics, measured, **(facts | {"settings": public})
-    )
+    artifact = save_artifact(run_dir / "artifact.safetensors", reduce(sdn), dynamics, measured, **facts)
     check = evaluate(load_sdn(run_dir / "checkpoints" / "best.ckpt")[0], files["test"].rows(0, 256), dynamics)
     assert check == evaluate(artifact.network, files["test"].rows(0, 256), dynamics), (
         "the artifact is not the checkpoint"
