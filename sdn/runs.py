@@ -62,7 +62,7 @@ class EpochRecord(Callback):
         seconds = round(time.perf_counter() - self.started, 3)
         row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": seconds, **values}
         self._write([*read_metrics(self.path), row])
-        shown = " | ".join(f"{k}: {v:.6f}" for k, v in values.items())
+        shown = " | ".join(f"{k}: {v:.6f}" for k, v in values.items() if k.count("/") < 2)  # not every layer
         logger.info(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} | {shown} | {seconds:.1f} s")
 
     def _write(self, rows: list[dict[str, Any]]) -> None:

@@ -193,5 +193,5 @@ def _summary(
         else f"cpu, {torch.get_num_threads()} threads",
         "versions": versions(),
         "dataset": data.facts(),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

@@ -217,6 +217,16 @@ def test_train_refuses_files_it_cannot_trust(folder, tmp_path, monkeypatch, caps
     assert not (tmp_path / "e").exists()
 
 
+def test_the_published_recipe_is_one_flag(folder, monkeypatch, capsys):
+    """Whole rows, one network, live norms, SmoothL1: 180 rows in batches of 64 are 2 steps an epoch."""
+    words = ["--save", folder / "published", *files(folder), "--preset", "published", "--epochs", 3]
+    code, err = call(monkeypatch, capsys, "train.py", *words)
+    assert code == 0, err
+    recipe = json.loads((folder / "published" / "summary.json").read_text())["recipe"]
+    assert (recipe["steps_per_epoch"], recipe["crop"], recipe["batch_size"], recipe["members"]) == (2, 64, 64, 1)
+    assert (recipe["loss"], recipe["optimizer"], recipe["norms"]) == ("smooth_l1", "adamw", "live")
+
+
 def test_resume_with_another_setting_names_both_values(trained, monkeypatch, capsys):
     code, err = call(monkeypatch, capsys, "train.py", "--resume", trained, "--epochs", 9)
     assert code == 2
