@@ -60,6 +60,8 @@ def main() -> None:
 
     from sdn.surrogate import trajectories as tr
 
+    if not args.name or Path(args.name).name != args.name:
+        raise ValueError(f"--name is part of a file name, got {args.name!r}; choose the folder by the first argument.")
     std = dynamics.default_std if args.std is None else args.std
     seed = tr.default_seed(args.name) if args.seed is None else args.seed
     path = args.root / tr.trajectory_file_name(dynamics, args.number, args.timestep, args.mean, std, args.name)

@@ -1,15 +1,18 @@
 """Two doors: `python train.py --save exp` trains an SDN, `python train.py experiment=spikingssm/digits` a network."""
 
+import re
 import sys
 
 from sdn.door import door
 
+EXPERIMENT = re.compile(r"[+~]{0,2}[\w./@]+=|--cfg$|-c$|--multirun$|-m$")
+
 
 @door
 def main() -> None:
-    """Any argument with '=' (or --cfg, --multirun) goes to the experiments, everything else to the SDN's training."""
+    """A first argument key=value (or --cfg, --multirun) opens the experiments, everything else trains an SDN."""
     argv = sys.argv[1:]
-    if any(("=" in a and not a.startswith("-")) or a in ("--cfg", "-c", "--multirun", "-m") for a in argv):
+    if argv and EXPERIMENT.match(argv[0]):
         from spikingssm.experiment import main as experiment
 
         experiment(argv)

@@ -1,5 +1,6 @@
 """A neuron as a layer: dynamics, a solver that runs them, and the parameters that are learned."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -46,6 +47,8 @@ class Neuron(nn.Module):
         super().__init__()
         self.dynamics, self.channels = dynamics, channels
         self.spike: SpikeGradient = dynamics.default_spike if spike is None else spike
+        if not hasattr(self.spike, "slope"):
+            raise ValueError(f"Neuron: spike must be a value with slope(v), such as Triangle(), got {spike!r}.")
         self.learned = nn.ParameterDict()
         for field, start in (learn or {}).items():
             self.learned[field] = nn.Parameter(_raw_start(dynamics, field, start, channels))
@@ -90,11 +93,11 @@ class Neuron(nn.Module):
 
     def with_solver(self, solver: str | Solver) -> Self:
         """The same neuron, with the very same parameters, under another solver."""
-        clone = type(self)(self.dynamics, self.channels, spike=self.spike)
-        clone.learned = self.learned
+        clone = copy.copy(self)
+        clone.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in self.__dict__.items()}
         clone.solver = as_solver(solver)
         clone.solver.check(self.dynamics, tuple(self.learned))
-        return clone.train(self.training)
+        return clone
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -18,13 +18,14 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from loguru import logger
 
 from sdn.files import writing
 
 __all__ = [
-    "EpochRecord", "RunCheckpoint", "StopOnNaN", "checkpoints", "load_checkpoint", "log_to", "read_metrics",
-    "seed_everything", "tensorboard",
+    "EpochRecord", "RunCheckpoint", "StopOnNaN", "WholeCheckpointIO", "checkpoints", "load_checkpoint", "log_to",
+    "read_metrics", "resumable", "seed_everything", "tensorboard",
 ]  # fmt: skip
 
 warnings.filterwarnings(
@@ -92,6 +93,15 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict(moved)
 
 
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, on any file system; Lightning's own may copy onto the final name."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside the final name, flush, rename."""
+        with writing(path) as partial:
+            torch.save(checkpoint, partial)
+
+
 def checkpoints(run_dir: str | Path, monitor: str, mode: str) -> list[RunCheckpoint]:
     """``checkpoints/best.ckpt`` by the monitored validation metric, and ``checkpoints/last.ckpt`` every epoch.
 
@@ -117,7 +127,12 @@ def tensorboard(run_dir: str | Path) -> TensorBoardLogger:
 def log_to(path: str | Path) -> int:
     """Log to standard error and, appending, to a file; returns the file's handler for `logger.remove`."""
     logger.remove()
-    logger.add(sys.stderr, format="<green>{time:HH:mm:ss}</green> | {level: <7} | {message}", level="INFO")
+    logger.add(
+        lambda line: sys.stderr.write(line),
+        colorize=sys.stderr.isatty(),
+        format="<green>{time:HH:mm:ss}</green> | {level: <7} | {message}",
+        level="INFO",
+    )
     return logger.add(path, format="{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | {message}", level="INFO")
 
 
@@ -127,7 +142,10 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items() if v not in (None, "")} for row in csv.DictReader(file)]
+        table = csv.DictReader(file)
+        if table.fieldnames and "epoch" not in table.fieldnames:
+            raise ValueError(f"{path}: has no column 'epoch'; it is not the table of a run.")
+        return [{k: float(v) for k, v in row.items() if v not in (None, "")} for row in table]
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -153,24 +171,41 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
+def resumable(run_dir: str | Path) -> dict[str, Any] | None:
+    """What ``last.ckpt`` of a run holds, or None where no epoch was finished; ``best.ckpt`` must then be readable too.
+
+    Raises:
+        FileNotFoundError, ValueError: one of the two is missing or damaged, found before any time is spent.
+    """
+    last, best = (Path(run_dir) / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    if not last.exists():
+        return None
+    content = load_checkpoint(last)
+    for path, found in ((last, content), (best, load_checkpoint(best))):
+        if not isinstance(found.get("epoch"), int) or not isinstance(found.get("state_dict"), dict):
+            raise ValueError(f"{path}: is not a checkpoint of a run; start the run again in another folder.")
+    return content
+
+
 class StopOnNaN(Callback):
-    """End the run with a clear error when the monitored loss is not finite, before it reaches a checkpoint.
+    """End the run with a clear error when a loss is not finite, before it reaches a checkpoint.
 
     Args:
-        metric: name of the logged loss.
+        metrics: names of the logged losses.
     """
 
-    def __init__(self, metric: str) -> None:
-        self.metric = metric
+    def __init__(self, *metrics: str) -> None:
+        self.metrics = metrics
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        """Look at the loss of the epoch."""
-        value = trainer.callback_metrics.get(self.metric)
-        if value is not None and not math.isfinite(float(value)):
-            raise ValueError(
-                f"{self.metric} became {float(value)} in epoch {trainer.current_epoch}; the checkpoints of the epochs "
-                "before it are intact. Lower the learning rate and start again, or look at the data."
-            )
+        """Look at the losses of the epoch."""
+        for name in self.metrics:
+            value = float(trainer.callback_metrics.get(name, 0.0))
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"{name} became {value} in epoch {trainer.current_epoch}; the checkpoints of the epochs before it "
+                    "are intact. Lower the learning rate and start again, or look at the data."
+                )
 
 
 def seed_everything(seed: int) -> None:

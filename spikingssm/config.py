@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -16,8 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import spikingssm
+from spikingssm.runfolder import stored
 
-__all__ = ["call", "load", "stored", "sweep"]
+__all__ = ["call", "load", "sweep"]
+
+MOVABLE = ("data.root", "data.path", "data.test_path", "data.num_workers", "threads", "trainer.enable_progress_bar")
+"""Keys that may change on resume: where things lie and how fast they go, not what comes out."""
 
 
 def load(overrides: Sequence[str]) -> DictConfig:
@@ -35,7 +38,10 @@ def load(overrides: Sequence[str]) -> DictConfig:
     if asked.resume is None:
         return asked
     found = stored(asked.resume)
-    changed = [o.key_or_group for o in parsed if o.key_or_group != "resume"]
+    moved = [o.key_or_group for o in parsed if o.key_or_group in MOVABLE]
+    for key in moved:
+        OmegaConf.update(found, key, OmegaConf.select(asked, key), force_add=True)
+    changed = [o.key_or_group for o in parsed if o.key_or_group not in ("resume", *moved)]
     old, new = (_leaves(OmegaConf.to_container(config, resolve=True)) for config in (found, asked))
     keys = [k for k in old | new if k not in ("resume", "run_dir")]
     if not any((_folder() / key).is_dir() for key in changed):
@@ -48,25 +54,6 @@ def load(overrides: Sequence[str]) -> DictConfig:
             "overrides out, or start a new run with another run_dir=."
         )
     found.resume = asked.resume
-    return found
-
-
-def stored(run_dir: str | Path) -> DictConfig:
-    """The configuration in a run folder.
-
-    Raises:
-        FileNotFoundError: no run there.
-        ValueError: a file that cannot be read.
-    """
-    path = Path(run_dir) / "config.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give the folder of a run, such as runs/spikingssm-digits-0.")
-    try:
-        found = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{path}: not a readable configuration ({_one_line(error)}).") from None
-    if not isinstance(found, DictConfig) or "resume" not in found:
-        raise ValueError(f"{path}: not the configuration of a run of ours.")
     return found
 
 
@@ -109,7 +96,7 @@ def call(section: str, node: DictConfig, **known: Any) -> Any:
         return instantiate(node, _convert_="all", **known)
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, TypeError) and "argument" in str(cause):
+        if isinstance(cause, TypeError):
             raise ValueError(f"{section}: {cause}; its keys are the arguments of {node._target_}.") from cause
         if isinstance(cause, (ValueError, OSError, NotImplementedError)):
             raise cause from None
@@ -146,8 +133,8 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def _folder() -> Path:
-    """``configs/`` of the current folder, else the one beside the package."""
-    places = [Path.cwd() / "configs", Path(spikingssm.__file__).parents[1] / "configs"]
+    """``configs/`` beside the package, else that of the current folder."""
+    places = [Path(spikingssm.__file__).parents[1] / "configs", Path.cwd() / "configs"]
     for folder in places:
         if (folder / "config.yaml").is_file():
             return folder
@@ -175,10 +162,26 @@ def _check_key(base: DictConfig, override: Override) -> None:
         node, at = node._get_node(part), ".".join(path[: depth + 1])
         if not isinstance(node, DictConfig):
             break
-    old = None if isinstance(node, DictConfig) else OmegaConf.select(base, override.key_or_group)
-    number = isinstance(old, (int, float)) and not isinstance(old, bool)
-    if number and not override.is_sweep_override() and isinstance(override.value(), str):
-        raise ValueError(f"{override.key_or_group} takes a number such as {old}, got {override.value()!r}.")
+    if override.is_sweep_override() or override.is_delete():
+        return
+    old, new = OmegaConf.select(base, override.key_or_group), override.value()
+    if problem := _misfit(old, new):
+        raise ValueError(f"{override.key_or_group} takes {problem}, got {new!r}.")
+
+
+def _misfit(old: Any, new: Any) -> str | None:
+    """What a key with the value ``old`` takes, where ``new`` is not that; a key without a value takes anything."""
+    if isinstance(new, str) and "${" in new:
+        return None
+    if isinstance(old, DictConfig):
+        return None if isinstance(new, dict) else "a mapping such as {_target_: ..., key: value}"
+    if isinstance(old, bool):
+        return None if isinstance(new, bool) else f"true or false ({old} here)"
+    if isinstance(old, int):
+        return None if isinstance(new, int) and not isinstance(new, bool) else f"a whole number such as {old}"
+    if isinstance(old, float):
+        return None if isinstance(new, (int, float)) and not isinstance(new, bool) else f"a number such as {old}"
+    return None
 
 
 def _leaves(value: Any, at: str = "") -> dict[str, Any]:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 import sdn
-from sdn.runs import load_checkpoint
-from spikingssm.config import stored
 from spikingssm.experiment import build, evaluate
 from spikingssm.metrics import spikes_of
 from spikingssm.report import demo_figure
+from spikingssm.runfolder import stored
+from spikingssm.training import check_weights
 
 __all__ = ["run_demo"]
 
@@ -113,7 +113,7 @@ def _figure(out: Path) -> None:
     with torch.no_grad():
         predicted = artifact.network(current[..., 0])[0]
     data, module = build(stored(out / "digits"))
-    module.load_state_dict(load_checkpoint(out / "digits" / "checkpoints" / "best.ckpt")["state_dict"])
+    module.load_state_dict(check_weights(out / "digits" / "checkpoints" / "best.ckpt", module))
     batch = next(iter(data.test_dataloader()))
     layer, spikes = next(iter(spikes_of(module.model, batch.x[:1]).items()))
     demo_figure(exact, predicted, spikes[0], f"spikes of {layer}, one test digit", out / "figure.png")

@@ -17,16 +17,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from sdn import Neuron, Solver
 from sdn.files import versions, write_json, writing
-from sdn.runs import load_checkpoint, log_to, read_metrics, seed_everything
-from spikingssm.config import call, load, stored, sweep
+from sdn.runs import log_to, read_metrics, seed_everything
+from spikingssm.config import call, load, sweep
 from spikingssm.datasets import SequenceData
 from spikingssm.metrics import spikes_of
 from spikingssm.report import learning_curve, raster
-from spikingssm.training import SequenceModule, fit, score
+from spikingssm.runfolder import keep_artifact, stored
+from spikingssm.training import SequenceModule, check_weights, fit, make_trainer, score
 
 __all__ = ["build", "evaluate", "load", "main", "run"]
 
-OURS = {"logger", "callbacks", "num_sanity_val_steps", "enable_model_summary", "log_every_n_steps", "default_root_dir"}
+OURS = {  # what a run sets itself, and what would leave it without checkpoints or validation
+    "barebones", "callbacks", "check_val_every_n_epoch", "default_root_dir", "enable_checkpointing",
+    "enable_model_summary", "fast_dev_run", "limit_val_batches", "log_every_n_steps", "logger", "max_steps", "max_time",
+    "num_sanity_val_steps", "plugins", "val_check_interval",
+}  # fmt: skip
 
 
 def main(argv: Sequence[str]) -> None:
@@ -80,6 +85,7 @@ def run(config: DictConfig) -> Path:
         return folder
     config = OmegaConf.merge(config, {"run_dir": str(folder), "resume": None})
     OmegaConf.resolve(config)
+    keep_artifact(config, folder)
     data, module = build(config)
     with writing(folder / "config.yaml") as partial:
         partial.write_text(OmegaConf.to_yaml(config))
@@ -113,15 +119,14 @@ def evaluate(run_dir: str | Path, solver: str | Solver | None = None) -> dict[st
         ValueError: a solver that cannot run the model's neurons.
     """
     config = stored(run_dir)
-    saved = load_checkpoint(Path(run_dir) / "checkpoints" / "best.ckpt")
     if solver is not None:
         OmegaConf.update(config, "model.solver", "loop", merge=False)
     data, module = build(config)
-    module.load_state_dict(saved["state_dict"])
+    module.load_state_dict(check_weights(Path(run_dir) / "checkpoints" / "best.ckpt", module))
     if solver is not None:
         module.model = module.model.with_solver(solver)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-    found = score(module, data, Trainer(**{**_trainer(config), **quiet}))
+    found = score(module, data, make_trainer(**{**_trainer(config), **quiet}))
     return {"solver": _solver(module), **found}
 
 
@@ -136,7 +141,11 @@ def build(config: DictConfig) -> tuple[SequenceData, SequenceModule]:
     data = call("data", config.data)
     seed_everything(config.seed)
     if config.threads is not None:
+        if not isinstance(config.threads, int) or config.threads < 1:
+            raise ValueError(f"threads must be an integer >= 1 or null, got {config.threads!r}.")
         torch.set_num_threads(config.threads)
+    if not isinstance(config.trainer.max_epochs, int) or config.trainer.max_epochs < 1:
+        raise ValueError(f"trainer.max_epochs must be an integer >= 1, got {config.trainer.max_epochs!r}.")
     model = call("model", config.model, d_input=data.d_input, d_output=data.d_output)
     return data, SequenceModule(model, call("task", config.task), classes=data.d_output, **config.optim)
 
@@ -177,15 +186,15 @@ def _summary(
 ) -> dict[str, Any]:
     """The result of a run as plain values."""
     rows = read_metrics(folder / "metrics.csv")
-    best = max(rows, key=lambda row: float(row["val/accuracy"]))
+    best = max(rows, key=lambda row: row.get("val/accuracy", 0.0), default={"epoch": 0.0, "val/accuracy": 0.0})
     device = loop.strategy.root_device
     return {
         "name": config.name,
         "test": found,
-        "val": {"accuracy": float(best["val/accuracy"]), "epoch": 1 + int(best["epoch"])},
+        "val": {"accuracy": best["val/accuracy"], "epoch": 1 + int(best["epoch"])},
         "parameters": _count(module),
         "epochs": len(rows),
-        "seconds": round(sum(float(row["seconds"]) for row in rows), 1),
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
         "solver": _solver(module),
         "seed": config.seed,
         "device": torch.cuda.get_device_name(device)

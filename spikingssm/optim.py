@@ -18,7 +18,8 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[d
     """Every parameter in one of three groups: slow, not decayed, decayed.
 
     Slow: what a module names in ``slow_parameters``, at ``min(lr, 1e-3)`` and not decayed. Not decayed: biases, the
-    parameters of norms, what neurons learn (decay would pull a log threshold towards 1). Decayed: the rest.
+    parameters of norms, what a module names in ``plain_parameters`` (C and D of a state space layer), what neurons
+    learn (decay would pull a log threshold towards 1). Decayed: the rest.
 
     Returns:
         groups for an optimiser, with names; empty ones left out.
@@ -27,6 +28,7 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[d
     for module in model.modules():
         own = dict(module.named_parameters(recurse=False))
         slow |= {id(own[name]) for name in getattr(module, "slow_parameters", ()) if name in own}
+        plain |= {id(own[name]) for name in getattr(module, "plain_parameters", ()) if name in own}
         if isinstance(module, _NORMS):
             plain |= {id(parameter) for parameter in own.values()}
         if isinstance(module, Neuron):

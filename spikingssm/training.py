@@ -9,10 +9,11 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from sdn.runs import EpochRecord, checkpoints, load_checkpoint, tensorboard
+from sdn.runs import EpochRecord, WholeCheckpointIO, checkpoints, load_checkpoint, resumable, tensorboard
 from spikingssm.datasets.base import Batch, SequenceData
 from spikingssm.metrics import SpikeRecord, record_spikes
 from spikingssm.optim import parameter_groups, warmup_cosine
@@ -166,26 +167,57 @@ def fit(
         ValueError: a loss that is not finite, a damaged checkpoint, or an unknown argument of the trainer.
     """
     last, best = (Path(run_dir) / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    start: dict[str, Any] = {}
+    if resume and (found := resumable(run_dir)) is not None:
+        data.first_epoch = found["epoch"] + 1
+        check_weights(last, module)
+        check_weights(best, module)
+        start = {"ckpt_path": str(last), "weights_only": True}
     own = [
         _SeedEpoch(seed),
         EpochRecord(run_dir),
         *checkpoints(run_dir, "val/accuracy", "max"),
     ]
-    loop = lightning.Trainer(
+    loop = make_trainer(
         logger=tensorboard(run_dir),
         callbacks=[*own, *callbacks],
+        plugins=[WholeCheckpointIO()],
         num_sanity_val_steps=0,
         enable_model_summary=False,
         log_every_n_steps=1,
         **trainer,
     )
-    start = {}
-    if resume and last.is_file():
-        load_checkpoint(last)
-        start = {"ckpt_path": str(last), "weights_only": True}
     loop.fit(module, datamodule=data, **start)
-    module.load_state_dict(load_checkpoint(best)["state_dict"])
+    module.load_state_dict(check_weights(best, module))
     return loop
+
+
+def make_trainer(**options: Any) -> lightning.Trainer:
+    """A Lightning trainer; what it refuses comes out as a ValueError of one line."""
+    try:
+        return lightning.Trainer(**options)
+    except (MisconfigurationException, TypeError) as error:
+        raise ValueError(f"trainer: {' '.join(str(error).split())}") from None
+
+
+def check_weights(path: str | Path, module: nn.Module) -> dict[str, Tensor]:
+    """The weights in a checkpoint, if they are those of a module like this one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, or of another model.
+    """
+    found, own = load_checkpoint(path).get("state_dict"), module.state_dict()
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: holds no weights; give the folder of a run of `python train.py experiment=...`.")
+    shapes = [{k: tuple(getattr(v, "shape", ())) for k, v in state.items()} for state in (found, own)]
+    if differ := sorted(k for k in shapes[0] | shapes[1] if shapes[0].get(k) != shapes[1].get(k)):
+        saved, here = (part.get(differ[0], "nothing") for part in shapes)
+        raise ValueError(
+            f"{path}: is of another model: {differ[0]} is {saved} there and {here} here ({len(differ)} differ); use "
+            "the configuration of the run."
+        )
+    return found
 
 
 def score(module: SequenceModule, data: SequenceData, loop: lightning.Trainer) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def test_a_shipped_artifact_is_as_good_as_it_says(decay, agreement):
 
 
 def test_surrogate_is_there_without_a_path():
+    """Guards defect 8: a network for decay 0.2 was used as one for 0.125."""
     for decay in SHIPPED:
         sdn.Neuron(sdn.LIF(decay), 4, learn={"threshold": 1.5}, solver="surrogate")
     with pytest.raises(ValueError, match=r"no shipped artifact stands for LIF\(decay=0.3.*shipped: LIF\(decay=0.125"):

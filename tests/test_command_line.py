@@ -20,11 +20,11 @@ NAMES = {"training": "training-mem-T64-N(0.0,1.0)-200-tau_0.125.pt", "test": "te
 
 
 def script(name, *arguments, cwd, **options):
-    """Start a script of the project in a folder, as a process of its own."""
+    """Start a script of the project in a folder, as a process of its own that sees no GPU."""
     command = [sys.executable, str(ROOT / name), *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, **options,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, **options,
     )  # fmt: skip
 
 
@@ -75,10 +75,22 @@ def files(folder):
 
 
 def test_generate_writes_the_published_names_with_their_own_seeds(folder):
+    """Guards defects 1 and 3: it moved everything to CUDA (`script` hides GPUs), and nothing was seeded."""
     found = {split: sdn.load_trajectories(folder / "dataset" / name) for split, name in NAMES.items()}
     assert sorted(p.name for p in (folder / "dataset").iterdir()) == sorted(NAMES.values())
     assert found["training"].facts["seed"] != found["test"].facts["seed"]
     assert found["test"].dynamics == sdn.LIF(0.125)
+
+
+def test_generate_again_fails_and_leaves_the_file(folder, monkeypatch, capsys):
+    """Guards defect 5: an existing file was a warning and exit code 0, so a script thought that it had worked."""
+    path = folder / "dataset" / NAMES["test"]
+    before = path.read_bytes()
+    words = ["generate.py", path.parent, "-n", "test", "-T", 64, "-t", 0.125, "-N", 50]
+    code, err = call(monkeypatch, capsys, *words, "--seed", 4)
+    assert code == 2
+    assert "--force" in err
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -101,11 +113,11 @@ def test_generate_takes_every_neuron_and_its_parameters(tmp_path, monkeypatch, c
 
 
 def test_train_leaves_a_whole_run_folder(trained):
+    """Guards defects 14, 19 and 29: the test set's scores went by training's name, and no other currents were tried."""
     for name in ("exp.log", "metrics.csv", "summary.json", "config.json", "tensorboard", "artifact.safetensors"):
         assert (trained / name).exists(), name
     summary = json.loads((trained / "summary.json").read_text())
     assert set(summary["metrics"]) == {"train", "validation", "test"}
-    # Guards defect 14: the training metrics were those of the test set.
     assert summary["metrics"]["train"] != summary["metrics"]["test"]
     assert summary["metrics"]["train"]["steps"] == 180 * 64
     test = summary["metrics"]["test"]
@@ -139,7 +151,10 @@ def test_resume_of_a_finished_run_and_a_second_save(trained, folder, monkeypatch
 
 
 def test_a_killed_training_resumes_to_the_same_bits(trained, folder):
-    """kill -9 in the middle, then --resume: weights and table equal those of the run that was never stopped."""
+    """kill -9 in the middle, then --resume: weights and table equal those of the run that was never stopped.
+
+    Guards defects 15, 16 and 21: resume needed the sizes again, a file that may be missing, and a pickle.
+    """
     process = script("train.py", "--save", "cut", *files(folder), *QUICK, cwd=folder)
     deadline = time.monotonic() + 60
     while len(runs.read_metrics(folder / "cut" / "metrics.csv")) < 2 and time.monotonic() < deadline:
@@ -199,6 +214,7 @@ def test_mistakes_are_one_line_with_the_way_out(tmp_path, monkeypatch, capsys, w
 @pytest.mark.parametrize("split", ["training", "test"])
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "other-neuron", "same-rows"])
 def test_train_refuses_files_it_cannot_trust(folder, tmp_path, monkeypatch, capsys, split, damage):
+    """Guards defects 3 and 8: test rows could be training rows, and neurons of another decay were mixed."""
     paths = {s: folder / "dataset" / n for s, n in NAMES.items()}
     bad = tmp_path / "bad.pt"
     if damage == "truncated":
@@ -228,6 +244,7 @@ def test_the_published_recipe_is_one_flag(folder, monkeypatch, capsys):
 
 
 def test_resume_with_another_setting_names_both_values(trained, monkeypatch, capsys):
+    """Guards defect 21: another --epochs silently kept the old cosine."""
     code, err = call(monkeypatch, capsys, "train.py", "--resume", trained, "--epochs", 9)
     assert code == 2
     assert "--epochs 9 (the run has 4)" in err

@@ -44,6 +44,7 @@ def test_the_parts_of_digits_are_disjoint_and_the_test_part_is_fixed() -> None:
 
 
 def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    """Guards defect 20: the order was not seeded."""
     loaders = [small(batch_size=5, seed=3).train_dataloader() for _ in range(2)]
     epochs = [first_values(loaders[0]) for _ in range(2)]
     assert epochs[0] == epochs[1] == first_values(loaders[1])

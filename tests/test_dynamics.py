@@ -205,6 +205,7 @@ ERRORS = [
     (lambda: BRF(gamma=1.0), r"BRF: gamma must be in \[0, 1\), got 1.0"),
     (lambda: RF(omega=30.0, damping=1.0), r"RF: omega 30.0 with damping 1.0 and dt 0.01 grows by 1.03"),
     (lambda: simulate(LIF(), torch.ones(2, 3)), r"LIF: current must be \(batch, length, channels\).*\(2, 3\)"),
+    (lambda: simulate(LIF(), torch.ones(7)), r"LIF: current must be \(batch, length, channels\).*\(7,\).*unsqueeze"),
     (lambda: simulate(LIF(), torch.ones(2, 0, 3)), r"length >= 1, got shape \(2, 0, 3\)"),
     (lambda: simulate(LIF(), torch.ones(2, 3, 4, dtype=torch.int64)), r"floating-point tensor, got torch.int64"),
     (lambda: simulate(LIF(), torch.full((2, 3, 4), math.nan)), r"24 of 24 currents are NaN or infinite"),
@@ -218,6 +219,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(("make", "message"), ERRORS, ids=[m for _, m in ERRORS])
 def test_errors_say_what_is_wrong(make, message):
+    """Guards defect 2: a (T,) input was meant to be reshaped, and the result thrown away."""
     with pytest.raises(ValueError, match=message):
         make()
 

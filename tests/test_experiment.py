@@ -46,6 +46,10 @@ def finished(tmp_path_factory) -> Path:
     return run(load([*TINY, "trainer.max_epochs=2", f"run_dir={tmp_path_factory.mktemp('runs') / 'one'}"]))
 
 
+def test_every_experiment_has_its_size_written_down() -> None:
+    assert set(EXPERIMENTS) == set(PARAMETERS)
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_builds_at_full_size(name) -> None:
     config = load([f"experiment={name}", "model.solver=loop"])
@@ -72,8 +76,11 @@ def test_every_experiment_shrunk_takes_a_step(name, tmp_path) -> None:
     loss = module.task.loss(*module.task.scored(module.model(batch.x)[0], batch))
     loss.backward()
     optimizer.step()
-    assert all(torch.isfinite(p).all() for p in module.parameters())
-    assert sum(not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True)) > len(before) / 2
+    for (key, parameter), old in zip(module.named_parameters(), before, strict=True):
+        assert torch.isfinite(parameter).all(), key
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().sum() > 0, key
+        assert not torch.equal(parameter, old), key
 
 
 def test_every_key_of_the_configuration_has_a_comment() -> None:

@@ -28,6 +28,7 @@ def by_hand(predicted, out, dynamics):
 
 
 def test_tally_over_uneven_batches_equals_the_definitions(trajectories):
+    """Guards defect 19: the mean over batches was not weighted by their size."""
     dynamics = sdn.LIF(0.5, 0.9)
     predicted = trajectories.mem + 0.1 * torch.randn(300, 120)
     tally = Tally(dynamics)
@@ -53,6 +54,7 @@ def test_the_exact_membrane_scores_one_and_zero_scores_the_trivial(trajectories)
 
 @pytest.mark.parametrize("dynamics", [sdn.RF(), sdn.BRF(), sdn.ALIF()], ids=str)
 def test_gain_and_strict_firing_are_respected(dynamics):
+    """Guards defect 4: the threshold was the constant 1."""
     out = sdn.generate(dynamics, 50, 300, seed=4)
     tally = Tally(dynamics)
     tally.add(out.mem, *out[:3])
@@ -70,6 +72,7 @@ def test_evaluate_scores_an_sdn_in_its_reduced_form(trajectories):
 
 
 def test_fidelity_reports_every_distribution():
+    """Guards defect 29: only N(0, 1) was ever looked at."""
     scores = sdn.fidelity(sdn.SDN().eval(), sdn.LIF(0.125), samples=20, length=50)
     assert list(scores) == ["N(0,1)", "N(0.5,1)", "N(0,2)", "N(0,3)", "N(1,1)"]
     assert scores["N(1,1)"].spike_rate > scores["N(0,1)"].spike_rate

@@ -45,7 +45,8 @@ def test_rates_are_counts_over_elements():
     assert record.total_rate == 13 / 60  # per element, not the mean of the rates
 
 
-def test_training_dropout_does_not_touch_the_count():  # bug 38
+def test_training_dropout_does_not_touch_the_count():
+    """Guards defect 38: spikes were read behind the dropout."""
     model = Two().train()
     seen = []
     model.second.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

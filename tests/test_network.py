@@ -25,6 +25,7 @@ def lively_sdn(d_model=8, kernel_size=8, n_layers=1, seed=0):
 
 
 def test_parameter_counts():
+    """Guards defect 11: the fused network kept an encoder that it never used."""
     count = lambda net: sum(p.numel() for p in net.parameters())  # noqa: E731
     assert [count(SDN(n_layers=n)) for n in (1, 2, 3)] == [193, 369, 545]
     assert [count(ReducedSDN(n_layers=n)) for n in (1, 2)] == [153, 153 + 72 + 72]
@@ -41,6 +42,7 @@ def test_parameter_counts():
 @every_size
 @pytest.mark.parametrize("reduced", [False, True], ids=["sdn", "reduced"])
 def test_strictly_causal_with_exactly_the_receptive_field(d_model, kernel_size, n_layers, reduced):
+    """Guards defect 12: causality hung on cutting off what was padded on the right."""
     reach = n_layers * kernel_size - (n_layers - 1)
     length, at = reach + 12, reach + 8
     seen = torch.zeros(length, dtype=torch.bool)
@@ -52,6 +54,21 @@ def test_strictly_causal_with_exactly_the_receptive_field(d_model, kernel_size, 
         (grad,) = torch.autograd.grad(net(x)[:, at].sum(), x)
         seen |= (grad != 0).any(0)
     assert seen.nonzero().flatten().tolist() == list(range(at - reach, at))
+
+
+@every_size
+@pytest.mark.parametrize("reduced", [False, True], ids=["sdn", "reduced"])
+def test_no_step_is_computed_that_is_cut_off_again(d_model, kernel_size, n_layers, reduced):
+    """Guards defect 12: padding on the right made every layer compute 2K steps that nobody read."""
+    net = lively_sdn(d_model, kernel_size, n_layers)
+    net = reduce(net) if reduced else net
+    lengths = []
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv1d):
+            module.register_forward_hook(lambda _, inputs, output: lengths.append(output.shape[-1]))
+    assert net(torch.randn(2, 30, dtype=torch.float64)).shape == (2, 30)
+    assert lengths == [30] * len(lengths)
+    assert len(lengths) == 2 * n_layers + 2 - reduced
 
 
 @every_size
@@ -93,6 +110,7 @@ def test_reduced_is_the_published_formula(d_model, kernel_size, n_layers):
 @pytest.mark.parametrize("make", [SDN, ReducedSDN])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (4, 1), (3, 1024)], ids=str)
 def test_axes_of_length_one_stay(make, shape):
+    """Guards defect 10: squeeze() removed batch and time axes of length one."""
     net = make(4, 3, 2).eval()
     assert net(torch.randn(shape)).shape == shape
 
@@ -119,6 +137,7 @@ def test_wrong_sizes(size):
 
 
 def test_train_and_eval_of_the_reduced_net_are_the_same():
+    """Guards defect 27: train() of a parent moved the statistics of the surrogate."""
     net = reduce(lively_sdn(n_layers=2)).float()
     x = torch.randn(3, 30)
     want, before = net.eval()(x), {k: v.clone() for k, v in net.state_dict().items()}

@@ -177,6 +177,7 @@ def test_low_precision_is_computed_in_float32(dtype):
 
 
 def test_autocast_changes_nothing():
+    """Guards defect 26: neurons ran in low precision."""
     neuron, x = Neuron(BRF(), CHANNELS, learn={"omega": 20.0}), currents(60.0, dtype=torch.float32)
     want, _ = neuron(x)
     assert_lively(want)

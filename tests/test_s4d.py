@@ -255,6 +255,7 @@ def test_float32_follows_float64():
 
 @pytest.mark.parametrize("d_state", [7, 1, 0, -2])
 def test_odd_state_is_refused_with_the_way_out(d_state):
+    """Guards defect 34: an odd d_state was floored."""
     with pytest.raises(ValueError, match=rf"even and at least 2, got {d_state}.*use \d"):
         S4D(4, d_state)
 

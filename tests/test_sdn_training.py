@@ -24,11 +24,11 @@ def data():
     return TrajectoryFile(*out[:3], {"dynamics": DYNAMICS.facts()})
 
 
-def train(data, run_dir, resume=False, **changes):
+def train(data, run_dir, resume=False, num_workers=0, **changes):
     network = sdn.SDN()
     history = fit(
         network, data.rows(0, 250), data.rows(250, 300), run_dir=run_dir, recipe=sdn.Recipe(**{**QUICK, **changes}),
-        resume=resume,
+        resume=resume, num_workers=num_workers,
     )  # fmt: skip
     return network, history
 
@@ -153,6 +153,7 @@ def test_a_crop_is_a_piece_of_a_row_with_its_history(data, from_start):
 
 
 def test_crops_depend_on_seed_and_index_only(data):
+    """Guards defect 20: the order was not seeded."""
     one, again, other = (Crops(data, sdn.Recipe(seed=s), 8, True).block(2, 4)[0] for s in (0, 0, 1))
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
@@ -198,7 +199,10 @@ class Kill(lightning.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("changes", [{}, {"norms": "live", "members": 1, "loss": "smooth_l1"}], ids=["frozen", "live"])
+RESUMED = {"frozen": {}, "live": {"norms": "live", "members": 1, "loss": "smooth_l1"}, "worker": {"num_workers": 1}}
+
+
+@pytest.mark.parametrize("changes", RESUMED.values(), ids=RESUMED)
 def test_resume_is_bit_equal_to_never_stopping(data, tmp_path, monkeypatch, changes):
     """Guards defects 15, 16 and 21. The kill comes after members were dropped (epochs 2 and 3 of 5)."""
     whole, _ = train(data, tmp_path / "whole", **changes)
@@ -275,6 +279,7 @@ def test_damaged_checkpoints_are_refused_in_one_line(data, tmp_path, damage):
 
 
 def test_splits_of_different_neurons_are_refused(data, tmp_path):
+    """Guards defect 8: a mismatch of decay was silent."""
     other = TrajectoryFile(*data[:3], {"dynamics": sdn.LIF(0.9).facts()})
     with pytest.raises(ValueError, match=r"decay=0\.125.*decay=0\.9"):
         fit(sdn.SDN(), data, other, run_dir=tmp_path)

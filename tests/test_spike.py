@@ -1,13 +1,16 @@
 """The step and its spike gradients: values of the papers, areas, symmetry, and the backward pass."""
 
+import inspect
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from sdn import LIF, ArcTan, DoubleGaussian, MultiGaussian, Neuron, Sigmoid, Triangle, simulate, spike
+from sdn.spike import _Step
 
 BRF_MULTI = MultiGaussian(gain=0.5, normalised=True)
 GRADIENTS = [Triangle(0.7), MultiGaussian(), BRF_MULTI, DoubleGaussian(), ArcTan(3), Sigmoid(5)]
@@ -132,6 +135,19 @@ def test_backward_is_the_gradient_times_the_slope(gradient, dtype):
 def test_ranges(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_backward_without_a_gradient_for_the_input():
+    """Guards defect 42: it read tensors saved only for an input that needs one, and returned one gradient too many."""
+    for solver in ("loop", "surrogate"):
+        neuron = Neuron(LIF(decay=0.125), 4, learn={"threshold": 0.8}, solver=solver)
+        neuron(torch.randn(2, 30, 4))[0].sum().backward()
+        assert (neuron.learned["threshold"].grad != 0).all(), solver
+    assert not spike(torch.randn(3), Triangle(), True).requires_grad
+    ctx = SimpleNamespace(saved_tensors=(torch.zeros(3),), gradient=Triangle(), needs_input_grad=(True, False, False))
+    returned = _Step.backward(ctx, torch.ones(3))
+    assert len(returned) == len(inspect.signature(_Step.forward).parameters) == 3
+    assert torch.equal(returned[0], torch.ones(3))
 
 
 @dataclass(frozen=True)

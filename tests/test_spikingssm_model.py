@@ -149,7 +149,8 @@ def normalised(x, norm, axes):
 
 @pytest.mark.parametrize("prenorm", [False, True])
 @pytest.mark.parametrize(("norm", "axes"), [("layer", (-1,)), ("batch", (0, 1)), ("none", None)])
-def test_norm_is_applied_where_it_says(norm, axes, prenorm):  # bug 31: post-norm went nowhere
+def test_norm_is_applied_where_it_says(norm, axes, prenorm):
+    """Guards defect 31: post-norm was computed and thrown away."""
     residual = Residual(Double(), 6, norm=norm, prenorm=prenorm).double().train()
     for parameter in residual.parameters():
         nn.init.normal_(parameter)
@@ -175,7 +176,8 @@ def test_norm_as_published_goes_nowhere(norm):
 
 
 @pytest.mark.parametrize("norm", [None, "Layer", "rms"])
-def test_unknown_norm_is_refused(norm):  # bug 32: it built a stack without layers
+def test_unknown_norm_is_refused(norm):
+    """Guards defect 32: it built a stack without layers."""
     with pytest.raises(ValueError, match=rf"'batch', 'layer' or 'none', got {norm!r}"):
         SpikingSSM(3, 4, **{**SMALL, "norm": norm})
 
@@ -192,7 +194,8 @@ def test_dropout_is_tied_over_time():
     assert torch.equal(TiedDropout(0.25).eval()(out), out)
 
 
-def test_spikes_are_binary_before_the_dropout_in_training():  # bug 38
+def test_spikes_are_binary_before_the_dropout_in_training():
+    """Guards defect 38: spikes were counted as 0 and 1/(1-p)."""
     model = small(dropout=0.5)
     x, seen = inputs(8), []
     with record_spikes(model) as calm:
@@ -251,7 +254,8 @@ def test_wrong_lengths_are_refused(pool, lengths, message):
 
 @pytest.mark.parametrize("pool", ["mean", "last", "each"])
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_padding_changes_no_logits(bidirectional, pool):  # bug 39: it ran into the backward kernel
+def test_padding_changes_no_logits(bidirectional, pool):
+    """Guards defect 39: padding ran into the backward kernel."""
     model = small(bidirectional=bidirectional, pool=pool, norm="batch", prenorm=True)
     x, lengths = inputs(), torch.tensor([23, 5, 14])
     padded = x.clone()
@@ -266,6 +270,7 @@ def test_padding_changes_no_logits(bidirectional, pool):  # bug 39: it ran into 
 # ---- the whole model
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_every_parameter_learns(bidirectional):
+    """Guards defects 24 and 31: surrogates and post-norms never received a gradient."""
     model = SpikingSSM(3, 4, **{**SMALL, "learn_b": True}, bidirectional=bidirectional).train()
     logits, _ = lively(model, inputs().float())
     nn.functional.cross_entropy(logits, torch.tensor([0, 3, 1])).backward()
@@ -295,7 +300,8 @@ def test_published_sizes(name):
     assert abs(count / 1e6 - millions) <= 0.005
 
 
-def test_the_surrogate_adds_nothing(artifact):  # bug 24: 153 idle parameters in every layer
+def test_the_surrogate_adds_nothing(artifact):
+    """Guards defect 24: 153 idle parameters in every layer."""
     exact, swapped = (SpikingSSM(3, 4, **{**SMALL, "solver": s}) for s in ("loop", sdn.Surrogate(artifact)))
     shapes = lambda model: {k: v.shape for k, v in model.state_dict().items()}  # noqa: E731
     assert shapes(swapped) == shapes(exact)
@@ -332,7 +338,8 @@ def test_with_solver_refuses_what_cannot_run(artifact):
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_strides_do_not_matter(bidirectional):  # bug 25
+def test_strides_do_not_matter(bidirectional):
+    """Guards defect 25: view() failed on strides."""
     model = small(bidirectional=bidirectional)
     wide = inputs(6, 46)
     x = wide[::2, ::2]

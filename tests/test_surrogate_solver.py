@@ -42,6 +42,7 @@ def by_hand(artifact, x, threshold=1.0):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("shape", [(3, 63, CHANNELS), (1, 1, 1), (1, 300, 1), (4, 1, 7)], ids=str)
 def test_it_is_the_reduced_network_on_rows(tmp_path, shape, dtype, n_layers):
+    """Guards defect 25: float64 currents failed."""
     artifact = make_artifact(tmp_path, n_layers=n_layers)
     x = currents(2.0, *shape, dtype=dtype)
     spikes, state = Neuron(NEURON, shape[2], solver=Surrogate(artifact))(x)
@@ -68,6 +69,7 @@ def test_predict_in_blocks_is_the_plain_network(shape, block, n_layers):
 
 
 def test_non_contiguous_currents(artifact):
+    """Guards defect 25: view() failed on strides."""
     neuron, x = Neuron(NEURON, CHANNELS, solver=Surrogate(artifact)), currents(2.0)
     strided = x.permute(2, 0, 1).contiguous().permute(1, 2, 0).requires_grad_()
     assert not strided.is_contiguous()
@@ -196,6 +198,7 @@ def test_the_state_at_rest_is_no_state(tmp_path, n_layers):
 
 # ---- it belongs to no module
 def test_it_adds_nothing_to_the_module(artifact):
+    """Guards defect 24: 153 idle trainable parameters in every layer."""
     neuron = Neuron(LIF(0.3, reset="soft"), 4, learn={"threshold": None}, solver=Surrogate(artifact))
     assert list(neuron.state_dict()) == ["learned.threshold"]
     assert sum(p.numel() for p in neuron.parameters()) == 4
@@ -207,6 +210,7 @@ def test_it_adds_nothing_to_the_module(artifact):
 
 
 def test_train_and_eval_are_the_same(artifact):
+    """Guards defect 27: train() of a parent reached the surrogate."""
     neuron, x = Neuron(NEURON, CHANNELS, solver=Surrogate(artifact)), currents(2.0)
     before = {k: v.clone() for k, v in artifact.network.state_dict().items()}
     assert torch.equal(neuron.train()(x)[0], neuron.eval()(x)[0])
@@ -216,6 +220,7 @@ def test_train_and_eval_are_the_same(artifact):
 
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16], ids=str)
 def test_float32_inside_autocast_and_under_low_precision(artifact, low):
+    """Guards defect 26: autocast compared with the threshold in low precision."""
     neuron = Neuron(NEURON, CHANNELS, solver=Surrogate(artifact))
     x = currents(2.0, length=1024, dtype=low)
     want, _ = neuron(x.float())
@@ -267,6 +272,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("dynamics", "learned", "message"), REFUSED, ids=[m for *_, m in REFUSED])
 def test_refusals_name_both_values(artifact, dynamics, learned, message):
+    """Guards defects 8 and 28: another neuron's network was used without a word, also for a learned decay."""
     learn = dict.fromkeys(learned)
     with pytest.raises(ValueError, match=message):
         Neuron(dynamics, 4, learn=learn, solver=Surrogate(artifact))

@@ -9,6 +9,7 @@ from torch import nn
 
 from sdn.runs import load_checkpoint
 from spikingssm.datasets import digits
+from spikingssm.layers import S4D
 from spikingssm.models import SpikingSSM
 from spikingssm.optim import parameter_groups, warmup_cosine
 from spikingssm.tasks import Classification
@@ -52,6 +53,24 @@ def test_every_parameter_is_in_one_group_with_its_options(options) -> None:
     assert parameter_groups(model, lr=1e-4, weight_decay=0.1)[0]["lr"] == 1e-4
 
 
+def test_decay_pulls_nothing_that_has_a_meaning_of_its_own() -> None:
+    """Guards defect 41: AdamW pulled log thresholds, C and D towards 0."""
+    model = tiny(learn_b=True)
+    kept = {id(p): g["weight_decay"] for g in parameter_groups(model, lr=0.01, weight_decay=0.1) for p in g["params"]}
+    block = model.blocks[1].layer
+    for name, parameter in [*block.ssm.named_parameters(), *block.neuron.named_parameters()]:
+        assert kept[id(parameter)] == 0, name
+    assert kept[id(block.output.weight)] == 0.1
+
+
+def test_sizes_are_all_that_is_needed() -> None:
+    """Guards defect 33: without an lr, or with the default layer, nothing could be built."""
+    for model in (S4D(4), SpikingSSM(1, 10)):
+        lrs = {g["name"]: g["lr"] for g in parameter_groups(model, lr=0.1, weight_decay=0.0)}
+        assert lrs["slow"] == 1e-3
+        assert sum(p.numel() for g in parameter_groups(model, 0.1, 0.0) for p in g["params"]) > 4 * 32
+
+
 def test_frozen_parameters_and_empty_groups_are_left_out() -> None:
     layer = nn.Linear(2, 2)
     layer.weight.requires_grad_(False)
@@ -60,6 +79,7 @@ def test_frozen_parameters_and_empty_groups_are_left_out() -> None:
 
 @pytest.mark.parametrize(("warm", "total"), [(0, 50), (5, 50), (10, 10), (0, 1)])
 def test_the_schedule_rises_once_and_falls_to_zero(warm, total) -> None:
+    """Guards defect 37: behind its end the cosine rose again."""
     factors = [warmup_cosine(step, warm, total) for step in range(total + 20)]
     assert factors[:warm] == sorted(factors[:warm])
     assert all(0 < f < 1 for f in factors[:warm])
@@ -69,6 +89,7 @@ def test_the_schedule_rises_once_and_falls_to_zero(warm, total) -> None:
 
 
 def test_the_schedule_ends_with_the_last_real_step(tmp_path) -> None:
+    """Guards defect 37: the number of steps was written down, not counted."""
     seen = []
 
     class Watch(Callback):
@@ -103,9 +124,10 @@ def rows(folder) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("killed_in", [1, 2])
-def test_a_killed_run_resumes_bit_for_bit(tmp_path, killed_in) -> None:
+@pytest.mark.parametrize(("killed_in", "workers"), [(1, 0), (2, 0), (1, 1)])
+def test_a_killed_run_resumes_bit_for_bit(tmp_path, killed_in, workers) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
+    few = lambda: digits(batch_size=16, limit_train=64, limit_eval=32, seed=3, num_workers=workers)  # noqa: E731
     fit(module(), few(), whole, seed=1, **TRAINER)
     with pytest.raises(Killed):
         fit(module(), few(), broken, seed=1, callbacks=(KillAt(killed_in),), **TRAINER)

@@ -1,5 +1,6 @@
 """Trajectory files: what is written can be made again, and what cannot be trusted is refused in one line."""
 
+import inspect
 import pickle
 import warnings
 
@@ -49,6 +50,7 @@ def test_a_silent_or_saturated_neuron_warns():
 
 @every_dynamics
 def test_generate_is_simulate_on_the_rows_it_returns(dynamics, std):
+    """Guards defects 6 and 9: the tensors were transposed views, and spikes took 4 bytes."""
     if any(isinstance(v, list) for v in dynamics.facts().values()):
         with pytest.raises(ValueError, match="one value per channel"):
             sdn.generate(dynamics, 4, 10)
@@ -64,6 +66,7 @@ def test_generate_is_simulate_on_the_rows_it_returns(dynamics, std):
 
 
 def test_the_seed_decides_and_splits_have_their_own():
+    """Guards defect 3: nothing was seeded."""
     first, again, other = (sdn.generate(sdn.LIF(), 30, 50, seed=s).input for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -75,6 +78,13 @@ def test_the_seed_decides_and_splits_have_their_own():
 @pytest.mark.parametrize(("name", "expected"), PUBLISHED.items())
 def test_lif_keeps_the_published_file_name(name, expected):
     assert tr.trajectory_file_name(sdn.LIF(0.2), 50000, 1024, 0, 1, name) == expected
+
+
+def test_equal_requests_have_equal_file_names():
+    """Guards defect 7: int or float changed the name, and the function's number of rows was not the script's."""
+    whole, floats = (tr.trajectory_file_name(sdn.LIF(n(0), n(2)), 10, 20, n(0), n(1), "training") for n in (int, float))
+    assert whole == floats == "training-mem-T20-N(0.0,1.0)-10-tau_0.0-threshold_2.0.pt"
+    assert inspect.signature(sdn.generate).parameters["samples"].default is inspect.Parameter.empty
 
 
 def test_other_neurons_end_in_their_name_and_variants_differ():
@@ -100,7 +110,23 @@ def test_a_file_carries_the_facts_to_make_it_again(path):
         assert a.is_contiguous()
 
 
+def test_threshold_and_reset_are_in_the_file_and_nothing_is_in_its_name(tmp_path):
+    """Guards defect 4: the threshold was the constant 1 everywhere, and the rest was parsed out of file names."""
+    dynamics = sdn.LIF(0.4, threshold=0.7, reset="soft")
+    out = sdn.generate(dynamics, 40, 64, seed=5)
+    lying = tmp_path / "test-mem-T1024-N(0.5,2.0)-50000-tau_0.9.pt"
+    sdn.save_trajectories(lying, out, dynamics, mean=0.0, std=1.0, seed=5)
+    found = sdn.load_trajectories(lying)
+    assert found.dynamics == dynamics
+    assert (found.facts["samples"], found.facts["length"]) == (40, 64)
+    assert torch.equal(found.spike, found.mem + found.input >= 0.7)
+    assert not torch.equal(found.spike, found.mem + found.input >= 1.0)
+    perfect = sdn.fidelity(sdn.SDN().eval(), found.dynamics, samples=20, length=50)["N(0,1)"]
+    assert perfect.spike_rate > sdn.generate(sdn.LIF(0.4), 20, 50, seed=20_240_829).spike.float().mean() + 0.05
+
+
 def test_an_existing_file_is_an_error_that_names_force(path):
+    """Guards defect 5: an existing file was a warning."""
     before = path.read_bytes()
     out = sdn.generate(sdn.LIF(0.3), 4, 8)
     with pytest.raises(FileExistsError, match="--force"):
@@ -140,6 +166,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("change", "message"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_file_is_refused_and_says_how_to_make_it_again(path, change, message):
+    """Guards defects 6, 8 and 9: any file was taken, strided, of int32 spikes, of another neuron."""
     tamper(path, change)
     with pytest.raises(ValueError, match=message) as caught:
         sdn.load_trajectories(path)
@@ -195,3 +222,26 @@ def test_a_missing_file_names_the_command(tmp_path):
 def test_impossible_requests_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         sdn.generate(sdn.LIF(), **{"samples": 3, "length": 4, **arguments})
+
+
+def test_a_membrane_shifted_in_one_simulated_row_is_noticed(path):
+    """Too small a change to move a spike, in a row that is simulated again: only the simulation sees it."""
+    tamper(path, lambda c: c["mem"][0].add_(torch.where((c["mem"][0] + c["input"][0] - 1).abs() > 0.01, 0.005, 0.0)))
+    with pytest.raises(ValueError, match="row 0 differs from step"):
+        sdn.load_trajectories(path)
+
+
+FACTS = {
+    "no-seed": lambda f: f.pop("seed"),
+    "no-distribution": lambda f: f.pop("distribution"),
+    "distribution": lambda f: f.update(distribution=3),
+    "no-rows": lambda f: f.update(samples=0),
+    "per-channel": lambda f: f["dynamics"].update(decay=[0.1, 0.2]),
+}
+
+
+@pytest.mark.parametrize("change", FACTS.values(), ids=FACTS)
+def test_incomplete_facts_are_refused_with_the_name_of_the_file(path, change):
+    tamper(path, lambda c: change(c["facts"]))
+    with pytest.raises(ValueError, match=r"data\.pt: "):
+        sdn.load_trajectories(path)

@@ -139,7 +139,8 @@ def simulate(
         Trajectory of (B, L, H) tensors and the state after the last step; gradients flow through all of them.
 
     Raises:
-        ValueError: a current that is not (B, L, H), floating and finite, or a state of another shape.
+        ValueError: a current that is not (B, L, H), floating and finite, a state of another kind or shape, or a neuron
+            that diverged.
     """
     check_current(type(dynamics).__name__, current)
     batch, _, channels = current.shape
@@ -155,6 +156,7 @@ def simulate(
         state = dynamics.advance(state, now, fired.detach() if detach_reset else fired)
         mems.append(mem)
         spikes.append(fired)
+    check_finite(dynamics, state)
     return Trajectory(current, torch.stack(mems, 1), torch.stack(spikes, 1), state)
 
 
@@ -189,6 +191,17 @@ def check_state(dynamics: Dynamics, state: State, shape: tuple[int, ...]) -> Non
     for name, value in zip(expected, state, strict=True):
         if tuple(value.shape) != shape:
             raise ValueError(f"{who}: state field {name!r} has shape {tuple(value.shape)}, this current needs {shape}.")
+
+
+def check_finite(dynamics: Dynamics, state: State) -> None:
+    """Refuse a run that has diverged, which would otherwise end in silence: NaN never reaches a threshold."""
+    if torch.compiler.is_compiling() or state[0].is_meta:
+        return
+    if not all(torch.isfinite(value.detach()).all() for value in state):
+        raise ValueError(
+            f"{type(dynamics).__name__}: the state became NaN or infinite, so the neuron diverges with these "
+            "parameters and currents; lower dt, omega or the learning rate of what is learned."
+        )
 
 
 def check_range(

@@ -11,11 +11,11 @@ def as_solver(solver: str | Solver) -> Solver:
     """A word means the solver with its defaults; a value is itself.
 
     Raises:
-        ValueError: an unknown word.
+        ValueError: an unknown word, or a value that is no solver.
     """
-    if not isinstance(solver, str):
+    if not isinstance(solver, str) and hasattr(solver, "run"):
         return solver
     words: dict[str, type[Loop] | type[Surrogate]] = {"loop": Loop, "surrogate": Surrogate}
-    if solver not in words:
+    if not isinstance(solver, str) or solver not in words:
         raise ValueError(f"solver must be one of {sorted(words)} or a value such as Loop(), got {solver!r}.")
     return words[solver]()

@@ -1,5 +1,6 @@
 """The surrogate solver: a reduced SDN gives the membrane of all steps at once."""
 
+import copy
 import functools
 import os
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ class Surrogate:
             raise ValueError(f"{name}: a learned threshold changes more than a scale here; use solver='loop'.")
         if other := [f for f in learned if f != "threshold"]:
             raise ValueError(f"{name}: one SDN stands for one value of {other}; learn them with solver='loop'.")
-        made_for = self._artifact(dynamics).dynamics
+        artifact = self._artifact(dynamics)
+        _on_device(artifact, torch.device("cpu"), torch.float32)  # ready before anything is traced
+        made_for = artifact.dynamics
         if made_for != dynamics and not _same_scaled(made_for, dynamics):
             raise ValueError(
                 f"artifact was made for {made_for}, this neuron is {dynamics}; train one with `python generate.py` and "
@@ -119,7 +122,8 @@ def _read(path: str | os.PathLike[str]) -> Artifact:
 
 @functools.lru_cache(maxsize=64)
 def _load(path: str, changed: int | None, size: int | None) -> Artifact:
-    return load_artifact(path)
+    with torch.device("cpu"):
+        return load_artifact(path)
 
 
 def _shipped_for(dynamics: Dynamics) -> Artifact:
@@ -135,7 +139,4 @@ def _shipped_for(dynamics: Dynamics) -> Artifact:
 
 @functools.lru_cache(maxsize=64)
 def _on_device(artifact: Artifact, device: torch.device, dtype: torch.dtype) -> ReducedSDN:
-    source = artifact.network
-    copy = ReducedSDN(source.d_model, source.kernel_size, source.n_layers).to(device, dtype)
-    copy.load_state_dict(source.state_dict())
-    return copy.eval()
+    return copy.deepcopy(artifact.network).to(device, dtype).eval()

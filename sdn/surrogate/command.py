@@ -1,6 +1,8 @@
 """The first door of train.py: train an SDN on trajectory files. `python train.py --save exp`."""
 
 import argparse
+import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -22,7 +24,9 @@ from sdn.surrogate.trajectories import TrajectoryFile, load_trajectories
 __all__ = ["main", "parser"]
 
 PUBLISHED_NAME = "{}-mem-T1024-N(0.0,1.0)-50000-tau_0.2.pt"
+SPLITS = ("training", "test")
 SIZES = {"d_model": 8, "kernel_size": 8, "n_layers": 1}
+PRESETS = ("best", "published")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     place.add_argument("-r", "--resume", type=Path, help="run folder to go on with, under its own settings")
     p.add_argument("--training", type=Path, help=f"default dataset/{PUBLISHED_NAME.format('training')}")
     p.add_argument("--test", type=Path, help=f"default dataset/{PUBLISHED_NAME.format('test')}")
-    p.add_argument("--preset", choices=["best", "published"], help="where the settings start from (default best)")
+    p.add_argument("--preset", choices=PRESETS, help="where the settings start from (default best)")
     p.add_argument("--force", action="store_true", help="with --save: replace the run that is there")
     p.add_argument("--num_workers", type=int, default=0, help="processes that cut crops (default 0)")
     p.add_argument("--threads", type=int, default=1, help="compute threads (default 1: the tensors are small)")
@@ -53,16 +57,20 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> None:
     """Train, score every split, and write checkpoints, metrics, the summary and the reduced artifact."""
     args = parser().parse_args(argv)
+    if args.threads < 1 or args.num_workers < 0:
+        raise ValueError(f"--threads must be >= 1 and --num_workers >= 0, got {args.threads} and {args.num_workers}.")
     torch.set_num_threads(args.threads)
     run_dir, settings = _settings(args)
-    files = {split: load_trajectories(settings[split]) for split in ("training", "test")}
+    files = {split: load_trajectories(settings[split]) for split in SPLITS}
     train, val = _split(files["training"])
     _check_test(files["training"], files["test"])
+    _check_same_data(settings, files)
     recipe = _recipe(settings, train)
     sdn = SDN(**{name: settings[name] for name in SIZES})
     if not args.resume:
         _claim(run_dir, args.force)
-        write_json(run_dir / "config.json", settings)
+        settings["data"] = {split: _identity(file) for split, file in files.items()}
+    write_json(run_dir / "config.json", settings)
     handler = runs.log_to(run_dir / "exp.log")
     logger.info(
         f"{train.dynamics}, {len(train.input)} training and {len(val.input)} validation rows, run folder {run_dir}"
@@ -89,36 +97,58 @@ def main(argv: Sequence[str]) -> None:
 
 def _settings(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """The run folder and the settings: new ones from the flags, or those that the resumed run was started with."""
-    names = ["training", "test", "preset", *SIZES, *(f.name for f in fields(Recipe))]
+    names = [*SPLITS, "preset", *SIZES, *(f.name for f in fields(Recipe))]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    given |= {name: str(given[name].resolve()) for name in ("training", "test") if name in given}
+    given |= {name: str(given[name].resolve()) for name in SPLITS if name in given}
     if args.resume is None:
-        default = {s: str((Path("dataset") / PUBLISHED_NAME.format(s)).resolve()) for s in ("training", "test")}
+        default = {s: str((Path("dataset") / PUBLISHED_NAME.format(s)).resolve()) for s in SPLITS}
         return args.save or Path("exp"), default | {"preset": "best"} | SIZES | given
     if args.force:
         raise ValueError("--force goes with --save; --resume never replaces anything.")
     settings = _read_config(args.resume / "config.json")
+    moved = {name: given.pop(name) for name in SPLITS if name in given}  # files may move; what is in them may not
     if changed := {k: (settings.get(k), v) for k, v in given.items() if settings.get(k) != v}:
         shown = ", ".join(f"--{k} {now} (the run has {then})" for k, (then, now) in changed.items())
         raise ValueError(
             f"--resume goes on under the run's own settings; {shown} would change them. Use --save instead."
         )
-    return args.resume, settings
+    return args.resume, settings | moved
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    import json
-
+    """The settings of a run, with every key and type checked."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --resume takes the run folder of `python train.py --save`.")
+    again = "start the run again with --save"
     try:
         settings = json.loads(path.read_text())
     except ValueError as error:
-        raise ValueError(f"{path}: not readable JSON ({error}); start the run again with --save.") from None
-    missing = {"training", "test", "preset", *SIZES} - set(settings)
-    if missing:
-        raise ValueError(f"{path}: lacks {sorted(missing)}; start the run again with --save.")
-    return dict(settings)
+        raise ValueError(f"{path}: not readable JSON ({error}); {again}.") from None
+    needed: dict[str, type] = {**dict.fromkeys(SPLITS, str), "preset": str, "data": dict, **dict.fromkeys(SIZES, int)}
+    known = needed | {f.name: type(f.default) for f in fields(Recipe)}
+    if not isinstance(settings, dict) or set(needed) - set(settings) or set(settings) - set(known):
+        found = sorted(settings) if isinstance(settings, dict) else type(settings).__name__
+        raise ValueError(f"{path}: needs the keys {sorted(needed)} and may have a recipe's, found {found}; {again}.")
+    for key, value in settings.items():
+        if type(value) is not known[key]:
+            raise ValueError(f"{path}: {key} must be of type {known[key].__name__}, got {value!r}; {again}.")
+    if settings["preset"] not in PRESETS:
+        raise ValueError(f"{path}: preset must be one of {PRESETS}, got {settings['preset']!r}; {again}.")
+    return settings
+
+
+def _identity(file: TrajectoryFile) -> dict[str, Any]:
+    """What tells one trajectory file from another, wherever it lies."""
+    return {key: file.facts[key] for key in ("dynamics", "distribution", "seed", "samples", "length")}
+
+
+def _check_same_data(settings: dict[str, Any], files: dict[str, TrajectoryFile]) -> None:
+    for split, then in settings.get("data", {}).items():
+        if split in files and (now := _identity(files[split])) != then:
+            raise ValueError(
+                f"{settings[split]}: the run was started with other {split} data ({then}), this file is {now}; "
+                f"give the file of the run by --{split}."
+            )
 
 
 def _recipe(settings: dict[str, Any], train: TrajectoryFile) -> Recipe:
@@ -155,8 +185,11 @@ def _claim(run_dir: Path, force: bool) -> None:
         raise FileExistsError(
             f"{run_dir} holds a run; go on with --resume {run_dir}, choose another --save, or --force."
         )
-    for path in (*held, run_dir / "metrics.csv", run_dir / "summary.json"):
+    for name in ("metrics.csv", "summary.json", "artifact.safetensors", "converted.safetensors"):
+        held.append(run_dir / name)
+    for path in held:
         path.unlink(missing_ok=True)
+    shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
     run_dir.mkdir(parents=True, exist_ok=True)
 
 
@@ -165,7 +198,7 @@ def _facts(
 ) -> dict[str, Any]:
     """What it takes to train this network again, as plain values without the paths of a machine."""
     default = SIZES | {"preset": "best"}
-    flags = [f"--{k} {v}" for k, v in settings.items() if k not in ("training", "test") and default.get(k) != v]
+    flags = [f"--{k} {v}" for k, v in settings.items() if k not in (*SPLITS, "data") and default.get(k) != v]
     return {
         "distribution": files["training"].facts["distribution"], "recipe": asdict(recipe), "best_epoch": best_epoch + 1,
         "seeds": {split: file.facts["seed"] for split, file in files.items()},

@@ -143,8 +143,8 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
         raise ValueError(
             f"{path}: facts and tensors do not fit together ({reason}); make the artifact again."
         ) from None
-    if not all(torch.isfinite(v).all() for v in tensors.values()):
-        raise ValueError(f"{path}: has weights that are NaN or infinite; make the artifact again.")
+    if not all(v.dtype == torch.float32 and torch.isfinite(v).all() for v in tensors.values()):
+        raise ValueError(f"{path}: has weights that are NaN or infinite, or not float32; make the artifact again.")
     return Artifact(network.eval(), facts, path)
 
 

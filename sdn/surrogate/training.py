@@ -69,7 +69,7 @@ class PopulationTraining(lightning.LightningModule):
             (optimizer if i == last else optimizer.optimizer).step()
             self.population.follow(self.recipe.average_keep)
             total += loss.detach()
-        batch_loss = (total / len(batch[0])).min()
+        batch_loss = torch.nan_to_num(total / len(batch[0]), nan=math.inf).min()  # one member may diverge
         self.log("train/loss", batch_loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
 
     def on_validation_epoch_start(self) -> None:
@@ -168,10 +168,17 @@ def fit(
     dynamics = train.dynamics
     if val.dynamics != dynamics:
         raise ValueError(f"fit: the training rows are of {dynamics}, the validation rows of {val.dynamics}.")
+    for name, part in (("training", train), ("validation", val)):
+        if part.input.shape[1] <= sdn.receptive_field or not len(part.input):
+            raise ValueError(
+                f"fit: the {name} rows are {tuple(part.input.shape)}; at least one row is needed, longer than the "
+                f"receptive field of {sdn.receptive_field} steps. Generate longer rows or take a smaller kernel."
+            )
     last = run_dir / "checkpoints" / "last.ckpt"
     if last.exists() and not resume:
         raise FileExistsError(f"{run_dir} holds a run; go on with --resume {run_dir} (resume=True), or choose another.")
-    start = _check_same_run(last, sdn, recipe) if last.exists() else 0
+    found = runs.resumable(run_dir)
+    start = 0 if found is None else _check_same_run(last, found, sdn, recipe)
     population = Population(recipe.members, sdn.d_model, sdn.kernel_size, sdn.n_layers, recipe.norms == "live")
     sample = train.input[:VALIDATION_ROWS]
     memory = getattr(dynamics, "decay", 0.5)
@@ -186,11 +193,13 @@ def fit(
         parts: Any = [held_out.rows(i, i + 64)[:3] for i in range(0, len(held_out.input), 64)]
         check: Any = DataLoader(parts, batch_size=None)
         trainer.fit(module, feed, check, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    best = runs.load_checkpoint(run_dir / "checkpoints" / "best.ckpt")
-    sdn.load_state_dict(best["sdn"]["state"])
+    path = run_dir / "checkpoints" / "best.ckpt"
+    best = runs.load_checkpoint(path)
+    sdn.load_state_dict(load_sdn(path)[0].state_dict())
     sdn.eval()
     rows = runs.read_metrics(run_dir / "metrics.csv")
-    return History(rows, int(best["epoch"]), rows[int(best["epoch"])]["val/loss"])
+    chosen = int(best["epoch"])
+    return History(rows, chosen, next((r["val/loss"] for r in rows if r["epoch"] == chosen), math.nan))
 
 
 def load_sdn(path: str | os.PathLike[str]) -> tuple[SDN, Dynamics]:
@@ -212,15 +221,14 @@ def load_sdn(path: str | os.PathLike[str]) -> tuple[SDN, Dynamics]:
         ) from None
 
 
-def _check_same_run(last: Path, sdn: SDN, recipe: Recipe) -> int:
+def _check_same_run(last: Path, content: dict[str, Any], sdn: SDN, recipe: Recipe) -> int:
     """The epoch to go on with, if the checkpoint is of this size and recipe."""
-    content = runs.load_checkpoint(last)
     sizes = {"d_model": sdn.d_model, "kernel_size": sdn.kernel_size, "n_layers": sdn.n_layers}
-    if "sdn" not in content or "recipe" not in content:
+    if not isinstance(content.get("sdn"), dict) or not isinstance(content.get("recipe"), dict):
         raise ValueError(
             f"{last}: is not a checkpoint of an SDN; give the folder of a run of `python train.py --save`."
         )
-    then, now = content["sdn"]["sizes"] | content["recipe"], sizes | asdict(recipe)
+    then, now = content["sdn"].get("sizes", {}) | content["recipe"], sizes | asdict(recipe)
     if changed := {k: (then.get(k), v) for k, v in now.items() if then.get(k) != v}:
         shown = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
         raise ValueError(f"{last}: the run was started with other settings ({shown}); resume with the same ones.")
@@ -240,9 +248,13 @@ def _keep_members(population: Population, optimizer: torch.optim.Optimizer, chos
 
 def _trainer(run_dir: Path, recipe: Recipe) -> lightning.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    keep = [runs.EpochRecord(run_dir), runs.StopOnNaN("train/loss"), *runs.checkpoints(run_dir, "val/loss", "min")]
+    keep = [
+        runs.EpochRecord(run_dir),
+        runs.StopOnNaN("train/loss", "val/loss"),
+        *runs.checkpoints(run_dir, "val/loss", "min"),
+    ]
     return lightning.Trainer(
         accelerator="cpu", devices=1, max_epochs=recipe.epochs, logger=runs.tensorboard(run_dir), callbacks=keep,
-        num_sanity_val_steps=0, enable_model_summary=False, enable_progress_bar=sys.stderr.isatty(),
-        log_every_n_steps=1, use_distributed_sampler=False,
+        num_sanity_val_steps=0, plugins=[runs.WholeCheckpointIO()], enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(), log_every_n_steps=1, use_distributed_sampler=False,
     )  # fmt: skip

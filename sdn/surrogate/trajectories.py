@@ -79,7 +79,11 @@ def generate(
     """
     std = dynamics.default_std if std is None else std
     check_request(dynamics, samples, length, mean, std, device)
-    input, mem, spike = (torch.empty(samples, length, dtype=dtype) for dtype in TENSORS.values())
+    try:
+        input, mem, spike = (torch.empty(samples, length, dtype=dtype) for dtype in TENSORS.values())
+    except RuntimeError:
+        gib = 9 * samples * length / 2**30
+        raise ValueError(f"generate: {samples} x {length} steps take {gib:.0f} GiB of memory; ask for fewer.") from None
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, samples, ROWS_AT_ONCE):
         rows = slice(start, min(start + ROWS_AT_ONCE, samples))
@@ -232,6 +236,10 @@ def _problem(content: Any) -> str | None:
     if not isinstance(facts, dict) or (facts.get("format"), facts.get("format_version")) != (FORMAT, FORMAT_VERSION):
         return f"the facts are not those of {FORMAT} version {FORMAT_VERSION}"
     shape = (facts.get("samples"), facts.get("length"))
+    if not all(isinstance(n, int) and n >= 1 for n in shape) or not isinstance(facts.get("seed"), int):
+        return f"samples, length and seed of the facts are {shape[0]!r}, {shape[1]!r}, {facts.get('seed')!r}"
+    if not isinstance(facts.get("distribution"), dict) or not {"mean", "std"} <= set(facts["distribution"]):
+        return f"the distribution of the facts is {facts.get('distribution')!r}"
     for key, dtype in TENSORS.items():
         value = content[key]
         if not isinstance(value, Tensor) or value.dtype != dtype or tuple(value.shape) != shape:
@@ -241,19 +249,26 @@ def _problem(content: Any) -> str | None:
         if not value.is_contiguous():
             return f"{key} is not contiguous"
     try:
-        Dynamics.from_facts(facts["dynamics"])
+        dynamics = Dynamics.from_facts(facts["dynamics"])
     except (KeyError, TypeError, ValueError) as error:
         return f"its neuron cannot be made again ({error})"
+    if any(isinstance(v, list) for v in facts["dynamics"].values()):
+        return f"its neuron has values per channel ({dynamics})"
     return None
 
 
 def _wrong_values(content: dict[str, Any]) -> str | None:
-    """What is wrong with the numbers, or None: values that are not finite, or rows that the neuron does not produce."""
-    for key in ("input", "mem"):
-        for block in content[key].split(ROWS_AT_ONCE):
+    """What is wrong with the numbers, or None: every row for finite values and its own spikes, 16 by simulation."""
+    dynamics = Dynamics.from_facts(content["facts"]["dynamics"])
+    for start in range(0, len(content["input"]), ROWS_AT_ONCE):
+        input, mem, spike = (content[key][start : start + ROWS_AT_ONCE] for key in TENSORS)
+        for key, block in (("input", input), ("mem", mem)):
             if not torch.isfinite(block).all():
                 return f"{key} has values that are NaN or infinite"
-    dynamics = Dynamics.from_facts(content["facts"]["dynamics"])
+        v = mem + dynamics.gain * input - dynamics.threshold
+        wrong = (spike != (v >= 0 if dynamics.fires_at_threshold else v > 0)) & (v.abs() > 1e-4 * dynamics.threshold)
+        if wrong.any():
+            return f"row {start + int(wrong.any(1).int().argmax())} has spikes that its mem and input do not give"
     rows = sorted(set(torch.linspace(0, len(content["input"]) - 1, 16).long().tolist()))
     again = simulate(dynamics, content["input"][rows].T.contiguous().unsqueeze(0))
     mem, spike = again.mem[0].T, again.spike[0].T > 0

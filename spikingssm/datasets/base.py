@@ -98,7 +98,7 @@ class SequenceData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         _check_rows(name, train, test, val)
-        self.name, self.split = name, split
+        self.name, self.split, self.first_epoch = name, split, 0
         self.length, self.d_input = (int(n) for n in train.x.shape[1:])
         self.d_output, self.seed, self.batch_size, self.num_workers = d_output, seed, batch_size, num_workers
         prepare = prepare or _to_float
@@ -120,8 +120,8 @@ class SequenceData(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Full batches in the order of (seed, epoch)."""
-        first = 0 if self.trainer is None else self.trainer.fit_loop.epoch_progress.current.processed
-        return self._loader(self.train_set, EpochSampler(self.train_rows, self.seed, first), drop_last=True)
+        sampler = EpochSampler(self.train_rows, self.seed, self.first_epoch)
+        return self._loader(self.train_set, sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every validation row once."""

@@ -150,15 +150,15 @@ class Residual(nn.Module):
         Args:
             x: (B, L, H).
             state: of the layer; None is rest.
-            valid: (B, L, 1), False at padding, which the layer then sees as 0 (a layer that looks ahead needs it); None
-                is all True. Statistics of a batch norm in training include the padding.
+            valid: (B, L, 1), False at padding, which the layer then sees as 0 (a layer that looks ahead needs it) and
+                which a batch norm leaves out of its statistics; None is all True.
 
         Returns:
             (B, L, H) and the layer's state.
         """
-        inner = self.norm(x) if self.prenorm else x
+        inner = self._normed(x, valid) if self.prenorm else x
         branch, state = self.layer(inner if valid is None else inner.masked_fill(~valid, 0), state)
-        return self._join(x, branch), state
+        return self._join(x, branch, valid), state
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One step: (B, H) -> (B, H) and the state."""
@@ -170,14 +170,20 @@ class Residual(nn.Module):
         """The layer's state at rest."""
         return self.layer.initial_state(batch, device, dtype)
 
-    def _join(self, x: Tensor, branch: Tensor) -> Tensor:
+    def _join(self, x: Tensor, branch: Tensor, valid: Tensor | None = None) -> Tensor:
         total = x + self.dropout(branch)
-        return total if self.prenorm or self.norm_as_published else self.norm(total)
+        return total if self.prenorm or self.norm_as_published else self._normed(total, valid)
+
+    def _normed(self, x: Tensor, valid: Tensor | None) -> Tensor:
+        return self.norm(x, valid) if isinstance(self.norm, ChannelBatchNorm) else self.norm(x)
 
 
 class ChannelBatchNorm(nn.BatchNorm1d):
     """Batch norm over the channels of (B, L, H), statistics over batch and time."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L, H) -> (B, L, H)."""
-        return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
+        """(B, L, H) -> (B, L, H); steps that are not valid (B, L, 1) come out as 0 in training."""
+        if valid is None or not self.training:
+            return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
+        mask = valid.squeeze(-1)
+        return torch.zeros_like(x).masked_scatter(valid, super().forward(x[mask]).to(x.dtype))

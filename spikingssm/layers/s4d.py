@@ -34,14 +34,16 @@ class S4D(nn.Module):
         ValueError: a size or range as above that does not hold.
 
     Parameters are real: ``C`` is (directions, H, N/2, 2), ``B`` (H, N/2, 2). ``slow_parameters`` names those that want
-    a learning rate of at most 1e-3 and no weight decay. It computes and answers in float32 (float64 for float64
-    input), also under autocast, so that a neuron compares currents with its threshold in full precision.
+    a learning rate of at most 1e-3 and no weight decay, ``plain_parameters`` those that want no decay. It computes and
+    answers in float32 (float64 for float64 input), also under autocast, so that a neuron compares currents with its
+    threshold in full precision.
 
     Source: Gu et al., NeurIPS 2022 (arXiv 2206.11893). Where we differ from the usual code: `expm1` in the
     discretisation, the kernel from two small tables, an exact state, and an odd d_state is refused rather than floored.
     """
 
     slow_parameters: tuple[str, ...] = ("log_dt", "log_A_real", "A_imag")
+    plain_parameters: tuple[str, ...] = ("C", "D")
 
     def __init__(
         self,

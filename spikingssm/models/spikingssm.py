@@ -98,7 +98,7 @@ class SpikingSSM(nn.Module):
             x: (B, L, d_input).
             state: state before the first step; None is rest. Chunks one after another equal the whole in eval mode.
             lengths: (B,) integers, valid steps of each row, 1..L; None is L. What lies behind them changes no logits
-                (with "each": no logits before them), except through a batch norm in training.
+                (with "each": no logits before them).
 
         Returns:
             logits (B, d_output), or (B, L, d_output) with pool "each", and the state after the last step: None if
@@ -107,14 +107,14 @@ class SpikingSSM(nn.Module):
         Raises:
             ValueError: x, state or lengths of another shape or range.
         """
-        if x.ndim != 3 or x.shape[-1] != self.d_input or not x.is_floating_point():
+        if x.ndim != 3 or x.shape[-1] != self.d_input or not x.is_floating_point() or not x.numel():
             raise ValueError(
-                f"SpikingSSM: x must be a floating-point (batch, length, {self.d_input}), "
+                f"SpikingSSM: x must be a floating-point (batch, length, {self.d_input}), batch and length >= 1, "
                 f"got {x.dtype} of shape {tuple(x.shape)}."
             )
         self._check_state(state)
         lengths = None if lengths is None else check_lengths(lengths, x, state)
-        valid = ~padding(lengths, x.shape[1]) if lengths is not None and self.bidirectional else None
+        valid = ~padding(lengths, x.shape[1]) if lengths is not None else None
         h, states = self.encoder(x), []
         for i, block in enumerate(self.blocks):
             h, after = block(h, None if state is None else state.blocks[i], valid)
