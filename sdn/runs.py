@@ -128,12 +128,16 @@ def log_to(path: str | Path) -> int:
     """Log to standard error and, appending, to a file; returns the file's handler for `logger.remove`."""
     logger.remove()
     logger.add(
-        lambda line: sys.stderr.write(line),
+        _to_stderr,
         colorize=sys.stderr.isatty(),
         format="<green>{time:HH:mm:ss}</green> | {level: <7} | {message}",
         level="INFO",
     )
     return logger.add(path, format="{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | {message}", level="INFO")
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(line)  # looked up anew: a notebook or a test may have replaced it
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:

@@ -155,7 +155,11 @@ BROKEN = {
     "strides": (lambda c: c.update(input=c["input"].T.contiguous().T), "not contiguous"),
     "nan": (set_in("input", (3, 4), float("nan")), "input has values that are NaN"),
     "infinite": (set_in("mem", (3, 4), float("inf")), "mem has values that are NaN"),
-    "mem-tampered": (set_in("mem", (0, 30), 5.0), "row 0 differs from step 30"),
+    "mem-tampered": (set_in("mem", (0, 30), 5.0), "row 0 (differs from step 30|has spikes that)"),
+    "mem-and-spike": (
+        lambda c: (c["mem"][0, 30:31].fill_(5), c["spike"][0, 30:31].fill_(True)),
+        "0 differs from step 30",
+    ),
     "facts-decay": (lambda c: c["facts"]["dynamics"].update(decay=0.9), "differs from step"),
     "facts-range": (lambda c: c["facts"]["dynamics"].update(decay=9.0), "cannot be made again"),
     "facts-name": (lambda c: c["facts"]["dynamics"].update(name="Nobody"), "no dynamics is named 'Nobody'"),
@@ -176,7 +180,7 @@ def test_a_broken_file_is_refused_and_says_how_to_make_it_again(path, change, me
 
 def test_all_spikes_flipped_is_noticed(path):
     tamper(path, lambda c: c.update(spike=~c["spike"]))
-    with pytest.raises(ValueError, match="differs from step"):
+    with pytest.raises(ValueError, match="differs from step|has spikes that"):
         sdn.load_trajectories(path)
 
 
