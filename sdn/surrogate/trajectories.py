@@ -138,8 +138,8 @@ def trajectory_file_name(
     if not isinstance(dynamics, LIF):
         return f"{stem}-{type(dynamics).__name__.lower()}.pt"
     variant = "" if dynamics.reset == "hard" else f"-{dynamics.reset}"
-    variant += "" if dynamics.threshold == 1 else f"-threshold_{dynamics.threshold}"
-    return f"{stem}-tau_{dynamics.decay}{variant}.pt"
+    variant += "" if dynamics.threshold == 1 else f"-threshold_{float(dynamics.threshold)}"
+    return f"{stem}-tau_{float(dynamics.decay)}{variant}.pt"
 
 
 def save_trajectories(
