@@ -19,6 +19,11 @@ from spikingssm.runfolder import stored
 
 __all__ = ["call", "load", "sweep"]
 
+NULLABLE = (
+    "threads", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes", "data.limit_train",
+    "data.limit_eval", "model.spike", "trainer.gradient_clip_val",
+)  # fmt: skip
+"""Keys that may be null, whatever an experiment or a tier sets them to."""
 MOVABLE = ("data.root", "data.path", "data.test_path", "data.num_workers", "threads", "trainer.enable_progress_bar")
 """Keys that may change on resume: where things lie and how fast they go, not what comes out."""
 
@@ -165,6 +170,8 @@ def _check_key(base: DictConfig, override: Override) -> None:
     if override.is_sweep_override() or override.is_delete():
         return
     old, new = OmegaConf.select(base, override.key_or_group), override.value()
+    if new is None and override.key_or_group in NULLABLE:
+        return
     if problem := _misfit(old, new):
         raise ValueError(f"{override.key_or_group} takes {problem}, got {new!r}.")
 

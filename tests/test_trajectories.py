@@ -180,7 +180,7 @@ def test_a_broken_file_is_refused_and_says_how_to_make_it_again(path, change, me
 
 def test_all_spikes_flipped_is_noticed(path):
     tamper(path, lambda c: c.update(spike=~c["spike"]))
-    with pytest.raises(ValueError, match="differs from step|has spikes that"):
+    with pytest.raises(ValueError, match=r"differs from step|has spikes that"):
         sdn.load_trajectories(path)
 
 
