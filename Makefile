@@ -1,7 +1,8 @@
 # Two commands do everything: `make demo` and `make test`. Both make their own environment first, once.
 PYTHON ?= python3
 VENV ?= .venv
-PIP_EXTRA ?=
+# Where the CPU build of torch is; without it pip takes what its own index offers. TORCH_INDEX= for that, e.g. for CUDA.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
@@ -28,13 +29,14 @@ types: install ## mypy, strict for sdn
 
 install: $(STAMP) ## the environment in .venv, with the pinned torch first
 
-# torch alone and pinned first: a later requirement then finds it installed and does not fetch another build.
+# torch alone and pinned first: a later requirement then finds it installed and does not fetch another build. An index
+# that cannot be reached is skipped with a warning.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"error: Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}; use make PYTHON=python3.11")'
 	@echo "== installing into $(VENV) (once; a few minutes)"
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet $(PIP_EXTRA) "$$(grep '^torch==' constraints.txt)"
-	$(PY) -m pip install --quiet $(PIP_EXTRA) -c constraints.txt -e ".[train,data,notebook,dev]"
+	$(PY) -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 1 --timeout 15) "$$(grep '^torch==' constraints.txt)"
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[train,data,notebook,dev]"
 	@touch $(STAMP)
 
 notebook: install ## run convert.ipynb top to bottom on the run that `make demo` leaves

@@ -21,7 +21,9 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         data: rows (N, L), mapped or in memory.
         recipe: batch size, crop length and seed.
         reach: receptive field R: a crop carries that much history.
-        from_start: also crop where the history starts before the row, filled up with silence.
+        from_start: also crop where the history starts before the row, filled up with silence. Deeper networks pad
+            their inner layers there and not only their input, so for them this is left out: they learn from the step
+            R on, and `evaluate` counts all steps.
     """
 
     def __init__(self, data: TrajectoryFile, recipe: Recipe, reach: int, from_start: bool) -> None:
