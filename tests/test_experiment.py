@@ -52,6 +52,7 @@ def test_every_experiment_has_its_size_written_down() -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_builds_at_full_size(name) -> None:
+    """Guards defect 35: a shipped configuration could not be built."""
     config = load([f"experiment={name}", "model.solver=loop"])
     with torch.device("meta"):
         model = instantiate(config.model, d_input=1, d_output=10, _convert_="all")
@@ -135,6 +136,7 @@ def test_a_folder_with_a_checkpoint_is_not_overwritten(finished) -> None:
 
 
 def test_resume_keeps_the_configuration(finished) -> None:
+    """Guards defect 21: a resumed run silently mixed old and new settings."""
     same = load([*TINY, "trainer.max_epochs=2", f"resume={finished}"])
     assert same.model.d_model == 8
     assert load(["model.d_model=8", f"resume={finished}"]).trainer.max_epochs == 2

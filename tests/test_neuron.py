@@ -229,6 +229,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(("make", "message"), ERRORS, ids=[m for _, m in ERRORS])
 def test_errors_say_what_is_wrong(make, message):
+    """Guards defect 28: the surrogate took a learned decay, and other resets, without a word."""
     with pytest.raises(ValueError, match=message):
         make()
 

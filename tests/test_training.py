@@ -38,6 +38,7 @@ def few():
 
 @pytest.mark.parametrize("options", [{}, {"norm": "batch", "learn_b": True, "bidirectional": True}])
 def test_every_parameter_is_in_one_group_with_its_options(options) -> None:
+    """Guards defects 33 and 41: an lr was clipped without a word, and thresholds decayed."""
     model = tiny(**options)
     groups = {group["name"]: group for group in parameter_groups(model, lr=0.01, weight_decay=0.1)}
     names = {id(p): n for n, p in model.named_parameters()}
@@ -126,6 +127,7 @@ def rows(folder) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize(("killed_in", "workers"), [(1, 0), (2, 0), (1, 1)])
 def test_a_killed_run_resumes_bit_for_bit(tmp_path, killed_in, workers) -> None:
+    """Guards defects 15, 16 and 21: resume opened a missing file, then a pickle, then another schedule."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     few = lambda: digits(batch_size=16, limit_train=64, limit_eval=32, seed=3, num_workers=workers)  # noqa: E731
     fit(module(), few(), whole, seed=1, **TRAINER)
@@ -170,6 +172,7 @@ def test_fit_leaves_the_best_weights_and_score_reports_rates(tmp_path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path) -> None:
+    """Guards defect 17: NaN never beat infinity, and the end of the run crashed."""
     one = module()
     nn.init.constant_(one.model.decoder.bias, float("inf"))
     with pytest.raises(ValueError, match=r"train/loss became nan in step 1;.*Lower optim\.lr"):
