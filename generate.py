@@ -2,30 +2,37 @@
 
 import argparse
 import dataclasses
+import os
+import sys
 import time
 import warnings
 from pathlib import Path
 
-from sdn.door import door
-from sdn.dynamics import ALIF, BRF, LIF, RF, Dynamics
+try:
+    from sdn.door import door
+    from sdn.dynamics import ALIF, BRF, LIF, RF, Dynamics
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"error: {error.name} is not installed for this Python; run `make install`, then `source .venv/bin/activate`"
+    )
 
 NEURONS: dict[str, type[Dynamics]] = {"lif": LIF, "alif": ALIF, "rf": RF, "brf": BRF}
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; the short flags are the published ones."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, help="folder to write to, made where missing")
-    parser.add_argument("-n", "--name", default="training", help="name of the split")
-    parser.add_argument("-N", "--number", type=int, default=50000, help="rows")
-    parser.add_argument("-T", "--timestep", type=int, default=1024, help="steps per row")
-    parser.add_argument("-m", "--mean", type=float, default=0.0, help="mean of the normal currents")
+    parser.add_argument("-n", "--name", default="training", help="name of the split (default training)")
+    parser.add_argument("-N", "--number", type=int, default=50000, help="rows (default 50000)")
+    parser.add_argument("-T", "--timestep", type=int, default=1024, help="steps per row (default 1024)")
+    parser.add_argument("-m", "--mean", type=float, default=0.0, help="mean of the normal currents (default 0)")
     parser.add_argument("-s", "--std", type=float, help="standard deviation; default: lif 1, alif 1, rf 25, brf 50")
     parser.add_argument("-t", "--tau", type=float, help="lif: decay, the factor kept per step, in [0, 1); default 0.2")
     parser.add_argument("--seed", type=int, help="default: crc32 of the split's name, so that splits differ")
-    parser.add_argument("--device", default="cpu", help="where to simulate, e.g. cuda")
+    parser.add_argument("--device", default="cpu", help="where to simulate, e.g. cuda (default cpu)")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
-    parser.add_argument("--dynamics", choices=sorted(NEURONS), default="lif", help="the neuron")
+    parser.add_argument("--dynamics", choices=sorted(NEURONS), default="lif", help="the neuron (default lif)")
     parser.add_argument("--threshold", type=float, help="where it fires; default: the neuron's")
     parser.add_argument("--reset", choices=["hard", "soft", "none"], help="lif; default hard")
     for field, who in {
@@ -67,6 +74,9 @@ def main() -> None:
     path = args.root / tr.trajectory_file_name(dynamics, args.number, args.timestep, args.mean, std, args.name)
     tr.refuse_existing(path, args.force)
     tr.check_request(dynamics, args.number, args.timestep, args.mean, std, args.device)
+    args.root.mkdir(parents=True, exist_ok=True)
+    if not os.access(args.root, os.W_OK):
+        raise PermissionError(f"{args.root}: this folder cannot be written to; choose another one.")
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, tqdm(total=args.number, unit="row", desc=str(dynamics)) as bar:
         warnings.simplefilter("always")

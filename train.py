@@ -3,7 +3,12 @@
 import re
 import sys
 
-from sdn.door import door
+try:
+    from sdn.door import door
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"error: {error.name} is not installed for this Python; run `make install`, then `source .venv/bin/activate`"
+    )
 
 EXPERIMENT = re.compile(r"[+~]{0,2}[\w./@]+=|--cfg$|-c$|--multirun$|-m$")
 

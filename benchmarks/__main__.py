@@ -17,10 +17,10 @@ SHAPES = [(4, 1024, 64), (16, 1024, 64), (16, 4096, 64), (64, 1024, 64)]
 
 
 def main() -> None:
-    """Measure, print a table, write ``benchmarks/results/neurons.json``."""
+    """Measure, print a table, and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two shapes, three rounds")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "neurons.json")
+    parser.add_argument("--quick", action="store_true", help="two shapes, three rounds; writes nothing")
+    parser.add_argument("--out", type=Path, help="the JSON to write (default benchmarks/results/neurons.json)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     results = []
@@ -29,8 +29,11 @@ def main() -> None:
         for backward in (False, True):
             results += measure(shape, backward, rounds=3 if args.quick else 7)
     facts = {"processor": platform.processor() or platform.machine(), "threads": 1, "clock": "process CPU time"}
-    write_json(args.out, {"facts": {**facts, **versions()}, "dynamics": str(sdn.LIF(0.125)), "results": results})
-    print(f"wrote {args.out}")
+    if args.quick and args.out is None:
+        return
+    out = args.out or Path(__file__).parent / "results" / "neurons.json"
+    write_json(out, {"facts": {**facts, **versions()}, "dynamics": str(sdn.LIF(0.125)), "results": results})
+    print(f"wrote {out}")
 
 
 def measure(shape: tuple[int, int, int], backward: bool, rounds: int) -> list[dict[str, object]]:

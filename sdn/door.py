@@ -22,6 +22,10 @@ def door(main: Callable[[], None]) -> Callable[[], None]:
         except (ValueError, OSError, NotImplementedError, ImportError) as error:
             if os.environ.get("SDN_TRACEBACK") == "1":
                 raise
+            if isinstance(error, ModuleNotFoundError):
+                error = ImportError(
+                    f"the package {error.name} is missing; install the extras: pip install -e '.[train,data]'"
+                )
             sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
             sys.exit(2)
         except KeyboardInterrupt:

@@ -119,7 +119,12 @@ def _compose(parsed: list[Override]) -> DictConfig:
     for override in parsed:
         if override not in groups:
             _check_key(base, override)
-    return _hydra(folder, parsed)
+    config = _hydra(folder, parsed)
+    for override in parsed:  # a new target takes the place of the old one; its arguments are not those of the new
+        value = None if override.is_sweep_override() or override.is_delete() else override.value()
+        if isinstance(value, dict) and "_target_" in value:
+            OmegaConf.update(config, override.key_or_group, value, merge=False, force_add=True)
+    return config
 
 
 def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:

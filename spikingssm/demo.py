@@ -65,6 +65,7 @@ def _claim(out: Path) -> None:
     if out.exists() and any(out.iterdir()) and not marker.exists():
         raise FileExistsError(f"{out} holds something that no demo wrote; use another --out.")
     if out.exists():
+        print(f"emptying {out}/, which an earlier demo wrote")
         shutil.rmtree(out)
     out.mkdir(parents=True)
     marker.touch()
@@ -97,7 +98,7 @@ def _table(summary: dict[str, Any], results: dict[str, dict[str, Any]], seconds:
         row("  spikes that agree with the exact neuron, %", test["agreement"], test["trivial_agreement"]),
         row("  F1 of the spikes, %", test["f1"], test["trivial_f1"]),
         rule,
-        f"{'SpikingSSM on digits, one trained network':<44}{'surrogate':>11}{'exact':>11}",
+        f"{'SpikingSSM, one net, 359 test digits':<44}{'surrogate':>11}{'exact':>11}",
         row("  test accuracy, %", *(found["accuracy"] for found in both)),
         row("  spike rate, %", *(found["spike_rate"] for found in both)),
         rule,

@@ -93,12 +93,17 @@ def run(config: DictConfig) -> Path:
         (folder / "metrics.csv").unlink(missing_ok=True)
     handler = log_to(folder / "run.log")
     try:
-        logger.info(f"{folder} | {data.facts()} | {_count(module)} parameters")
+        facts = ", ".join(f"{key} {value}" for key, value in data.facts().items())
+        logger.info(f"{folder} | {facts} | {_count(module)} parameters")
         loop = fit(module, data, folder, seed=config.seed, resume=resume, **_trainer(config))
         found = score(module, data, loop)
         _draw(folder, module, data)
         write_json(folder / "summary.json", _summary(folder, config, module, data, loop, found))
         logger.info(f"{folder}/summary.json | test accuracy {found['accuracy']:.4f} | spikes {found['spike_rate']:.4f}")
+        if not 1e-3 < found["spike_rate"] < 0.9:
+            logger.warning(
+                f"spike rate {found['spike_rate']:.4f}: the neurons hardly ever change; check their input scale"
+            )
     finally:
         logger.remove(handler)
     return folder

@@ -29,6 +29,8 @@ def stored(run_dir: str | Path) -> DictConfig:
         ValueError: a file that cannot be read.
     """
     path = Path(run_dir) / "config.yaml"
+    if (path.parent / "config.json").is_file():
+        raise ValueError(f"{run_dir} is the run of an SDN; go on with `python train.py --resume {run_dir}`.")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the folder of a run, such as runs/spikingssm-digits-0.")
     try:

@@ -1,5 +1,6 @@
 """Training a sequence model with Lightning: the steps, what is logged, and what survives a kill."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -194,6 +195,7 @@ def fit(
 
 def make_trainer(**options: Any) -> lightning.Trainer:
     """A Lightning trainer; what it refuses comes out as a ValueError of one line."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no advertisements
     try:
         return lightning.Trainer(**options)
     except (MisconfigurationException, TypeError) as error:

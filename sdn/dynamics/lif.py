@@ -44,7 +44,11 @@ class LIF(Dynamics):
     scales_with_threshold: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_range("LIF", "decay", self.decay, 0, 1, f"For a time constant of {self.decay} steps use LIF.from_tau.")
+        hint = ""
+        if not isinstance(self.decay, Tensor) and 1 < self.decay < math.inf:
+            tau = f"{self.decay:g}"
+            hint = f"For a time constant of {tau} steps use LIF.from_tau({tau}): decay {math.exp(-1 / self.decay):.4f}."
+        check_range("LIF", "decay", self.decay, 0, 1, hint)
         check_range("LIF", "threshold", self.threshold, 0, math.inf, closed=False)
         if self.reset not in ("hard", "soft", "none"):
             raise ValueError(f"LIF: reset must be 'hard', 'soft' or 'none', got {self.reset!r}.")

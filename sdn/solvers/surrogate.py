@@ -19,6 +19,13 @@ from sdn.surrogate.reduction import Artifact, load_artifact, shipped_artifacts
 __all__ = ["InputWindow", "Surrogate"]
 
 
+HOW = (
+    "train one (`python generate.py`, `python train.py`; sdn.fit for a neuron of your own) and pass its "
+    "artifact.safetensors as Surrogate(path), on the command line as "
+    "'model.solver={_target_: sdn.Surrogate, artifact: PATH}'."
+)
+
+
 class InputWindow(NamedTuple):
     """The last input currents, oldest first, (B, n, H): all that a network of receptive field R can remember.
 
@@ -57,10 +64,7 @@ class Surrogate:
         _on_device(artifact, torch.device("cpu"), torch.float32)  # ready before anything is traced
         made_for = artifact.dynamics
         if made_for != dynamics and not _same_scaled(made_for, dynamics):
-            raise ValueError(
-                f"artifact was made for {made_for}, this neuron is {dynamics}; train one with `python generate.py` and "
-                "`python train.py`, reduce it with convert.ipynb, and pass it as Surrogate(path)."
-            )
+            raise ValueError(f"artifact was made for {made_for}, this neuron is {dynamics}; use that neuron, or {HOW}")
 
     def run(
         self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient
@@ -131,10 +135,7 @@ def _shipped_for(dynamics: Dynamics) -> Artifact:
         if _read(path).dynamics == dynamics:
             return _read(path)
     made = ", ".join(str(_read(p).dynamics) for p in shipped_artifacts()) or "none"
-    raise ValueError(
-        f"no shipped artifact stands for {dynamics} (shipped: {made}); train one with `python generate.py` and "
-        "`python train.py`, reduce it with convert.ipynb, and pass it as Surrogate(path)."
-    )
+    raise ValueError(f"no shipped artifact stands for {dynamics} (shipped: {made}); {HOW}")
 
 
 @functools.lru_cache(maxsize=64)

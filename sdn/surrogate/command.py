@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from loguru import logger
@@ -29,12 +29,23 @@ SIZES = {"d_model": 8, "kernel_size": 8, "n_layers": 1}
 PRESETS = ("best", "published")
 
 
+HELP = {
+    "epochs": "validations and checkpoints", "steps_per_epoch": "optimiser steps between them",
+    "batch_size": "crops in a minibatch", "crop": "predicted steps in a crop", "lr": "peak learning rate",
+    "loss": "between predicted and exact membrane", "optimizer": "which one", "weight_decay": "of AdamW",
+    "members": "networks trained side by side; the worse half is dropped at 40, 60 and 75 %%",
+    "ema": "running average of the weights", "norms": "frozen at the scale of the data, or live batch statistics",
+    "seed": "of the weights and the crops",
+}  # fmt: skip
+
+
 def parser() -> argparse.ArgumentParser:
     """The flags; the published ones keep their names and meaning. None means: the recipe's, or the resumed run's."""
     p = argparse.ArgumentParser(
         prog="train.py",
         description="Train a surrogate dynamic network: python train.py --save exp",
-        epilog="Any argument with '=' trains a network instead: python train.py experiment=spikingssm/digits",
+        epilog="A first argument key=value trains a network instead: python train.py experiment=spikingssm/digits; "
+        "--cfg job behind it shows every key.",
     )
     place = p.add_mutually_exclusive_group()
     place.add_argument("-s", "--save", type=Path, help="run folder to write (default exp)")
@@ -50,7 +61,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--n_layers", type=int, help="layers (default 1)")
     for field in fields(Recipe):
         kind: Any = type(field.default)
-        p.add_argument(f"--{field.name}", type=kind, help=f"see sdn.surrogate.recipe.Recipe (default {field.default})")
+        choices = get_args(field.type) or None
+        text = f"{HELP[field.name]} (default {field.default})"
+        p.add_argument(f"--{field.name}", type=kind, choices=choices, help=text)
     return p
 
 
@@ -75,8 +88,8 @@ def main(argv: Sequence[str]) -> None:
     logger.info(
         f"{train.dynamics}, {len(train.input)} training and {len(val.input)} validation rows, run folder {run_dir}"
     )
-    logger.info(f"{sdn}".replace("\n", " ").replace("  ", ""))
-    logger.info(f"{sum(p.numel() for p in sdn.parameters())} parameters, {recipe}")
+    sizes = ", ".join(f"{name}={settings[name]}" for name in SIZES)
+    logger.info(f"SDN({sizes}), {sum(p.numel() for p in sdn.parameters())} parameters, {recipe}")
     history = fit(
         sdn, train, val, run_dir=run_dir, recipe=recipe, resume=args.resume is not None, num_workers=args.num_workers
     )
@@ -101,6 +114,8 @@ def _settings(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     given |= {name: str(given[name].resolve()) for name in SPLITS if name in given}
     if args.resume is None:
+        if len(alone := [s for s in SPLITS if s in given]) == 1:
+            raise ValueError(f"--{alone[0]} needs --{'test' if alone == ['training'] else 'training'} beside it.")
         default = {s: str((Path("dataset") / PUBLISHED_NAME.format(s)).resolve()) for s in SPLITS}
         return args.save or Path("exp"), default | {"preset": "best"} | SIZES | given
     if args.force:
@@ -117,6 +132,8 @@ def _settings(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     """The settings of a run, with every key and type checked."""
+    if (path.parent / "config.yaml").is_file():
+        raise ValueError(f"{path.parent} is the run of a network; go on with `python train.py resume={path.parent}`.")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --resume takes the run folder of `python train.py --save`.")
     again = "start the run again with --save"

@@ -123,7 +123,9 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such artifact; make one with sdn.save_artifact or convert.ipynb.")
+        raise FileNotFoundError(
+            f"{path}: no such artifact; `python train.py --save exp` leaves one as exp/artifact.safetensors."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

@@ -1,5 +1,6 @@
 """Trajectories of a neuron under random currents: made, saved with all their facts, loaded with all checks."""
 
+import dataclasses
 import os
 import pickle
 import warnings
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, Trajectory, simulate
-from sdn.dynamics.lif import LIF
 from sdn.files import versions, writing
 
 __all__ = [
@@ -132,14 +132,16 @@ def trajectory_file_name(
 ) -> str:
     """The published file name for the published LIF, ending in ``-tau_<decay>``; other neurons end in their own name.
 
-    A LIF with another reset or threshold says so behind the decay. Nothing ever parses these names.
+    Fields off their defaults are named, so that different neurons have different files. No program parses these names.
     """
     stem = f"{name}-mem-T{length}-N({float(mean)},{float(std)})-{samples}"
-    if not isinstance(dynamics, LIF):
-        return f"{stem}-{type(dynamics).__name__.lower()}.pt"
-    variant = "" if dynamics.reset == "hard" else f"-{dynamics.reset}"
-    variant += "" if dynamics.threshold == 1 else f"-threshold_{float(dynamics.threshold)}"
-    return f"{stem}-tau_{float(dynamics.decay)}{variant}.pt"
+    facts = dynamics.facts()
+    is_lif = facts.pop("name") == "LIF"
+    head = f"tau_{float(facts.pop('decay'))}" if is_lif else ""
+    default = {f.name: f.default for f in dataclasses.fields(dynamics)}  # type: ignore[arg-type]
+    off = {k.replace("_", ""): v for k, v in facts.items() if v != default[k]}
+    words = [f"{k}_{v if isinstance(v, str) else float(v)}" for k, v in off.items()]
+    return "-".join(w for w in (stem, head, *words, "" if is_lif else type(dynamics).__name__.lower()) if w) + ".pt"
 
 
 def save_trajectories(
@@ -213,7 +215,7 @@ def load_trajectories(path: str | os.PathLike[str], *, check: bool = True) -> Tr
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; make it with `python generate.py {path.parent or '.'}`.")
+        raise FileNotFoundError(f"{path}: no such file; check the path, or write one with `python generate.py FOLDER`.")
     again = "make it again with `python generate.py ... --force`"
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
