@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scripts import QUICK, ended, files, script
 
 pytest.register_assert_rewrite("helpers")
 torch.set_num_threads(1)
@@ -10,3 +11,26 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(20240828)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A folder with a training and a test file, written by the two generate commands."""
+    path = tmp_path_factory.mktemp("work")
+    both = [
+        script("generate.py", "dataset", "-T", 64, "-t", 0.125, "-N", n, *more, cwd=path)
+        for n, more in ((200, []), (50, ["-n", "test"]))
+    ]
+    for process in both:
+        code, _, err = ended(process)
+        assert code == 0, err
+        assert "100%" in err  # the progress bar
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(folder):
+    """A finished run of train.py beside those files."""
+    code, _, err = ended(script("train.py", "--save", "exp", *files(folder), *QUICK, cwd=folder))
+    assert code == 0, err
+    return folder / "exp"

@@ -2,77 +2,16 @@
 
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from scripts import NAMES, QUICK, ROOT, call, ended, files, script
 
 import sdn
 from sdn import runs
-
-ROOT = Path(__file__).parents[1]
-QUICK = ["--epochs", "4", "--steps_per_epoch", "50", "--batch_size", "8", "--members", "2"]
-NAMES = {"training": "training-mem-T64-N(0.0,1.0)-200-tau_0.125.pt", "test": "test-mem-T64-N(0.0,1.0)-50-tau_0.125.pt"}
-
-
-def script(name, *arguments, cwd, **options):
-    """Start a script of the project in a folder, as a process of its own that sees no GPU."""
-    command = [sys.executable, str(ROOT / name), *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, **options,
-    )  # fmt: skip
-
-
-def ended(process):
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-def call(monkeypatch, capsys, name, *arguments):
-    """Run a script in this process: exit code and what it wrote to standard error."""
-    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-    sys.path.insert(0, str(ROOT))
-    try:
-        __import__(name.removesuffix(".py")).main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code
-    finally:
-        sys.path.remove(str(ROOT))
-    return code, capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with a training and a test file, written by the two generate commands."""
-    path = tmp_path_factory.mktemp("work")
-    both = [
-        script("generate.py", "dataset", "-T", 64, "-t", 0.125, "-N", n, *more, cwd=path)
-        for n, more in ((200, []), (50, ["-n", "test"]))
-    ]
-    for process in both:
-        code, _, err = ended(process)
-        assert code == 0, err
-        assert "100%" in err  # the progress bar
-    return path
-
-
-@pytest.fixture(scope="module")
-def trained(folder):
-    """A finished run of train.py beside those files."""
-    code, _, err = ended(script("train.py", "--save", "exp", *files(folder), *QUICK, cwd=folder))
-    assert code == 0, err
-    return folder / "exp"
-
-
-def files(folder):
-    return [w for split, name in NAMES.items() for w in (f"--{split}", folder / "dataset" / name)]
 
 
 def test_generate_writes_the_published_names_with_their_own_seeds(folder):
@@ -260,92 +199,3 @@ def test_help_shows_both_doors(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "--save" in shown
     assert "experiment=spikingssm/digits" in shown
-
-
-@pytest.fixture
-def finished(trained, tmp_path):
-    """A copy of the finished run."""
-    shutil.copytree(trained, tmp_path / "run")
-    return tmp_path / "run"
-
-
-def test_data_may_move_but_not_change(finished, folder, tmp_path, monkeypatch, capsys):
-    """Where a file lies is not what is in it."""
-    moved = shutil.copytree(folder / "dataset", tmp_path / "elsewhere")
-    words = [w for split, name in NAMES.items() for w in (f"--{split}", moved / name)]
-    code, err = call(monkeypatch, capsys, "train.py", "--resume", finished, *words)
-    assert code == 0, err
-    assert json.loads((finished / "config.json").read_text())["training"] == str(moved / NAMES["training"])
-    other = moved / "other.pt"
-    sdn.save_trajectories(other, sdn.generate(sdn.LIF(0.125), 50, 64, seed=9), sdn.LIF(0.125), mean=0, std=1, seed=9)
-    code, err = call(monkeypatch, capsys, "train.py", "--resume", finished, "--test", other)
-    assert code == 2
-    assert "started with other test data" in err
-
-
-def test_force_leaves_nothing_of_the_old_run(finished, folder, monkeypatch, capsys):
-    old = (finished / "artifact.safetensors").read_bytes()
-    code, err = call(monkeypatch, capsys, "train.py", "--save", finished, "--force", *files(folder), "--epochs", "0")
-    assert code == 2
-    assert (finished / "artifact.safetensors").read_bytes() == old  # a wrong flag touches nothing
-    words = ["--save", finished, "--force", *files(folder), *QUICK, "--seed", 5]
-    code, err = call(monkeypatch, capsys, "train.py", *words)
-    assert code == 0, err
-    assert (finished / "artifact.safetensors").read_bytes() != old
-    assert len(list((finished / "tensorboard").glob("events*"))) == 1
-
-
-CONFIGS = {
-    "type": (lambda c: c.update(epochs="ten"), "epochs must be of type int, got 'ten'"),
-    "null": (lambda c: c.update(lr=None), "lr must be of type float, got None"),
-    "path": (lambda c: c.update(training=5), "training must be of type str, got 5"),
-    "unknown": (lambda c: c.update(speed=3), "speed"),
-    "missing": (lambda c: c.pop("preset"), "needs the keys"),
-    "preset": (lambda c: c.update(preset="x"), "preset must be one of"),
-    "changed": (lambda c: c.update(epochs=7), "epochs was 4, is 7"),
-}
-
-
-@pytest.mark.parametrize(("change", "message"), CONFIGS.values(), ids=CONFIGS)
-def test_a_tampered_config_is_refused_in_one_line(finished, monkeypatch, capsys, change, message):
-    path = finished / "config.json"
-    config = json.loads(path.read_text())
-    change(config)
-    path.write_text(json.dumps(config))
-    code, err = call(monkeypatch, capsys, "train.py", "--resume", finished)
-    assert code == 2
-    assert message in err.splitlines()[-1]
-    assert "Traceback" not in err
-
-
-CHECKPOINTS = {
-    "wrong-types": {"sdn": 5, "recipe": 3, "epoch": 1, "state_dict": {}},
-    "no-epoch": {"sdn": {}, "recipe": {}, "state_dict": {}},
-    "foreign": {"model": torch.zeros(3)},
-}
-
-
-@pytest.mark.parametrize("content", CHECKPOINTS.values(), ids=CHECKPOINTS)
-@pytest.mark.parametrize("name", ["last", "best"])
-def test_foreign_checkpoints_are_refused_in_one_line(finished, monkeypatch, capsys, name, content):
-    torch.save(content, finished / "checkpoints" / f"{name}.ckpt")
-    code, err = call(monkeypatch, capsys, "train.py", "--resume", finished)
-    assert code == 2
-    assert "Traceback" not in err
-    assert f"{name}.ckpt" in err.splitlines()[-1]
-
-
-@pytest.mark.parametrize("text", ["", "epoch,val/loss\n", "a,b\n1,2\n"], ids=["empty", "header", "foreign"])
-def test_a_lost_table_does_not_lose_the_run(finished, monkeypatch, capsys, text):
-    (finished / "metrics.csv").write_text(text)
-    code, err = call(monkeypatch, capsys, "train.py", "--resume", finished)
-    assert code == (2 if text.startswith("a") else 0), err
-    assert "Traceback" not in err
-
-
-def test_rows_must_be_longer_than_the_receptive_field(folder, tmp_path, monkeypatch, capsys):
-    words = ["--save", tmp_path / "e", *files(folder), "--kernel_size", 64]
-    code, err = call(monkeypatch, capsys, "train.py", *words)
-    assert code == 2
-    assert "(180, 64)" in err
-    assert "receptive field of 64" in err
