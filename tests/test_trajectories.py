@@ -249,3 +249,18 @@ def test_incomplete_facts_are_refused_with_the_name_of_the_file(path, change):
     tamper(path, lambda c: change(c["facts"]))
     with pytest.raises(ValueError, match=r"data\.pt: "):
         sdn.load_trajectories(path)
+
+
+def test_a_near_tie_earlier_in_the_row_excuses_nothing(path):
+    """A potential within rounding of the threshold forgives a flipped spike there, not a membrane changed later."""
+
+    def change(content):
+        content["input"][0, 10] = 1.0 - content["mem"][0, 10] + 2e-5
+        out = sdn.simulate(sdn.LIF(0.3), content["input"][:1].unsqueeze(-1))
+        content["mem"][0], content["spike"][0] = out.mem[0, :, 0], out.spike[0, :, 0] > 0
+        away = (out.mem[0, 40:, 0] + content["input"][0, 40:] - 1).abs() > 0.01
+        content["mem"][0, 40:] += torch.where(away, 0.005, 0.0)
+
+    tamper(path, change)
+    with pytest.raises(ValueError, match="row 0 differs from step 4"):
+        sdn.load_trajectories(path)

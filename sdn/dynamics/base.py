@@ -60,6 +60,15 @@ class Dynamics:
         """What one unit of input adds to the membrane at once."""
         return 1.0
 
+    def distance(self, mem: Tensor, current: Tensor) -> Tensor:
+        """How far the potential is above the threshold, ``mem + gain * current - threshold``, of their shape."""
+        return mem + self.gain * current - self.threshold  # type: ignore[no-any-return]
+
+    def fires(self, mem: Tensor, current: Tensor) -> Tensor:
+        """Where the neuron spikes, by its own rule at equality: bool, of their shape."""
+        v = self.distance(mem, current)
+        return v >= 0 if self.fires_at_threshold else v > 0
+
     def past(self, state: Any) -> Tensor:
         """`mem`: what the state before this step contributes to the potential. State of (B, H) -> (B, H)."""
         raise NotImplementedError(f"{type(self).__name__} must define past(state) -> mem.")
@@ -152,7 +161,7 @@ def simulate(
     mems, spikes = [], []
     for now in current.unbind(1):
         mem = dynamics.past(state)
-        fired = spike(mem + dynamics.gain * now - dynamics.threshold, gradient, dynamics.fires_at_threshold)
+        fired = spike(dynamics.distance(mem, now), gradient, dynamics.fires_at_threshold)
         state = dynamics.advance(state, now, fired.detach() if detach_reset else fired)
         mems.append(mem)
         spikes.append(fired)

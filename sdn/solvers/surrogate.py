@@ -81,7 +81,7 @@ class Surrogate:
                 seen = torch.cat([_checked(state, current, net.receptive_field), seen], 1)
             mem = predict(net, seen / scale)[:, -current.shape[1] :] * scale
             last = seen[:, -net.receptive_field :].clone()
-        v = mem + dynamics.gain * current - dynamics.threshold
+        v = dynamics.distance(mem, current)
         return spike(v, gradient, dynamics.fires_at_threshold), InputWindow(last)
 
     def initial_state(

@@ -12,7 +12,7 @@ from sdn.surrogate.predict import predict
 from sdn.surrogate.reduction import reduce
 from sdn.surrogate.trajectories import TrajectoryFile, generate
 
-__all__ = ["Metrics", "Tally", "evaluate", "fidelity", "fires"]
+__all__ = ["Metrics", "Tally", "evaluate", "fidelity"]
 
 LOSSES = {"l1": nn.functional.l1_loss, "mse": nn.functional.mse_loss, "smooth_l1": nn.functional.smooth_l1_loss}
 
@@ -60,7 +60,7 @@ class Tally:
     def add(self, predicted: Tensor, input: Tensor, mem: Tensor, spike: Tensor) -> None:
         """Count a batch; all four of one shape."""
         error = (predicted - mem).abs()
-        fired, zero = fires(self.dynamics, predicted, input), fires(self.dynamics, torch.zeros_like(predicted), input)
+        fired, zero = self.dynamics.fires(predicted, input), self.dynamics.fires(torch.zeros_like(mem), input)
         add = {
             "loss": self.loss(predicted, mem, reduction="sum"), "error": error.sum(), "square": (error**2).sum(),
             "hit": (fired & spike).sum(), "fired": fired.sum(), "spikes": spike.sum(),
@@ -84,12 +84,6 @@ class Tally:
             trivial_agreement=self.zero_right / n, trivial_f1=_ratio(2 * s["zero_hit"], s["zero_fired"] + s["spikes"]),
             steps=n,
         )  # fmt: skip
-
-
-def fires(dynamics: Dynamics, mem: Tensor, input: Tensor) -> Tensor:
-    """Where a neuron with that `mem` and input fires: bool, of their shape."""
-    v: Tensor = mem + dynamics.gain * input - dynamics.threshold
-    return v >= 0 if dynamics.fires_at_threshold else v > 0
 
 
 def evaluate(

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from sdn import runs
 from sdn.dynamics.base import Dynamics
 from sdn.surrogate.crops import STEPS_PER_BLOCK, Blocks, Crops
-from sdn.surrogate.fidelity import LOSSES, fires
+from sdn.surrogate.fidelity import LOSSES
 from sdn.surrogate.network import SDN
 from sdn.surrogate.population import Population
 from sdn.surrogate.recipe import Recipe
@@ -83,7 +83,7 @@ class PopulationTraining(lightning.LightningModule):
         reach = self.population.receptive_field
         predicted = self.population(input, average=True)
         now, mem, spike = input[:, reach:], mem[:, reach:], spike[:, reach:]
-        fired, zero = self._fires(predicted, now), self._fires(torch.zeros_like(mem), now)
+        fired, zero = self.dynamics.fires(predicted, now), self.dynamics.fires(torch.zeros_like(mem), now)
         add: dict[str, Any] = {
             "loss": self._loss(predicted, mem).sum((1, 2)), "right": (fired == spike).sum((1, 2)).float(),
             "hit": (fired & spike).sum((1, 2)).float(), "fired": fired.sum((1, 2)).float(),
@@ -132,9 +132,6 @@ class PopulationTraining(lightning.LightningModule):
     def _loss(self, predicted: Tensor, target: Tensor) -> Tensor:
         loss: Tensor = LOSSES[self.recipe.loss](predicted, target.expand_as(predicted), reduction="none")
         return loss
-
-    def _fires(self, mem: Tensor, input: Tensor) -> Tensor:
-        return fires(self.dynamics, mem, input)
 
 
 def fit(
@@ -186,12 +183,7 @@ def fit(
     module = PopulationTraining(population, recipe, dynamics)
     trainer = _trainer(run_dir, recipe)
     if start < recipe.epochs:
-        crops = Crops(train, recipe, sdn.receptive_field, from_start=sdn.n_layers == 1)
-        blocks: Any = Blocks(recipe.steps_per_epoch, start)
-        feed = DataLoader(crops, sampler=blocks, batch_size=None, num_workers=num_workers)
-        held_out = val.rows(0, VALIDATION_ROWS)
-        parts: Any = [held_out.rows(i, i + 64)[:3] for i in range(0, len(held_out.input), 64)]
-        check: Any = DataLoader(parts, batch_size=None)
+        feed, check = _feeds(train, val, recipe, sdn, start, num_workers)
         trainer.fit(module, feed, check, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     path = run_dir / "checkpoints" / "best.ckpt"
     best = runs.load_checkpoint(path)
@@ -200,6 +192,18 @@ def fit(
     rows = runs.read_metrics(run_dir / "metrics.csv")
     chosen = int(best["epoch"])
     return History(rows, chosen, next((r["val/loss"] for r in rows if r["epoch"] == chosen), math.nan))
+
+
+def _feeds(
+    train: TrajectoryFile, val: TrajectoryFile, recipe: Recipe, sdn: SDN, start: int, num_workers: int
+) -> tuple[Any, Any]:
+    """The loaders of crops, from epoch ``start`` on, and of whole validation rows."""
+    crops = Crops(train, recipe, sdn.receptive_field, from_start=sdn.n_layers == 1)
+    blocks: Any = Blocks(recipe.steps_per_epoch, start)
+    held_out = val.rows(0, VALIDATION_ROWS)
+    parts: Any = [held_out.rows(i, i + 64)[:3] for i in range(0, len(held_out.input), 64)]
+    feed = DataLoader(crops, sampler=blocks, batch_size=None, num_workers=num_workers)
+    return feed, DataLoader(parts, batch_size=None)
 
 
 def load_sdn(path: str | os.PathLike[str]) -> tuple[SDN, Dynamics]:

@@ -267,18 +267,19 @@ def _wrong_values(content: dict[str, Any]) -> str | None:
         for key, block in (("input", input), ("mem", mem)):
             if not torch.isfinite(block).all():
                 return f"{key} has values that are NaN or infinite"
-        v = mem + dynamics.gain * input - dynamics.threshold
-        wrong = (spike != (v >= 0 if dynamics.fires_at_threshold else v > 0)) & (v.abs() > 1e-4 * dynamics.threshold)
+        near = dynamics.distance(mem, input).abs() <= 1e-4 * dynamics.threshold
+        wrong = (spike != dynamics.fires(mem, input)) & ~near
         if wrong.any():
             return f"row {start + int(wrong.any(1).int().argmax())} has spikes that its mem and input do not give"
     rows = sorted(set(torch.linspace(0, len(content["input"]) - 1, 16).long().tolist()))
     again = simulate(dynamics, content["input"][rows].T.contiguous().unsqueeze(0))
     mem, spike = again.mem[0].T, again.spike[0].T > 0
     scale = mem.abs().amax().clamp_min(float(dynamics.threshold))
-    distance = (mem + dynamics.gain * content["input"][rows] - dynamics.threshold).abs()
-    differs = (content["spike"][rows] != spike) | ((content["mem"][rows] - mem).abs() > 1e-4 * scale)
-    for row, (wrong, near) in enumerate(zip(differs, distance, strict=True)):
-        first = int(wrong.int().argmax())
-        if wrong.any() and near[: first + 1].min() > 1e-4 * scale:
-            return f"row {rows[row]} differs from step {first} on from what {dynamics} does with its input"
+    near = dynamics.distance(mem, content["input"][rows]).abs() <= 1e-4 * scale
+    flipped = content["spike"][rows] != spike
+    differs = flipped | ((content["mem"][rows] - mem).abs() > 1e-4 * scale)
+    for i in differs.any(1).nonzero().flatten().tolist():
+        first = int(differs[i].int().argmax())
+        if not (flipped[i, first] and near[i, first]):  # another machine may round a spike at the threshold differently
+            return f"row {rows[i]} differs from step {first} on from what {dynamics} does with its input"
     return None
