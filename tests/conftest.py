@@ -1,9 +1,13 @@
 """One thread (the machines are shared) and one seed before every test."""
 
+import os
+
 import pytest
 import torch
 from scripts import QUICK, ended, files, script
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before any kernel is defined: Triton reads it once
 pytest.register_assert_rewrite("helpers")
 torch.set_num_threads(1)
 
