@@ -61,22 +61,32 @@ class ALIF(Dynamics):
         check_range("ALIF", "threshold", self.threshold, 0, math.inf, closed=False)
 
     @property
+    def alpha(self) -> Value:
+        """``exp(-1/tau_m)``, what the membrane keeps per step."""
+        return _decay(self.tau_m)
+
+    @property
+    def rho(self) -> Value:
+        """``exp(-1/tau_a)``, what the adaptation keeps per step."""
+        return _decay(self.tau_a)
+
+    @property
     def gain(self) -> Value:
         """``1 - alpha``."""
-        return 1 - _decay(self.tau_m)
+        return 1 - self.alpha
 
     def past(self, state: ALIFState) -> Tensor:
         """``alpha u - beta a``, with the adaptation of this step: (B, H)."""
-        return _decay(self.tau_m) * state.u - self.beta * self._adaptation(state)
+        return self.alpha * state.u - self.beta * self._adaptation(state)
 
     def advance(self, state: ALIFState, current: Tensor, spike: Tensor) -> ALIFState:
         """Adapt, leak, take the input, subtract the threshold in force where the neuron fired: (B, H) each."""
         a = self._adaptation(state)
-        h = _decay(self.tau_m) * state.u + self.gain * current
+        h = self.alpha * state.u + self.gain * current
         return ALIFState(h - spike * (self.threshold + self.beta * a), a, spike)
 
     def _adaptation(self, state: ALIFState) -> Tensor:
-        rho = _decay(self.tau_a)
+        rho = self.rho
         return rho * state.a + (1 - rho) * state.s
 
 

@@ -1,10 +1,11 @@
 """Ways to run a neuron over a whole sequence. A solver is chosen by the user and never switched silently."""
 
 from sdn.solvers.base import Solver
+from sdn.solvers.fused import Fused
 from sdn.solvers.loop import Loop
 from sdn.solvers.surrogate import Surrogate
 
-__all__ = ["Loop", "Solver", "Surrogate", "as_solver"]
+__all__ = ["Fused", "Loop", "Solver", "Surrogate", "as_solver"]
 
 
 def as_solver(solver: str | Solver) -> Solver:
@@ -15,7 +16,11 @@ def as_solver(solver: str | Solver) -> Solver:
     """
     if not isinstance(solver, str) and hasattr(solver, "run"):
         return solver
-    words: dict[str, type[Loop] | type[Surrogate]] = {"loop": Loop, "surrogate": Surrogate}
+    words: dict[str, type[Fused] | type[Loop] | type[Surrogate]] = {
+        "fused": Fused,
+        "loop": Loop,
+        "surrogate": Surrogate,
+    }
     if not isinstance(solver, str) or solver not in words:
         raise ValueError(f"solver must be one of {sorted(words)} or a value such as Loop(), got {solver!r}.")
     return words[solver]()

@@ -1,0 +1,152 @@
+"""The fused neurons as operators: ``sdn::lif``, ``sdn::alif``, ``sdn::rf``, ``sdn::brf``, each with its own backward.
+
+An operator takes tensors and plain numbers only. ``current`` is (B, L, H); ``state`` (B, S, H) holds the fields of the
+state side by side, ``fixed`` (P, H) the parameters as the kernels want them. It returns the spikes (B, L, H), the last
+state (B, S, H), and every 64th state for the backward pass, (B, ceil(L / 64), S, H), empty where ``save`` is False.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["OPERATORS", "STRIDE", "Kernel", "Model", "lay_out", "run", "spikes_like"]
+
+STRIDE = 64
+NARROW = 32
+"""Below so many channels the rows of a batch are laid side by side, so that the inner loop stays long."""
+
+
+def lay_out(current: Tensor) -> tuple[int, int]:
+    """Rows and lanes that a kernel sees: (B, H), or (1, B H) where H is small."""
+    batch, _, channels = current.shape
+    return (1, batch * channels) if batch > 1 and channels < NARROW else (batch, channels)
+
+
+def spikes_like(current: Tensor) -> Tensor:
+    """An empty (B, L, H), with the lanes of one step side by side in memory."""
+    batch, length, channels = current.shape
+    if lay_out(current)[0] == batch:
+        return current.new_empty(batch, length, channels)
+    return current.new_empty(length, batch, channels).transpose(0, 1)
+
+
+class Model(NamedTuple):
+    """Sizes of a neuron: fields of its state S, parameters of its kernel P."""
+
+    states: int
+    parameters: int
+
+
+MODELS = {"lif": Model(1, 2), "alif": Model(3, 6), "rf": Model(2, 3), "brf": Model(3, 4)}
+OPERATORS: dict[str, Any] = {}
+
+
+class Kernel(NamedTuple):
+    """One neuron as its kernel sees it."""
+
+    name: str
+    """A key of `MODELS`."""
+    fixed: Tensor
+    """(P, H) parameters, in the order of the kernel."""
+    constants: list[float]
+    """Numbers of the model: hard and soft reset for LIF, dt for RF and BRF."""
+
+
+def run(
+    kernel: Kernel, current: Tensor, state: Tensor, gradient: str, shape: Sequence[float], through_reset: bool
+) -> tuple[Tensor, Tensor]:
+    """Spikes (B, L, H) and last state (B, S, H) of a whole sequence, with gradients to current, state and parameters.
+
+    Args:
+        kernel: the neuron.
+        current: (B, L, H) float32 or float64, on the CPU or a CUDA device.
+        state: (B, S, H) before the first step.
+        gradient: name of the spike gradient: triangle, gaussians, multi_gaussians, arctan, sigmoid.
+        shape: its numbers, in the order of the kernel.
+        through_reset: let the gradient pass through the spike into the state.
+    """
+    name, fixed, constants = kernel
+    save = torch.is_grad_enabled() and (current.requires_grad or state.requires_grad or fixed.requires_grad)
+    spikes, final, _ = OPERATORS[name](current, state, fixed, constants, gradient, list(shape), through_reset, save)
+    return spikes, final
+
+
+def _define(name: str, model: Model) -> Any:
+    """Register forward, backward, fakes and autograd of one neuron under ``sdn::name``."""
+
+    @torch.library.custom_op(f"sdn::{name}", mutates_args=())
+    def forward(
+        current: Tensor,
+        state: Tensor,
+        fixed: Tensor,
+        constants: list[float],
+        gradient: str,
+        shape: list[float],
+        through_reset: bool,
+        save: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _kernels(current).forward(name, current, state, fixed, constants, save)  # type: ignore[no-any-return]
+
+    @forward.register_fake
+    def _(current, state, fixed, constants, gradient, shape, through_reset, save):  # type: ignore[no-untyped-def]
+        rows, lanes = lay_out(current)
+        saved = current.new_empty(rows if save else 0, -(-current.shape[1] // STRIDE), model.states, lanes)
+        return spikes_like(current), state.new_empty(state.shape), saved
+
+    @torch.library.custom_op(f"sdn::{name}_backward", mutates_args=())
+    def backward(
+        grad_spikes: Tensor | None,
+        grad_final: Tensor | None,
+        current: Tensor,
+        fixed: Tensor,
+        saved: Tensor,
+        constants: list[float],
+        gradient: str,
+        shape: list[float],
+        through_reset: bool,
+        learn: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _kernels(current).backward(  # type: ignore[no-any-return]
+            name, grad_spikes, grad_final, current, fixed, saved, constants, gradient, shape, through_reset, learn
+        )
+
+    @backward.register_fake
+    def _(grad_spikes, grad_final, current, fixed, saved, constants, gradient, shape, through_reset, learn):  # type: ignore[no-untyped-def]
+        state = current.new_empty(len(current), model.states, current.shape[2])
+        return spikes_like(current), state, fixed.new_empty(fixed.shape if learn else (0,))
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        current, _, fixed, *ctx.options, save = inputs
+        assert save, "a backward pass needs save=True"
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(current, fixed, output[2])
+
+    def pull_back(
+        ctx: Any, grad_spikes: Tensor | None, grad_final: Tensor | None, _: None
+    ) -> tuple[Tensor | None, ...]:
+        current, fixed, saved = ctx.saved_tensors
+        learn = ctx.needs_input_grad[2]
+        constants, gradient, shape, through_reset = ctx.options
+        grads = backward(
+            grad_spikes, grad_final, current, fixed, saved, constants, gradient, shape, through_reset, learn
+        )
+        return grads[0], grads[1], grads[2] if learn else None, None, None, None, None, None
+
+    forward.register_autograd(pull_back, setup_context=setup_context)
+    return forward
+
+
+def _kernels(current: Tensor) -> Any:
+    if current.is_cuda:
+        from sdn.kernels import neuron_triton
+
+        return neuron_triton
+    from sdn.kernels import neuron_cpu
+
+    return neuron_cpu
+
+
+for _name, _model in MODELS.items():
+    OPERATORS[_name] = _define(_name, _model)

@@ -1,0 +1,117 @@
+"""What is particular to the fused solver: its operators, what it keeps, threads, tiny numbers, what it refuses."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from helpers import CHANNELS, assert_close, assert_lively, currents, every_dynamics, some_state
+
+from sdn import ALIF, LIF, RF, Fused, Loop, Neuron, Triangle, spike
+from sdn.kernels import neuron
+from sdn.solvers.fused import operands
+
+
+def operator_arguments(dynamics, std, save, dtype=torch.float64, **shape):
+    x = currents(std, dtype=dtype, **shape)
+    state = some_state(dynamics, *x.shape[::2], dtype=dtype)
+    kernel, first, gradient = operands(dynamics.to("cpu", dtype), x, state, dynamics.default_spike)
+    return kernel.name, [x, first, kernel.fixed, kernel.constants, *gradient, False, save]
+
+
+@every_dynamics
+def test_the_operators_are_registered_as_torch_asks(dynamics, std):
+    name, arguments = operator_arguments(dynamics, std, save=True, length=7)
+    for tensor in arguments[:3]:
+        tensor.requires_grad_()
+    torch.library.opcheck(neuron.OPERATORS[name], arguments)
+
+
+def test_the_operators_know_the_layout_of_wide_rows():
+    torch.library.opcheck(neuron.OPERATORS["lif"], operator_arguments(LIF(), 1.0, True, length=7, channels=40)[1])
+
+
+@every_dynamics
+def test_states_are_kept_for_the_backward_pass_only(dynamics, std):
+    for save in (True, False):
+        name, arguments = operator_arguments(dynamics, std, save, length=129)
+        saved = neuron.OPERATORS[name](*arguments)[2]
+        assert saved.shape == (1 if save else 0, 3, len(dynamics.State._fields), 3 * CHANNELS)
+
+
+def test_nothing_is_kept_without_gradients(monkeypatch):
+    asked = []
+    monkeypatch.setitem(neuron.OPERATORS, "lif", lambda *a: asked.append(a[-1]) or (a[0], a[1], None))
+    layer = Neuron(LIF(), 5, solver="fused")
+    layer(currents(1.0))
+    layer(currents(1.0).requires_grad_())
+    with torch.no_grad():
+        layer(currents(1.0).requires_grad_())
+    assert asked == [False, True, False]
+
+
+def test_two_threads_compute_the_very_same_numbers():
+    for batch, channels in ((3, 40), (1, 1031), (2, 5)):
+        results = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            try:
+                x = currents(1.0, batch, 130, channels, torch.float32).requires_grad_()
+                layer = Neuron(
+                    LIF(0.6, reset="soft"), channels, learn={"decay": None, "threshold": None}, solver="fused"
+                )
+                spikes, state = layer(x)
+                (spikes.sum() + state.u.square().sum()).backward()
+                results.append([spikes, state.u, x.grad, *(p.grad for p in layer.parameters())])
+            finally:
+                torch.set_num_threads(1)
+        assert_lively(results[0][0])
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_state_too_small_to_be_normal_becomes_zero():
+    x = torch.zeros(1, 1200, 40)
+    x[:, 0] = 0.5
+    for dynamics in (LIF(0.9), RF(10.0, 30.0), ALIF(10.0)):
+        final = Fused().run(dynamics, x, None, Triangle())[1]
+        want = Loop().run(dynamics, x, None, Triangle())[1]
+        for ours, exact in zip(final, want, strict=True):
+            assert ((ours == 0) | (ours.abs() >= torch.finfo(torch.float32).tiny)).all()
+            assert_close(ours, exact)
+    assert Loop().run(LIF(0.9), x, None, Triangle())[1].u.abs().max() > 0, "the exact membrane is subnormal, not zero"
+    assert (Fused().run(LIF(0.9), x, None, Triangle())[1].u == 0).all()
+
+
+def test_the_tail_of_a_gaussian_is_zero_not_noise():
+    from sdn.kernels.cpu import jit
+    from sdn.kernels.slopes import exp
+
+    @jit
+    def run(z, out):
+        for i in range(z.shape[0]):
+            out[i] = exp(z[i])
+
+    z = torch.linspace(-100, 0, 1_000_001)
+    got, want = torch.empty_like(z), torch.exp(z.double())
+    run(z.numpy(), got.numpy())
+    inside = z >= -87
+    ulp = 2.0 ** (torch.frexp(want.float()).exponent - 24).double()
+    assert ((got.double() - want).abs() / ulp)[inside].max() <= 2
+    assert (got[~inside] == 0).all()
+
+
+@dataclass(frozen=True, eq=False)
+class Leaky(LIF):
+    """Not the LIF, although it is made of one."""
+
+
+class Flat:
+    def slope(self, v):
+        return torch.ones_like(v)
+
+
+def test_what_has_no_kernel_is_refused():
+    with pytest.raises(NotImplementedError, match=r"Leaky has no fused kernel .*solver='loop'"):
+        Neuron(Leaky(), 3, solver="fused")
+    with pytest.raises(NotImplementedError, match=r"no compiled form of .*Flat.*solver='loop'"):
+        Neuron(LIF(), 3, spike=Flat(), solver="fused")(torch.zeros(1, 2, 3))
+    assert torch.equal(spike(torch.zeros(3), Flat(), True), torch.ones(3))
