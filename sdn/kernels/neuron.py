@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["OPERATORS", "STRIDE", "Kernel", "Model", "lay_out", "run", "spikes_like"]
+from sdn.kernels.operator import operator
+
+__all__ = ["BACKWARD", "OPERATORS", "STRIDE", "Kernel", "Model", "as_saved", "lay_out", "run", "spikes_like"]
 
 STRIDE = 64
 NARROW = 32
@@ -32,6 +34,14 @@ def spikes_like(current: Tensor) -> Tensor:
     return current.new_empty(length, batch, channels).transpose(0, 1)
 
 
+def as_saved(states: Tensor) -> Tensor:
+    """States (B, n, S, H) before every 64th step, laid out as the operators keep them: (rows, n, S, lanes)."""
+    batch, _, _, channels = states.shape
+    if lay_out(states[:, :, 0])[0] == batch:
+        return states.contiguous()
+    return states.permute(1, 2, 0, 3).reshape(1, *states.shape[1:3], batch * channels)
+
+
 class Model(NamedTuple):
     """Sizes of a neuron: fields of its state S, parameters of its kernel P."""
 
@@ -41,6 +51,7 @@ class Model(NamedTuple):
 
 MODELS = {"lif": Model(1, 2), "alif": Model(3, 6), "rf": Model(2, 3), "brf": Model(3, 4)}
 OPERATORS: dict[str, Any] = {}
+BACKWARD: dict[str, Any] = {}
 
 
 class Kernel(NamedTuple):
@@ -73,10 +84,9 @@ def run(
     return spikes, final
 
 
-def _define(name: str, model: Model) -> Any:
-    """Register forward, backward, fakes and autograd of one neuron under ``sdn::name``."""
+def _define(name: str, model: Model) -> tuple[Any, Any]:
+    """Register one neuron: ``sdn::name`` and ``sdn::name_backward``."""
 
-    @torch.library.custom_op(f"sdn::{name}", mutates_args=())
     def forward(
         current: Tensor,
         state: Tensor,
@@ -87,15 +97,14 @@ def _define(name: str, model: Model) -> Any:
         through_reset: bool,
         save: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return _kernels(current).forward(name, current, state, fixed, constants, save)  # type: ignore[no-any-return]
+        found: tuple[Tensor, Tensor, Tensor] = _kernels(current).forward(name, current, state, fixed, constants, save)
+        return found
 
-    @forward.register_fake
-    def _(current, state, fixed, constants, gradient, shape, through_reset, save):  # type: ignore[no-untyped-def]
+    def forward_fake(current: Tensor, state: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
         rows, lanes = lay_out(current)
-        saved = current.new_empty(rows if save else 0, -(-current.shape[1] // STRIDE), model.states, lanes)
+        saved = current.new_empty(rows if options[-1] else 0, -(-current.shape[1] // STRIDE), model.states, lanes)
         return spikes_like(current), state.new_empty(state.shape), saved
 
-    @torch.library.custom_op(f"sdn::{name}_backward", mutates_args=())
     def backward(
         grad_spikes: Tensor | None,
         grad_final: Tensor | None,
@@ -108,14 +117,14 @@ def _define(name: str, model: Model) -> Any:
         through_reset: bool,
         learn: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return _kernels(current).backward(  # type: ignore[no-any-return]
+        found: tuple[Tensor, Tensor, Tensor] = _kernels(current).backward(
             name, grad_spikes, grad_final, current, fixed, saved, constants, gradient, shape, through_reset, learn
         )
+        return found
 
-    @backward.register_fake
-    def _(grad_spikes, grad_final, current, fixed, saved, constants, gradient, shape, through_reset, learn):  # type: ignore[no-untyped-def]
+    def backward_fake(_: Any, __: Any, current: Tensor, fixed: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
         state = current.new_empty(len(current), model.states, current.shape[2])
-        return spikes_like(current), state, fixed.new_empty(fixed.shape if learn else (0,))
+        return spikes_like(current), state, fixed.new_empty(fixed.shape if options[-1] else (0,))
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         current, _, fixed, *ctx.options, save = inputs
@@ -126,16 +135,12 @@ def _define(name: str, model: Model) -> Any:
     def pull_back(
         ctx: Any, grad_spikes: Tensor | None, grad_final: Tensor | None, _: None
     ) -> tuple[Tensor | None, ...]:
-        current, fixed, saved = ctx.saved_tensors
         learn = ctx.needs_input_grad[2]
-        constants, gradient, shape, through_reset = ctx.options
-        grads = backward(
-            grad_spikes, grad_final, current, fixed, saved, constants, gradient, shape, through_reset, learn
-        )
+        grads = backward_operator(grad_spikes, grad_final, *ctx.saved_tensors, *ctx.options, learn)
         return grads[0], grads[1], grads[2] if learn else None, None, None, None, None, None
 
-    forward.register_autograd(pull_back, setup_context=setup_context)
-    return forward
+    backward_operator = operator(f"sdn::{name}_backward", backward, backward_fake)
+    return operator(f"sdn::{name}", forward, forward_fake, pull_back, setup_context), backward_operator
 
 
 def _kernels(current: Tensor) -> Any:
@@ -149,4 +154,4 @@ def _kernels(current: Tensor) -> Any:
 
 
 for _name, _model in MODELS.items():
-    OPERATORS[_name] = _define(_name, _model)
+    OPERATORS[_name], BACKWARD[_name] = _define(_name, _model)
