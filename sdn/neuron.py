@@ -25,7 +25,8 @@ class Neuron(nn.Module):
         channels: H.
         learn: fields of the dynamics to learn per channel, and where each starts, e.g. ``{"threshold": None}``.
         spike: slope that stands in for the derivative of the step; None is the dynamics' own.
-        solver: "loop", "surrogate", or a value such as ``Loop(detach_reset=False)`` or ``Surrogate("my.safetensors")``.
+        solver: "fused", "loop", "parallel", "surrogate", or a value such as ``Fused(detach_reset=False)`` or
+            ``Surrogate("my.safetensors")``.
 
     Raises:
         ValueError: a field that the dynamics does not have or cannot learn, a start out of range, or a solver that
@@ -42,7 +43,7 @@ class Neuron(nn.Module):
         *,
         learn: Mapping[str, Start] | None = None,
         spike: SpikeGradient | None = None,
-        solver: str | Solver = "loop",
+        solver: str | Solver = "fused",
     ) -> None:
         super().__init__()
         self.dynamics, self.channels = dynamics, channels
@@ -53,7 +54,7 @@ class Neuron(nn.Module):
         for field, start in (learn or {}).items():
             self.learned[field] = nn.Parameter(_raw_start(dynamics, field, start, channels))
         self.solver = as_solver(solver)
-        self.solver.check(dynamics, tuple(self.learned))
+        self.solver.check(dynamics, tuple(self.learned), self.spike)
 
     def forward(self, current: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Spikes and the state after the last step.
@@ -96,7 +97,7 @@ class Neuron(nn.Module):
         clone = copy.copy(self)
         clone.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in self.__dict__.items()}
         clone.solver = as_solver(solver)
-        clone.solver.check(self.dynamics, tuple(self.learned))
+        clone.solver.check(self.dynamics, tuple(self.learned), self.spike)
         return clone
 
     def extra_repr(self) -> str:

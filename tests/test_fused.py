@@ -113,5 +113,5 @@ def test_what_has_no_kernel_is_refused():
     with pytest.raises(NotImplementedError, match=r"Leaky has no fused kernel .*solver='loop'"):
         Neuron(Leaky(), 3, solver="fused")
     with pytest.raises(NotImplementedError, match=r"no compiled form of .*Flat.*solver='loop'"):
-        Neuron(LIF(), 3, spike=Flat(), solver="fused")(torch.zeros(1, 2, 3))
+        Neuron(LIF(), 3, spike=Flat(), solver="fused")
     assert torch.equal(spike(torch.zeros(3), Flat(), True), torch.ones(3))

@@ -17,7 +17,7 @@ from helpers import (
     some_state,
 )
 
-from sdn import ALIF, BRF, LIF, RF, Loop, Neuron, Surrogate, Trajectory, Triangle, normal, simulate, uniform
+from sdn import ALIF, BRF, LIF, RF, Fused, Loop, Neuron, Surrogate, Trajectory, Triangle, normal, simulate, uniform
 
 STARTS = [
     (LIF(), "threshold", 0.6, lambda raw: raw.exp()),
@@ -151,7 +151,7 @@ def test_with_solver_shares_the_very_same_parameters():
     neuron = Neuron(LIF(0.3), 4, learn={"threshold": 0.7, "decay": None}, spike=Triangle(2.0)).eval()
     other = neuron.with_solver(Loop(detach_reset=False))
     assert other.solver == Loop(detach_reset=False)
-    assert neuron.solver == Loop()
+    assert neuron.solver == Fused()
     assert (other.spike, other.training) == (Triangle(2.0), False)
     assert all(a is b for a, b in zip(neuron.parameters(), other.parameters(), strict=True))
     with torch.no_grad():
@@ -204,7 +204,7 @@ def test_copies_and_files(tmp_path):
 
 def test_it_shows_what_it_is():
     text = repr(Neuron(LIF(0.3), 4, learn={"threshold": None}))
-    assert all(part in text for part in ("LIF(decay=0.3", "channels=4", "Loop(detach_reset=True)", "['threshold']"))
+    assert all(part in text for part in ("LIF(decay=0.3", "channels=4", "Fused(detach_reset=True)", "['threshold']"))
     assert Trajectory._fields == ("input", "mem", "spike", "state")
 
 

@@ -10,7 +10,6 @@ from helpers import CHANNELS, assert_close, assert_lively, currents
 from test_network import lively_sdn
 
 from sdn import ALIF, BRF, LIF, RF, Neuron, ReducedSDN, Surrogate, Triangle, reduce, save_artifact
-from sdn.surrogate.predict import predict
 
 NEURON = LIF(decay=0.3, threshold=1.0, reset="soft")
 
@@ -55,19 +54,6 @@ def test_it_is_the_reduced_network_on_rows(tmp_path, shape, dtype, n_layers):
     if x.numel() > 100:
         assert_lively(spikes)
         assert not torch.equal(spikes, (x >= 1).to(dtype)), "mem decided nothing"
-
-
-@pytest.mark.parametrize("n_layers", [1, 2, 3])
-@pytest.mark.parametrize("block", [1, 7, 64, 500, 10**9])
-@pytest.mark.parametrize("shape", [(2, 1, 3), (2, 5, 3), (1, 8, 1), (3, 23, 5), (2, 131, 4), (90, 40, 1)], ids=str)
-def test_predict_in_blocks_is_the_plain_network(shape, block, n_layers):
-    net = reduce(lively_sdn(n_layers=n_layers))
-    x = currents(1.5, *shape)
-    rows = x.transpose(1, 2).reshape(-1, shape[1])
-    want = net(rows).reshape(shape[0], shape[2], shape[1]).transpose(1, 2)
-    assert shape[1] == 1 or want.std() > 0.05
-    assert_close(predict(net, x, block), want)
-    assert_close(predict(net, x), want)
 
 
 def test_non_contiguous_currents(artifact):
@@ -122,10 +108,11 @@ def test_an_artifact_made_at_another_threshold(tmp_path):
 
 
 # ---- streaming
-@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize(("n_layers", "refine"), [(1, 0), (2, 0), (3, 0), (1, 1), (1, 3), (2, 2)])
 @pytest.mark.parametrize("sizes", [[30, 33], [1] * 63, [3, 1, 20, 39], [62, 1]], ids=["halves", "steps", "few", "last"])
-def test_chunks_equal_the_whole(tmp_path, sizes, n_layers):
-    neuron = Neuron(NEURON, CHANNELS, solver=Surrogate(make_artifact(tmp_path, n_layers=n_layers)))
+def test_chunks_equal_the_whole(tmp_path, sizes, n_layers, refine):
+    artifact = make_artifact(tmp_path, n_layers=n_layers)
+    neuron = Neuron(NEURON, CHANNELS, solver=Surrogate(artifact, refine))
     x = currents(2.0)
     whole, last = neuron(x)
     assert_lively(whole)
@@ -134,12 +121,13 @@ def test_chunks_equal_the_whole(tmp_path, sizes, n_layers):
         spikes, state = neuron(chunk, state)
         parts.append(spikes)
     assert torch.equal(state[0], last[0])
+    assert last[0].shape[1] == artifact.network.receptive_field + refine
     assert torch.equal(torch.cat(parts, 1), whole)
 
 
-@pytest.mark.parametrize("n_layers", [1, 2, 3])
-def test_the_state_at_rest_is_no_state(tmp_path, n_layers):
-    neuron = Neuron(NEURON, CHANNELS, solver=Surrogate(make_artifact(tmp_path, n_layers=n_layers)))
+@pytest.mark.parametrize(("n_layers", "refine"), [(1, 0), (2, 0), (3, 0), (1, 2)])
+def test_the_state_at_rest_is_no_state(tmp_path, n_layers, refine):
+    neuron = Neuron(NEURON, CHANNELS, solver=Surrogate(make_artifact(tmp_path, n_layers=n_layers), refine))
     x = currents(2.0)
     rest = neuron.initial_state(3, dtype=torch.float64)
     assert_lively(neuron(x)[0])
@@ -211,6 +199,27 @@ def test_a_file_written_again_is_read_again(tmp_path):
     assert torch.equal(Neuron(NEURON, CHANNELS, solver=Surrogate(path))(x)[0], want)
 
 
+@pytest.mark.parametrize("refine", [0, 2])
+@pytest.mark.parametrize("how", ["value", "path", "shipped"])
+def test_compiled_without_a_graph_break(artifact, how, refine):
+    """Forward and backward, with a learned threshold and a state: the same bits."""
+    torch._dynamo.reset()  # else the other decay of a test before makes it a symbol
+    dynamics = LIF(0.125) if how == "shipped" else NEURON
+    given = {"value": artifact, "path": artifact.path, "shipped": None}[how]
+    neuron = Neuron(dynamics, CHANNELS, learn={"threshold": 0.8}, solver=Surrogate(given, refine)).double()
+    compiled = torch.compile(neuron, fullgraph=True, backend="aot_eager")
+    x, later = currents(2.0).requires_grad_(), currents(2.0, seed=5)
+    results = []
+    for run in (neuron, compiled):
+        spikes, state = run(x)
+        more, state = run(later, state)
+        grads = torch.autograd.grad(spikes.sum() + 2 * more.sum(), [x, neuron.learned["threshold"]])
+        results.append((spikes, more, state[0], *grads))
+    assert_lively(results[0][0])
+    for got, want in zip(results[1], results[0], strict=True):
+        assert torch.equal(got, want) if want.ndim == 3 else torch.allclose(got, want, rtol=1e-12)
+
+
 # ---- in a process that has run nothing yet
 def fresh(code):
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
@@ -229,6 +238,11 @@ exported = torch.export.export(model, (x,)).module()
 for now in (x, 3 * x.flip(1)):
     torch.testing.assert_close(exported(now)[0], model(now)[0], rtol=1e-5, atol=1e-6)
 assert not torch.equal(model(x)[0], model(3 * x)[0])
+from sdn import LIF, Neuron, Surrogate
+neuron, x = Neuron(LIF(0.2), 5, learn={"threshold": 0.8}, solver=Surrogate(refine=2)), torch.randn(2, 40, 5)
+exported = torch.export.export(neuron, (x,))
+assert torch.equal(exported.module()(-x)[0], neuron(-x)[0]) and neuron(-x)[0].sum() > 20
+assert not any("sdn" in str(node.target) for node in exported.graph.nodes), "needs our operators"
 print("done")
 """)
 
@@ -269,6 +283,20 @@ def test_refusals_name_both_values(artifact, dynamics, learned, message):
         Neuron(dynamics, 4, learn=learn, solver=Surrogate(artifact))
     with pytest.raises(ValueError, match=message):
         Neuron(dynamics, 4, learn=learn, solver="loop").with_solver(Surrogate(artifact))
+
+
+@pytest.mark.parametrize(("dynamics", "name"), [(ALIF(), "ALIF"), (RF(), "RF"), (BRF(), "BRF")])
+def test_only_lif_is_refined(tmp_path, dynamics, name):
+    artifact = make_artifact(tmp_path, dynamics)
+    Neuron(dynamics, 4, solver=Surrogate(artifact))
+    with pytest.raises(ValueError, match=rf"{name}: refine=1 needs.*refine=0, or solver='loop'"):
+        Neuron(dynamics, 4, solver=Surrogate(artifact, refine=1))
+
+
+@pytest.mark.parametrize("refine", [-1, 1.5, True, "1"])
+def test_refine_is_a_number_of_sweeps(refine):
+    with pytest.raises(ValueError, match=r"refine must be an integer >= 0"):
+        Surrogate(refine=refine)
 
 
 def test_an_alif_artifact_serves_alif_at_its_own_threshold_only(tmp_path):

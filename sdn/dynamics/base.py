@@ -217,7 +217,7 @@ def check_range(
     who: str, field: str, value: Value, low: float, high: float, hint: str = "", closed: bool = True
 ) -> None:
     """Refuse a plain number outside [low, high) (or (low, high) where not closed); tensors pass unchecked."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) or torch.compiler.is_compiling():
         return
     inside = (low <= value if closed else low < value) and value < high
     if not (inside and math.isfinite(value)):

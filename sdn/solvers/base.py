@@ -14,8 +14,8 @@ __all__ = ["Solver"]
 class Solver(Protocol):
     """A way of running a whole sequence of steps: a frozen value with its options, no parameters, no state."""
 
-    def check(self, dynamics: Dynamics, learned: tuple[str, ...] = ()) -> None:
-        """Raise where this solver cannot run that neuron with those learnable fields, and say what can."""
+    def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
+        """Raise where it cannot run that neuron with those learnable fields and that spike gradient; say what can."""
         ...
 
     def run(

@@ -32,13 +32,15 @@ class Fused:
 
     detach_reset: bool = True
 
-    def check(self, dynamics: Dynamics, learned: tuple[str, ...] = ()) -> None:
-        """Refuse a neuron that has no kernel."""
+    def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
+        """Refuse a neuron or a spike gradient that has no compiled form."""
         if type(dynamics) not in KERNELS:
             have = ", ".join(kind.__name__ for kind in KERNELS)
             raise NotImplementedError(
                 f"{type(dynamics).__name__} has no fused kernel ({have} have); use solver='loop'."
             )
+        if gradient is not None:
+            _gradient_of(gradient)
 
     def run(
         self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient

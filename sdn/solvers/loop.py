@@ -22,7 +22,7 @@ class Loop:
 
     detach_reset: bool = True
 
-    def check(self, dynamics: Dynamics, learned: tuple[str, ...] = ()) -> None:
+    def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """The loop runs every dynamics."""
 
     def run(

@@ -3,18 +3,20 @@
 import copy
 import functools
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sdn.dynamics.base import Dynamics, State, check_current
+from sdn.dynamics.base import Dynamics, State, Value, check_current
+from sdn.dynamics.lif import LIF
 from sdn.spike import SpikeGradient, spike
 from sdn.surrogate.network import ReducedSDN
 from sdn.surrogate.predict import predict
 from sdn.surrogate.reduction import Artifact, load_artifact, shipped_artifacts
+from sdn.surrogate.sweeps import sweep
 
 __all__ = ["InputWindow", "Surrogate"]
 
@@ -29,7 +31,7 @@ HOW = (
 class InputWindow(NamedTuple):
     """The last input currents, oldest first, (B, n, H): all that a network of receptive field R can remember.
 
-    ``n`` is R, or the number of steps since rest where that is smaller: 0 at rest.
+    ``n`` is R + refine, or the number of steps since rest where that is smaller: 0 at rest.
     """
 
     input: Tensor
@@ -44,43 +46,74 @@ class Surrogate:
     prediction at ``input / T`` and ``mem * T``, which is exact for the dynamics that scale with their threshold.
     The network is frozen and belongs to no module: it is neither trained, nor counted, nor in a `state_dict`.
 
+    Each sweep of ``refine`` replaces `mem` by what the neuron itself makes of it in one step, for all steps at once:
+    ``mem'[t] = decay u[t-1]``, with u the LIF's potential ``mem[t-1] + input[t-1]`` after its reset. After k sweeps
+    the last k steps are exact, given the network's `mem` before them; from rest, the first k + 1 values are exact.
+
     Args:
         artifact: an `Artifact`, the path of one, or None for the shipped one made for the same dynamics.
+        refine: exact sweeps over the predicted `mem`, >= 0; for LIF only, whose state `mem` and input determine.
+
+    Raises:
+        ValueError: ``refine`` below 0, or no integer.
 
     Source: Shen et al., AAAI 2025 (arXiv 2408.14909). Where we differ: with a threshold T the slope is taken at
     ``h - T``, as in every other solver here, and not at ``h / T - 1``.
     """
 
     artifact: Artifact | str | os.PathLike[str] | None = None
+    refine: int = 0
+    # (neuron at threshold 1, neuron of the artifact, artifact) as `check` found them: tracing cannot read files
+    _known: list[tuple[Dynamics, Dynamics, Artifact]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
-    def check(self, dynamics: Dynamics, learned: tuple[str, ...] = ()) -> None:
+    def __post_init__(self) -> None:
+        if isinstance(self.refine, bool) or not isinstance(self.refine, int) or self.refine < 0:
+            raise ValueError(f"Surrogate: refine must be an integer >= 0, got {self.refine!r}.")
+
+    def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """Refuse a neuron that the artifact was not made for, or a learned field it cannot follow."""
         name = type(dynamics).__name__
         if "threshold" in learned and not dynamics.scales_with_threshold:
             raise ValueError(f"{name}: a learned threshold changes more than a scale here; use solver='loop'.")
         if other := [f for f in learned if f != "threshold"]:
             raise ValueError(f"{name}: one SDN stands for one value of {other}; learn them with solver='loop'.")
-        artifact = self._artifact(dynamics)
+        if self.refine and type(dynamics) is not LIF:
+            raise ValueError(
+                f"{name}: refine={self.refine} needs a neuron whose state follows from mem and input, as LIF's does; "
+                "use refine=0, or solver='loop' for exact spikes."
+            )
+        made_for, artifact = self._find(dynamics)
         _on_device(artifact, torch.device("cpu"), torch.float32)  # ready before anything is traced
-        made_for = artifact.dynamics
         if made_for != dynamics and not _same_scaled(made_for, dynamics):
             raise ValueError(f"artifact was made for {made_for}, this neuron is {dynamics}; use that neuron, or {HOW}")
+        others = [known for known in self._known if known[0] != _unit(dynamics)]
+        self._known[:] = [*others, (_unit(dynamics), made_for, artifact)]
 
     def run(
         self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient
     ) -> tuple[Tensor, State]:
         """(B, L, H) -> spikes (B, L, H) and the last window of inputs."""
         check_current("Surrogate", current)
-        artifact = self._artifact(dynamics)
-        net = _on_device(artifact, current.device, current.dtype)
+        made_for, artifact = self._find(dynamics)
+        tracing = torch.compiler.is_dynamo_compiling()  # then nothing is copied; `predict` moves the weights
+        net = artifact.network if tracing else _on_device(artifact, current.device, current.dtype)
         dynamics = dynamics.to(current.device, current.dtype)
-        scale = dynamics.threshold / artifact.dynamics.threshold
+        reach, scale = net.receptive_field + self.refine, dynamics.threshold / made_for.threshold
         with torch.no_grad():
-            seen = current.detach()
+            seen, known = current.detach(), 0
             if state is not None:
-                seen = torch.cat([_checked(state, current, net.receptive_field), seen], 1)
-            mem = predict(net, seen / scale)[:, -current.shape[1] :] * scale
-            last = seen[:, -net.receptive_field :].clone()
+                window = _window(state, current, reach)
+                seen, known = torch.cat([window, seen], 1), window.shape[1]
+            skip = max(0, known - self.refine)
+            mem = _scaled(net, seen, scale, skip)
+            if self.refine and not skip:
+                mem[:, 0] = 0  # the window starts at rest
+            if self.refine:
+                mem = sweep(dynamics, mem, seen, self.refine)  # type: ignore[arg-type]
+            mem = mem[:, known - skip :]
+            last = seen[:, -reach:].clone()
         v = dynamics.distance(mem, current)
         return spike(v, gradient, dynamics.fires_at_threshold), InputWindow(last)
 
@@ -90,10 +123,24 @@ class Surrogate:
         """A window without any step yet, (B, 0, H)."""
         return InputWindow(torch.zeros(batch, 0, channels, device=device, dtype=dtype))
 
-    def _artifact(self, dynamics: Dynamics) -> Artifact:
-        if isinstance(self.artifact, Artifact):
-            return self.artifact
-        return _read(self.artifact) if self.artifact is not None else _shipped_for(_unit(dynamics))
+    def _find(self, dynamics: Dynamics) -> tuple[Dynamics, Artifact]:
+        """The neuron that the artifact for this one was made for, and the artifact; from `check` where it was there."""
+        if self.artifact is None or torch.compiler.is_dynamo_compiling():  # no files while tracing
+            unit = _unit(dynamics)
+            found = [(made_for, artifact) for known, made_for, artifact in self._known if known == unit]
+            if found:
+                return found[0]
+        artifact = self.artifact
+        if not isinstance(artifact, Artifact):
+            artifact = _read(artifact) if artifact is not None else _shipped_for(_unit(dynamics))
+        return artifact.dynamics, artifact
+
+
+def _scaled(net: ReducedSDN, input: Tensor, scale: Value, skip: int) -> Tensor:
+    """``scale net(input / scale)``"""
+    if not isinstance(scale, Tensor) and scale == 1:
+        return predict(net, input, skip)
+    return predict(net, input / scale, skip).mul_(scale)
 
 
 def _unit(dynamics: Dynamics) -> Dynamics:
@@ -104,7 +151,7 @@ def _same_scaled(made_for: Dynamics, dynamics: Dynamics) -> bool:
     return dynamics.scales_with_threshold and made_for == dynamics.replace(threshold=made_for.threshold)
 
 
-def _checked(state: State, current: Tensor, reach: int) -> Tensor:
+def _window(state: State, current: Tensor, reach: int) -> Tensor:
     window = getattr(state, "input", None)
     batch, _, channels = current.shape
     if window is None or window.ndim != 3 or window.shape[1] > reach or window.shape[::2] != (batch, channels):
