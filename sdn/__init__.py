@@ -10,7 +10,8 @@ __version__ = "0.1.0"
 
 from sdn.dynamics import ALIF, BRF, LIF, RF, Dynamics, Trajectory, simulate
 from sdn.neuron import Neuron, normal, uniform
-from sdn.solvers import Fused, Loop, Solver, Surrogate
+from sdn.scan import scan
+from sdn.solvers import Certificate, Fused, Loop, Parallel, Solver, Surrogate
 from sdn.spike import ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, SpikeGradient, Triangle, spike
 from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
 from sdn.surrogate.network import SDN, ReducedSDN
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from sdn.surrogate.training import History, fit, load_sdn
 
 __all__ = [
-    "ALIF", "BRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "DoubleGaussian", "Dynamics", "Fused", "History", "Loop", "Metrics",
-    "MultiGaussian", "Neuron", "Recipe", "ReducedSDN", "Sigmoid", "Solver", "SpikeGradient", "Surrogate", "Trajectory",
-    "TrajectoryFile", "Triangle", "evaluate", "fidelity", "fit", "generate", "load_artifact", "load_sdn",
-    "load_trajectories", "normal", "reduce", "save_artifact", "save_trajectories", "simulate", "spike", "uniform",
+    "ALIF", "BRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "Certificate", "DoubleGaussian", "Dynamics", "Fused",
+    "History", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel", "Recipe", "ReducedSDN", "Sigmoid", "Solver",
+    "SpikeGradient", "Surrogate", "Trajectory", "TrajectoryFile", "Triangle", "evaluate", "fidelity", "fit", "generate",
+    "load_artifact", "load_sdn", "load_trajectories", "normal", "reduce", "save_artifact", "save_trajectories", "scan",
+    "simulate", "spike", "uniform",
 ]  # fmt: skip
 
 _NEED_TRAIN = ("History", "fit", "load_sdn")

@@ -1,11 +1,14 @@
 """Ways to run a neuron over a whole sequence. A solver is chosen by the user and never switched silently."""
 
+from typing import Any
+
 from sdn.solvers.base import Solver
 from sdn.solvers.fused import Fused
 from sdn.solvers.loop import Loop
+from sdn.solvers.parallel import Certificate, Parallel
 from sdn.solvers.surrogate import Surrogate
 
-__all__ = ["Fused", "Loop", "Solver", "Surrogate", "as_solver"]
+__all__ = ["Certificate", "Fused", "Loop", "Parallel", "Solver", "Surrogate", "as_solver"]
 
 
 def as_solver(solver: str | Solver) -> Solver:
@@ -16,11 +19,8 @@ def as_solver(solver: str | Solver) -> Solver:
     """
     if not isinstance(solver, str) and hasattr(solver, "run"):
         return solver
-    words: dict[str, type[Fused] | type[Loop] | type[Surrogate]] = {
-        "fused": Fused,
-        "loop": Loop,
-        "surrogate": Surrogate,
-    }
+    words: dict[str, Any] = {"fused": Fused, "loop": Loop, "parallel": Parallel, "surrogate": Surrogate}
     if not isinstance(solver, str) or solver not in words:
         raise ValueError(f"solver must be one of {sorted(words)} or a value such as Loop(), got {solver!r}.")
-    return words[solver]()
+    found: Solver = words[solver]()
+    return found
