@@ -8,9 +8,10 @@ import torch
 from helpers import assert_close, every_dtype
 
 from spikingssm.layers import S4D, S4DState
-from spikingssm.layers.ssm import convolve, discretise, kernel, kernel_naive, last_state
+from spikingssm.layers.ssm import convolve, discretise, fast_length, kernel, kernel_naive, last_state
 
 FAR = 100.0  # float64: 1e-10, for sums over hundreds of steps
+every_algorithm = pytest.mark.parametrize("algorithm", ["fft", "recurrence"])
 
 
 def system(channels=3, modes=4, dtype=torch.complex128):
@@ -71,6 +72,17 @@ def test_kernel_equals_its_formula_with_gradients(length, rows):
         assert_close(torch.view_as_real(got), torch.view_as_real(want), factor=FAR)
 
 
+def test_tables_are_closer_to_the_exact_kernel_than_the_formula_in_float32():
+    torch.manual_seed(2)
+    layer = S4D(8, 32)  # 15 pi dt l: up to 2000 turns of the fastest mode at the last lag
+    with torch.no_grad():
+        z, B_bar, C = layer._system(torch.float32)
+    weights = C * B_bar
+    exact = kernel_naive(weights.to(torch.complex128), z.to(torch.complex128), 2048)
+    far = lambda K: ((K - exact).norm() / exact.norm()).item()  # noqa: E731
+    assert far(kernel(weights, z, 2048)) < 0.7 * far(kernel_naive(weights, z, 2048)) < 1e-4
+
+
 @every_dtype
 def test_kernel_sums_to_the_continuous_step_response(dtype):
     A, dt, C = system(dtype=dtype.to_complex())
@@ -103,10 +115,11 @@ def test_last_state_is_the_recurrence(length, start):
     assert_same_state(last_state(u, z, B_bar, initial), want)
 
 
-@pytest.mark.parametrize("length", [1, 2, 33])
+@pytest.mark.parametrize("length", [1, 2, 7, 33])
 def test_convolution_is_the_double_sum(length):
     u, ahead, behind = (torch.randn(n, length, 3, dtype=torch.float64) for n in (2, 1, 1))
-    ahead, behind = ahead[0].T, behind[0].T
+    ahead, behind = ahead[0].T.requires_grad_(), behind[0].T.requires_grad_()
+    u.requires_grad_()
     causal, both = torch.zeros_like(u), torch.zeros_like(u)
     for t in range(length):
         for s in range(length):
@@ -116,14 +129,37 @@ def test_convolution_is_the_double_sum(length):
                 both[:, t] += behind[:, s - t - 1] * u[:, s]
     assert_close(convolve(u, ahead), causal, factor=FAR)
     assert_close(convolve(u, ahead, behind), causal + both, factor=FAR)
+    direction = torch.randn(u.shape, dtype=u.dtype)
+    for got, want in zip(
+        *(
+            torch.autograd.grad((y * direction).sum(), (u, ahead, behind), allow_unused=True, materialize_grads=True)
+            for y in (convolve(u, ahead, behind), causal + both)
+        ),
+        strict=True,
+    ):
+        assert_close(got, want, factor=FAR)
+
+
+def test_convolution_can_be_differentiated_twice():
+    u, circle = torch.randn(1, 3, 2, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+    inputs = u.requires_grad_(), circle.requires_grad_()
+    assert torch.autograd.gradcheck(convolve, inputs)
+    assert torch.autograd.gradgradcheck(convolve, inputs)
+
+
+def test_fast_lengths_are_the_next_products_of_2_3_and_5():
+    smooth = sorted(2**i * 3**j * 5**k for i in range(14) for j in range(9) for k in range(6))
+    for least in [*range(1, 700), 4095, 4097, 8191]:
+        assert fast_length(least) == next(n for n in smooth if n >= least)
 
 
 # ---- the layer
 @pytest.mark.parametrize("learn_b", [False, True])
 @pytest.mark.parametrize("start", [False, True])
 @pytest.mark.parametrize("length", [1, 2, 63, 300])
-def test_sequence_is_the_recurrence(length, start, learn_b):
-    layer = some_layer(learn_b=learn_b)
+@every_algorithm
+def test_sequence_is_the_recurrence(algorithm, length, start, learn_b):
+    layer = some_layer(learn_b=learn_b, algorithm=algorithm)
     x = torch.randn(2, length, 5, dtype=torch.float64)
     initial = torch.randn(2, 5, 4, dtype=torch.complex128) if start else None
     want, want_state = recurrence(layer, x, None if initial is None else initial.numpy())
@@ -132,20 +168,23 @@ def test_sequence_is_the_recurrence(length, start, learn_b):
     assert_same_state(state.x, want_state)
 
 
-def test_bidirectional_is_two_recurrences():
-    layer = some_layer(bidirectional=True, learn_b=True)
-    x = torch.randn(2, 50, 5, dtype=torch.float64)
+@pytest.mark.parametrize("length", [1, 2, 50])
+@every_algorithm
+def test_bidirectional_is_two_recurrences(algorithm, length):
+    layer = some_layer(bidirectional=True, learn_b=True, algorithm=algorithm)
+    x = torch.randn(2, length, 5, dtype=torch.float64)
     past, _ = recurrence(layer, x)
     later = torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], 1)  # strictly later steps
     future, _ = recurrence(layer, later.flip(1), direction=1)
-    assert future.abs().max() > 0.1
+    assert length == 1 or future.abs().max() > 0.01
     y, state = layer(x)
     assert_close(y, past + future.flip(1) + layer.D.detach() * x, factor=FAR)
     assert state is None
 
 
-def test_chunks_and_steps_equal_the_whole():
-    layer = some_layer(learn_b=True)
+@every_algorithm
+def test_chunks_and_steps_equal_the_whole(algorithm):
+    layer = some_layer(learn_b=True, algorithm=algorithm)
     x = torch.randn(3, 41, 5, dtype=torch.float64)
     whole, last = layer(x)
     state, parts = None, []
@@ -162,8 +201,9 @@ def test_chunks_and_steps_equal_the_whole():
     assert_same_state(state.x, last.x)
 
 
-def test_gradients_flow_through_chunks():
-    layer = some_layer(learn_b=True)
+@every_algorithm
+def test_gradients_flow_through_chunks(algorithm):
+    layer = some_layer(learn_b=True, algorithm=algorithm)
     x = torch.randn(2, 30, 5, dtype=torch.float64)
     direction = torch.randn(2, 30, 5, dtype=torch.float64)
     whole = torch.autograd.grad((layer(x)[0] * direction).sum(), list(layer.parameters()))
@@ -176,16 +216,59 @@ def test_gradients_flow_through_chunks():
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_every_parameter_learns(bidirectional):
-    layer = S4D(6, 8, bidirectional=bidirectional, learn_b=True)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_both_algorithms_have_the_same_gradients(dtype, bidirectional):
+    torch.manual_seed(5)
+    layer = some_layer(bidirectional=bidirectional, learn_b=True).to(dtype)
+    x = torch.randn(3, 90, 5, dtype=dtype, requires_grad=True)
+    direction, found = torch.randn(3, 90, 5, dtype=dtype), []
+    for layer.algorithm in ("fft", "recurrence"):
+        y, _ = layer(x)
+        found.append([y, *torch.autograd.grad((y * direction).sum(), [x, *layer.parameters()])])
+    for fft, recurrence in zip(*found, strict=True):
+        assert fft.abs().max() > 1e-3
+        assert_close(recurrence, fft, factor=FAR if dtype == torch.float64 else 1)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@every_algorithm
+def test_every_parameter_learns(algorithm, bidirectional):
+    layer = S4D(6, 8, bidirectional=bidirectional, learn_b=True, algorithm=algorithm)
     layer(torch.randn(2, 40, 6))[0].square().sum().backward()
     for name, parameter in layer.named_parameters():
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_a_training_run_from_rest_leaves_the_state_out_and_says_so():
-    layer = some_layer().train()
+def test_auto_is_the_recurrence_where_it_is_faster():
+    x = torch.zeros(1, 1, 1)
+    assert S4D(64, 64).algorithm == "auto"
+    assert S4D(64, 64).choose(x) == S4D(64, 128).choose(x) == "recurrence"
+    assert S4D(64, 256).choose(x) == "fft"
+    assert S4D(4, 32).choose(x) == "recurrence"
+    assert S4D(4, 64).choose(x) == "fft"  # 12 of 16 lanes idle
+    assert S4D(64, 64, bidirectional=True).choose(x) == "recurrence"
+    assert S4D(64, 128, bidirectional=True).choose(x) == "fft"
+    assert S4D(64, 64).choose(x.to("meta")) == "fft"
+    assert S4D(64, 64, algorithm="fft").choose(x) == "fft"
+    assert S4D(64, 512, algorithm="recurrence").choose(x) == "recurrence"
+    layer = S4D(16, 8)  # it does run what it names
+    y = layer(torch.ones(1, 50, 16))[0]
+    layer.algorithm = "recurrence"
+    assert torch.equal(layer(torch.ones(1, 50, 16))[0], y)
+    layer.algorithm = "fft"
+    assert not torch.equal(layer(torch.ones(1, 50, 16))[0], y)
+
+
+def test_a_training_run_by_recurrence_has_its_state():
+    layer = some_layer(algorithm="recurrence").train()
+    x = torch.randn(2, 9, 5, dtype=torch.float64)
+    _, state = layer(x)
+    assert_same_state(state.x, recurrence(layer, x)[1])
+
+
+def test_a_training_run_from_rest_by_fft_leaves_the_state_out_and_says_so():
+    layer = some_layer(algorithm="fft").train()
     x = torch.randn(2, 9, 5, dtype=torch.float64)
     y, left_out = layer(x)
     assert left_out == S4DState(None)
@@ -220,8 +303,9 @@ def test_parameters_are_real_and_slow_ones_are_named():
 
 
 @pytest.mark.parametrize("layout", ["strided", "transposed"])
-def test_strides_do_not_matter(layout):
-    layer = some_layer()
+@every_algorithm
+def test_strides_do_not_matter(algorithm, layout):
+    layer = some_layer(algorithm=algorithm)
     x = torch.randn(2, 20, 5, dtype=torch.float64)
     other = torch.randn(2, 40, 5, dtype=torch.float64)[:, ::2] if layout == "strided" else x.mT.contiguous().mT
     other.copy_(x)
@@ -229,8 +313,9 @@ def test_strides_do_not_matter(layout):
     assert torch.equal(layer(other)[0], layer(x)[0])
 
 
-def test_autocast_computes_in_float32():
-    layer = S4D(6, 16)
+@every_algorithm
+def test_autocast_computes_in_float32(algorithm):
+    layer = S4D(6, 16, algorithm=algorithm)
     x = torch.randn(2, 64, 6)
     plain = layer(x, layer.initial_state(2))
     with torch.autocast("cpu", torch.bfloat16):
@@ -244,8 +329,9 @@ def test_autocast_computes_in_float32():
     assert torch.equal(low, layer(x.bfloat16().float())[0])
 
 
-def test_float32_follows_float64():
-    layer = S4D(6, 64).eval()
+@every_algorithm
+def test_float32_follows_float64(algorithm):
+    layer = S4D(6, 64, algorithm=algorithm).eval()
     x = torch.randn(2, 1024, 6)
     y, state = layer(x)
     wide, wide_state = layer.double()(x.double())
@@ -266,6 +352,7 @@ def test_odd_state_is_refused_with_the_way_out(d_state):
         (lambda: S4D(0), "d_model must be at least 1, got 0"),
         (lambda: S4D(4, dt_min=0.2, dt_max=0.1), "dt_min 0.2 and dt_max 0.1"),
         (lambda: S4D(4, dt_min=0.0), "0 < dt_min"),
+        (lambda: S4D(4, algorithm="scan"), "auto, fft, recurrence, got 'scan'"),
         (lambda: S4D(4)(torch.zeros(2, 3, 5)), "5 channels on its last axis, this layer has 4"),
         (lambda: S4D(4)(torch.zeros(3, 4)), r"\(batch, length, channels\).*\(3, 4\)"),
         (lambda: S4D(4)(torch.zeros(3, 0, 4)), r"length >= 1.*\(3, 0, 4\)"),

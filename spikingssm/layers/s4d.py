@@ -1,23 +1,29 @@
 """The diagonal state space layer with long convolutions."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from sdn.kernels.modes import modes
 from spikingssm.layers.ssm import complex_normal, convolve, discretise, kernel, last_state, log_uniform, s4d_lin
 
 __all__ = ["S4D", "S4DState"]
 
 
+ALGORITHMS = ("auto", "fft", "recurrence")
+_MOST_MODES = 96  # see S4D.choose
+
+
 class S4DState(NamedTuple):
-    """The modes ``x``, (B, H, N/2) complex; None where a training run from rest did not compute them."""
+    """The modes ``x``, (B, H, N/2) complex; None where a training run from rest by FFT did not compute them."""
 
     x: Tensor | None
 
 
 class S4D(nn.Module):
-    """A linear state space model per channel, run over a sequence as one convolution: (B, L, H) -> (B, L, H).
+    """A linear state space model per channel, run over a sequence as one operation: (B, L, H) -> (B, L, H).
 
     ``x[t] = exp(dt A) x[t-1] + B_bar u[t]``, ``y[t] = 2 Re sum_n C_n x_n[t] + D u[t]``, zero-order hold; in parallel
     ``y = u * K + D u`` with ``K_l = 2 Re sum_n C_n B_bar_n exp(l dt A_n)``. A bidirectional layer adds a second kernel,
@@ -29,9 +35,12 @@ class S4D(nn.Module):
         dt_min, dt_max: range of the steps at the start, 0 < dt_min <= dt_max.
         bidirectional: see the future too; such a layer cannot stream.
         learn_b: learn B, which is 1 otherwise.
+        algorithm: how a sequence is run. "recurrence": all modes step by step in one compiled operator, the last state
+            comes with it; no second derivatives. "fft": the convolution. "auto": the faster one, see `choose`. The
+            results are equal up to rounding.
 
     Raises:
-        ValueError: a size or range as above that does not hold.
+        ValueError: a size, range or word as above that does not hold.
 
     Parameters are real: ``C`` is (directions, H, N/2, 2), ``B`` (H, N/2, 2). ``slow_parameters`` names those that want
     a learning rate of at most 1e-3 and no weight decay, ``plain_parameters`` those that want no decay. It computes and
@@ -54,6 +63,7 @@ class S4D(nn.Module):
         dt_max: float = 0.1,
         bidirectional: bool = False,
         learn_b: bool = False,
+        algorithm: str = "auto",
     ) -> None:
         super().__init__()
         if d_model < 1:
@@ -65,6 +75,9 @@ class S4D(nn.Module):
             )
         if not 0 < dt_min <= dt_max:
             raise ValueError(f"S4D: needs 0 < dt_min <= dt_max, got dt_min {dt_min} and dt_max {dt_max}.")
+        if algorithm not in ALGORITHMS:
+            raise ValueError(f"S4D: algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}.")
+        self.algorithm = algorithm
         self.d_model, self.d_state, self.bidirectional, self.learn_b = d_model, d_state, bidirectional, learn_b
         log_A_real, A_imag = s4d_lin(d_model, d_state)
         self.log_dt = nn.Parameter(log_uniform(d_model, dt_min, dt_max))
@@ -83,7 +96,7 @@ class S4D(nn.Module):
             state: state before the first step; None is rest. Chunks one after another equal the whole.
 
         Returns:
-            y (B, L, H) and the state after the last step. In training mode a run from rest leaves it out
+            y (B, L, H) and the state after the last step. In training mode a run from rest by FFT leaves it out
             (``S4DState(None)``, refused if fed back): pass ``initial_state`` to have it. None if bidirectional.
 
         Raises:
@@ -93,15 +106,8 @@ class S4D(nn.Module):
         self._check_state(state, len(x))
         wide = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(_autocast_device(x), enabled=False):
-            u, (z, B_bar, C) = x.to(wide), self._system(wide)
-            kernels = kernel(C * B_bar, z, x.shape[1])
-            y = convolve(u, *kernels) + self.D.to(wide) * u
-            if self.bidirectional:
-                return y, None
-            if state is None:
-                return y, S4DState(None if self.training else last_state(u, z, B_bar))
-            free = kernel(C[0] * torch.exp(z) * state.x, z, x.shape[1])
-            return y + free.transpose(1, 2), S4DState(last_state(u, z, B_bar, state.x))
+            run = self._recur if self.choose(x) == "recurrence" else self._convolve
+            return run(x.to(wide), None if state is None else state.x)
 
     def step(self, x: Tensor, state: S4DState | None = None) -> tuple[Tensor, S4DState]:
         """One step by the recurrence: (B, H) -> y (B, H) and the state.
@@ -135,7 +141,45 @@ class S4D(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print` shows."""
-        return f"{self.d_model}, d_state={self.d_state}, bidirectional={self.bidirectional}, learn_b={self.learn_b}"
+        sizes = f"{self.d_model}, d_state={self.d_state}, bidirectional={self.bidirectional}, learn_b={self.learn_b}"
+        return f"{sizes}, algorithm={self.algorithm}"
+
+    def choose(self, x: Tensor) -> str:
+        """The algorithm that runs x, "recurrence" or "fft": this layer's own, or for "auto" the faster by measurement.
+
+        The time of the recurrence grows with the modes that run, that of the FFT hardly. On the CPU they meet at about
+        96 modes (d_state 192). Lanes of a vector register (16 float32 or 8 float64 channels) that have no channel
+        count, and so does the second direction, since two kernels share their transforms. Other devices take the FFT.
+        """
+        if self.algorithm != "auto":
+            return self.algorithm
+        lanes = 8 if x.dtype == torch.float64 else 16
+        directions = 2 if self.bidirectional else 1
+        modes_run = directions * self.d_state / 2 * math.ceil(self.d_model / lanes) * lanes / self.d_model
+        return "recurrence" if x.device.type == "cpu" and modes_run <= _MOST_MODES else "fft"
+
+    def _convolve(self, u: Tensor, initial: Tensor | None) -> tuple[Tensor, S4DState | None]:
+        z, B_bar, C = self._system(u.dtype)
+        length, through = u.shape[1], self.D.to(u.dtype).unsqueeze(-1)
+        causal, *later = kernel(C * B_bar, z, length)
+        y = convolve(u, causal + nn.functional.pad(through, (0, length - 1)), *later)  # D is one more lag-0 term
+        if self.bidirectional:
+            return y, None
+        if initial is None:
+            return y, S4DState(None if self.training else last_state(u, z, B_bar))
+        free = kernel(C[0] * torch.exp(z) * initial, z, length)
+        return y + free.transpose(1, 2), S4DState(last_state(u, z, B_bar, initial))
+
+    def _recur(self, u: Tensor, initial: Tensor | None) -> tuple[Tensor, S4DState | None]:
+        z, B_bar, C = self._system(u.dtype)
+        A_bar, D = torch.exp(z), self.D.to(u.dtype)
+        y, last = modes(u, A_bar, B_bar, C[0], D, None if initial is None else initial.to(z.dtype))
+        if not self.bidirectional:
+            return y, S4DState(last)
+        if u.shape[1] > 1:
+            later, _ = modes(u[:, 1:], A_bar, B_bar, C[1], reverse=True)
+            y = y + nn.functional.pad(later, (0, 0, 0, 1))
+        return y, None
 
     def _system(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         A = torch.complex(-torch.exp(self.log_A_real.to(dtype)), self.A_imag.to(dtype))
@@ -160,7 +204,7 @@ class S4D(nn.Module):
             )
         if state.x is None:
             raise ValueError(
-                "S4D: this state was left out (a training run from rest); start with state=initial_state(batch)."
+                "S4D: this state was left out (a training run from rest by FFT); start with state=initial_state(batch)."
             )
         shape = (batch, self.d_model, self.d_state // 2)
         if tuple(state.x.shape) != shape or not state.x.is_complex():

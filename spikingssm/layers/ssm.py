@@ -5,12 +5,14 @@ A system has N/2 complex modes per channel, the other half being their conjugate
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 __all__ = [
-    "complex_normal", "convolve", "discretise", "kernel", "kernel_naive", "last_state", "log_uniform", "s4d_lin",
+    "complex_normal", "convolve", "discretise", "fast_length", "kernel", "kernel_naive", "last_state", "log_uniform",
+    "s4d_lin",
 ]  # fmt: skip
 
 
@@ -70,7 +72,7 @@ def kernel(weights: Tensor, z: Tensor, length: int) -> Tensor:
 
     Args:
         weights: (c, H, N/2) complex: C times B_bar for the c kernels, or C times a state for c free responses.
-        z: (H, N/2) complex exponents.
+        z: (H, N/2) complex exponents, real parts <= 0.
         length: L >= 1.
 
     Returns:
@@ -78,11 +80,11 @@ def kernel(weights: Tensor, z: Tensor, length: int) -> Tensor:
     """
     rows, channels, modes = weights.shape
     coarse, fine = _split(length, rows)
-    starts = fine * torch.arange(coarse, device=z.device).unsqueeze(-1)
-    left = weights.transpose(0, 1).unsqueeze(2) * torch.exp(z[:, None, None] * starts)  # (H, c, coarse, N/2)
-    right = torch.exp(z.unsqueeze(-1) * torch.arange(fine, device=z.device))  # (H, N/2, fine)
-    table = torch.cat([left.real, -left.imag], -1).reshape(channels, rows * coarse, 2 * modes)
-    out = 2 * torch.bmm(table, torch.cat([right.real, right.imag], 1))
+    cos, sin = (plane.unsqueeze(1) for plane in _powers(z, fine * torch.arange(coarse, device=z.device)))
+    real, imag = (2 * plane.transpose(0, 1).unsqueeze(-1) for plane in (weights.real, weights.imag))
+    left = torch.cat([real * cos - imag * sin, -(real * sin + imag * cos)], 2).mT  # (H, c, coarse, N)
+    right = torch.cat(_powers(z, torch.arange(fine, device=z.device)), 1)  # (H, N, fine)
+    out = torch.bmm(left.reshape(channels, rows * coarse, 2 * modes), right)
     return out.reshape(channels, rows, coarse * fine)[..., :length].transpose(0, 1)
 
 
@@ -93,7 +95,7 @@ def last_state(u: Tensor, z: Tensor, B_bar: Tensor, initial: Tensor | None = Non
 
     Args:
         u: (B, L, H) real input.
-        z: (H, N/2) complex exponents.
+        z: (H, N/2) complex exponents, real parts <= 0.
         B_bar: (H, N/2) complex.
         initial: (B, H, N/2) complex state before the first step; None is zero.
 
@@ -104,16 +106,18 @@ def last_state(u: Tensor, z: Tensor, B_bar: Tensor, initial: Tensor | None = Non
     coarse, fine = _split(length, batch)
     padded = torch.nn.functional.pad(u, (0, 0, coarse * fine - length, 0))  # silence before the first step
     blocks = padded.reshape(batch * coarse, fine, channels).permute(2, 0, 1)  # (H, B coarse, fine)
-    ages = torch.arange(fine - 1, -1, -1, device=z.device).unsqueeze(-1)
-    inner = torch.view_as_real(torch.exp(z.unsqueeze(1) * ages) * B_bar.unsqueeze(1)).flatten(2)  # (H, fine, N)
-    sums = torch.view_as_complex(torch.bmm(blocks, inner).reshape(channels, batch, coarse, -1, 2))
-    ages = fine * torch.arange(coarse - 1, -1, -1, device=z.device).unsqueeze(-1)
-    state = (sums * torch.exp(z[:, None, None] * ages)).sum(2).transpose(0, 1)
-    return state if initial is None else state + torch.exp(length * z) * initial
+    inner = torch.complex(*_powers(z, torch.arange(fine - 1, -1, -1, device=z.device))) * B_bar.unsqueeze(-1)
+    sums = torch.bmm(blocks, torch.view_as_real(inner.mT.contiguous()).flatten(2))  # (H, B coarse, N)
+    sums = torch.view_as_complex(sums.reshape(channels, batch, coarse, -1, 2))
+    outer = torch.complex(*_powers(z, fine * torch.arange(coarse - 1, -1, -1, device=z.device)))
+    state = (sums * outer.mT.unsqueeze(1)).sum(2).transpose(0, 1)
+    if initial is None:
+        return state
+    return state + torch.complex(*_powers(z, torch.tensor([length], device=z.device))).squeeze(-1) * initial
 
 
 def convolve(u: Tensor, forward: Tensor, backward: Tensor | None = None) -> Tensor:
-    """Linear convolution along time by FFTs of length 2L.
+    """Linear convolution along time by FFTs of the next fast length from 2L-1 on.
 
     ``y[t] = sum_{l>=0} forward[l] u[t-l] + sum_{l>=0} backward[l] u[t+1+l]``: the second sees strictly later steps.
 
@@ -126,12 +130,60 @@ def convolve(u: Tensor, forward: Tensor, backward: Tensor | None = None) -> Tens
         (B, L, H), laid out with time innermost.
     """
     length = u.shape[1]
-    if backward is None:
-        spectrum = torch.fft.rfft(forward, n=2 * length)
-    else:
-        spectrum = torch.fft.rfft(torch.cat([forward, backward.flip(-1)], -1))
-    product = torch.fft.rfft(u.transpose(1, 2), n=2 * length) * spectrum
-    return torch.fft.irfft(product, n=2 * length)[..., :length].transpose(1, 2)
+    size = fast_length(2 * length - 1)
+    circle = torch.nn.functional.pad(forward, (0, size - length))
+    if backward is not None and length > 1:  # the last lag meets no step
+        circle = circle + torch.nn.functional.pad(backward[:, : length - 1].flip(-1), (size - length + 1, 0))
+    return _Convolution.apply(u, circle)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def fast_length(least: int) -> int:
+    """Smallest number >= ``least`` with no prime factor but 2, 3 and 5; other FFTs take up to twice as long."""
+    bits = range(least.bit_length())
+    return min(n << (-(-least // n) - 1).bit_length() for n in (3**i * 5**j for i in bits for j in bits))
+
+
+class _Convolution(torch.autograd.Function):
+    """Circular convolution of the rows of u (B, L, H), padded with zeros, with a circle (H, n), n >= L; first L steps.
+
+    Its own derivative, because torch's derivative of a real transform is a complex one of twice the size and time. It
+    keeps its inputs and no spectrum, and can be differentiated again.
+    """
+
+    @staticmethod
+    def forward(u: Tensor, circle: Tensor) -> Tensor:
+        size = circle.shape[-1]
+        product = torch.fft.rfft(u.mT, n=size) * torch.fft.rfft(circle)
+        return torch.fft.irfft(product, n=size)[..., : u.shape[1]].mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+        u, circle = ctx.saved_tensors
+        size, spectrum = circle.shape[-1], torch.fft.rfft(gradient.mT, n=circle.shape[-1])
+        du = d_circle = None
+        if ctx.needs_input_grad[1]:
+            d_circle = torch.fft.irfft((spectrum * torch.fft.rfft(u.mT, n=size).conj()).sum(0), n=size)
+        if ctx.needs_input_grad[0]:
+            du = torch.fft.irfft(spectrum * torch.fft.rfft(circle).conj(), n=size)[..., : u.shape[1]].mT
+        return du, d_circle
+
+
+def _powers(z: Tensor, lags: Tensor) -> tuple[Tensor, Tensor]:
+    """``exp(l z)`` for whole lags l >= 0 as real and imaginary part, (H, N/2, lags) each.
+
+    The phase counts turns in float64, since a float32 phase of many turns has lost its digits. Below e^-40, under the
+    rounding of float64, a power is 0: products of smaller numbers are subnormal, and ten times slower.
+    """
+    exact = z.imag.dtype if z.device.type == "mps" else torch.float64  # no float64 there
+    turns = (z.imag.to(exact) / (2 * math.pi)).unsqueeze(-1) * lags
+    angle = (2 * math.pi * (turns - turns.detach().round())).to(z.imag.dtype)
+    exponent = z.real.unsqueeze(-1) * lags
+    decay = torch.exp(exponent.masked_fill(exponent < -40, -math.inf))
+    return decay * torch.cos(angle), decay * torch.sin(angle)
 
 
 def _split(length: int, rows: int) -> tuple[int, int]:

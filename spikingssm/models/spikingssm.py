@@ -40,6 +40,7 @@ class SpikingSSM(nn.Module):
         norm, prenorm, norm_as_published: see `Residual`.
         dropout: after the neurons and on every branch, tied over time, in [0, 1).
         bidirectional: blocks that see the future too; such a model cannot stream.
+        algorithm: how the S4D layers run, "recurrence", "fft" or "auto", see `S4D`.
         learn_b, dt_min, dt_max: see `S4D`.
         pool: "mean" over time, "last" step, or "each" (logits at every step).
 
@@ -67,6 +68,7 @@ class SpikingSSM(nn.Module):
         norm_as_published: bool = False,
         dropout: float = 0.1,
         bidirectional: bool = False,
+        algorithm: str = "auto",
         learn_b: bool = False,
         dt_min: float = 0.001,
         dt_max: float = 0.1,
@@ -80,6 +82,7 @@ class SpikingSSM(nn.Module):
         self.d_input, self.d_output, self.bidirectional = d_input, d_output, bidirectional
         neuron: dict[str, Any] = {"solver": solver, "spike": spike, "learn_threshold": learn_threshold}
         ssm: dict[str, Any] = {"dt_min": dt_min, "dt_max": dt_max, "bidirectional": bidirectional, "learn_b": learn_b}
+        ssm["algorithm"] = algorithm
         around: dict[str, Any] = {"norm": norm, "prenorm": prenorm, "norm_as_published": norm_as_published}
         self.encoder = nn.Linear(d_input, d_model)
         self.blocks = nn.ModuleList()
@@ -102,7 +105,7 @@ class SpikingSSM(nn.Module):
 
         Returns:
             logits (B, d_output), or (B, L, d_output) with pool "each", and the state after the last step: None if
-            bidirectional; without the S4D parts in training from rest, see `S4D.forward`.
+            bidirectional; without the S4D parts in training from rest by FFT, see `S4D.forward`.
 
         Raises:
             ValueError: x, state or lengths of another shape or range.
