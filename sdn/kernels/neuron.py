@@ -13,7 +13,19 @@ from torch import Tensor
 
 from sdn.kernels.operator import operator
 
-__all__ = ["BACKWARD", "OPERATORS", "STRIDE", "Kernel", "Model", "as_saved", "lay_out", "run", "spikes_like"]
+__all__ = [
+    "BACKWARD",
+    "OPERATORS",
+    "STRIDE",
+    "Kernel",
+    "Model",
+    "as_saved",
+    "from_rows",
+    "lay_out",
+    "run",
+    "spikes_like",
+    "to_rows",
+]
 
 STRIDE = 64
 NARROW = 32
@@ -32,6 +44,17 @@ def spikes_like(current: Tensor) -> Tensor:
     if lay_out(current)[0] == batch:
         return current.new_empty(batch, length, channels)
     return current.new_empty(length, batch, channels).transpose(0, 1)
+
+
+def to_rows(x: Tensor, rows: int) -> Tensor:
+    """(B, L, H) or (B, S, H) as (rows, L or S, lanes), the lanes side by side in memory: a view where that is one."""
+    x = x.detach() if rows == len(x) else x.detach().transpose(0, 1).reshape(rows, x.shape[1], -1)
+    return x if x.stride(2) == 1 else x.contiguous()
+
+
+def from_rows(state: Tensor, batch: int) -> Tensor:
+    """(rows, S, lanes) as contiguous (B, S, H)."""
+    return state if len(state) == batch else state.reshape(state.shape[1], batch, -1).transpose(0, 1).contiguous()
 
 
 def as_saved(states: Tensor) -> Tensor:

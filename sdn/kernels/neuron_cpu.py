@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sdn.kernels import neuron_loops, slopes
 from sdn.kernels.cpu import spread
-from sdn.kernels.neuron import STRIDE, lay_out, spikes_like
+from sdn.kernels.neuron import STRIDE, from_rows, lay_out, spikes_like, to_rows
 
 __all__ = ["backward", "forward"]
 
@@ -34,12 +34,12 @@ def forward(
     spikes = spikes_like(current)
     final = state.new_empty(rows, fields, lanes)
     saved = state.new_empty(rows if save else 0, -(-length // STRIDE), fields, lanes)
-    x, first, parameters = _rows(current, rows), _state_rows(state, rows), _parameters(fixed, lanes)
+    x, first, parameters = _rows(current, rows), _rows(state, rows), _parameters(fixed, lanes)
     parts, wide = _split(rows, lanes)
     arrays = [t.numpy() for t in (x, parameters, first)], [t.numpy() for t in (_rows(spikes, rows), saved, final)]
     model = _scalars(MODELS[name], constants, x.dtype)
     spread(neuron_loops.forward, rows * parts, model, wide, *arrays[0], parts, *arrays[1])
-    return spikes, _batch_of_states(final, len(current)), saved
+    return spikes, from_rows(final, len(current)), saved
 
 
 def backward(
@@ -73,7 +73,7 @@ def backward(
         _scalar(float(through_reset), current.dtype),
         wide,
         *(t.numpy() for t in (_rows(current, rows), _parameters(fixed, lanes), saved)),
-        *(t.numpy() for t in (_rows(gs, rows), _state_rows(gf, rows))),
+        *(t.numpy() for t in (_rows(gs, rows), _rows(gf, rows))),
         parts,
         _rows(grad_current, rows).numpy(),
         grad_first.numpy(),
@@ -83,26 +83,12 @@ def backward(
         total = fixed.new_empty(0)
     else:
         total = sums.sum(0).reshape(len(fixed), lanes // channels, channels).sum(1).to(fixed.dtype)
-    return grad_current, _batch_of_states(grad_first, batch), total
+    return grad_current, from_rows(grad_first, batch), total
 
 
 def _rows(x: Tensor, rows: int) -> Tensor:
-    """(B, L, H) -> contiguous (rows, L, lanes)."""
-    x = x.detach()
-    return x.contiguous() if rows == len(x) else x.transpose(0, 1).reshape(1, x.shape[1], -1)
-
-
-def _state_rows(state: Tensor, rows: int) -> Tensor:
-    """(B, S, H) -> contiguous (rows, S, lanes)."""
-    state = state.detach()
-    return state.contiguous() if rows == len(state) else state.transpose(0, 1).reshape(1, state.shape[1], -1)
-
-
-def _batch_of_states(state: Tensor, batch: int) -> Tensor:
-    """(rows, S, lanes) -> contiguous (B, S, H)."""
-    if len(state) == batch:
-        return state
-    return state.reshape(state.shape[1], batch, -1).transpose(0, 1).contiguous()
+    """(B, L, H) or (B, S, H) -> contiguous (rows, L or S, lanes)."""
+    return to_rows(x, rows).contiguous()
 
 
 def _parameters(fixed: Tensor, lanes: int) -> Tensor:
