@@ -52,7 +52,7 @@ class SpikingBlock(nn.Module):
         dynamics: the neuron.
         d_model: H.
         d_state: N of the S4D.
-        solver: runs the neuron: "loop", "surrogate", or a value.
+        solver: runs the neuron: "surrogate", "fused", "parallel", "loop", or a value.
         spike: spike gradient; None is the dynamics' own.
         learn_threshold: learn one threshold per channel.
         dropout: in [0, 1).

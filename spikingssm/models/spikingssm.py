@@ -34,7 +34,8 @@ class SpikingSSM(nn.Module):
         n_layers: blocks, >= 1.
         d_state: N of every S4D, even.
         dynamics: the neuron.
-        solver: runs the neurons: "surrogate" (the shipped artifact), "loop", or a value such as ``Surrogate(path)``.
+        solver: runs the neurons: "surrogate" (the shipped artifact), "fused", "parallel", "loop", or a value such as
+            ``Surrogate(path)``.
         spike: spike gradient; None is the dynamics' own.
         learn_threshold: learn one threshold per channel and block.
         norm, prenorm, norm_as_published: see `Residual`.
