@@ -50,6 +50,9 @@ class Neuron(nn.Module):
         self.spike: SpikeGradient = dynamics.default_spike if spike is None else spike
         if not hasattr(self.spike, "slope"):
             raise ValueError(f"Neuron: spike must be a value with slope(v), such as Triangle(), got {spike!r}.")
+        for name, value in vars(dynamics).items():
+            if isinstance(value, Tensor) and value.ndim and tuple(value.shape) != (channels,):
+                raise ValueError(f"Neuron: {name} has shape {tuple(value.shape)}, this neuron has {channels} channels.")
         self.learned = nn.ParameterDict()
         for field, start in (learn or {}).items():
             self.learned[field] = nn.Parameter(_raw_start(dynamics, field, start, channels))
@@ -64,12 +67,12 @@ class Neuron(nn.Module):
             state: state before the first step; None is rest. Feeding chunks one after another equals the whole.
 
         Returns:
-            spikes (B, L, H), 0 or 1, in the current's dtype, and the state.
+            spikes (B, L, H), 0 or 1, in the current's dtype, of any strides, and the state.
 
         Raises:
             ValueError: a current of another shape or with NaN.
         """
-        check_current("Neuron", current, self.channels)
+        check_current("Neuron", current, self.channels, finite=False)
         wide = current if current.dtype == torch.float64 else current.float()
         device = "cpu" if current.is_meta else current.device.type
         with torch.autocast(device, enabled=False):
@@ -127,7 +130,7 @@ def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> T
             f"{name}: the start of {field!r} has shape {tuple(value.shape)}, the neuron has {channels} channels."
         )
     value = value.expand(channels).clone()
-    if not value.is_meta:
+    if value.numel() and not value.is_meta:
         for extreme in {value.min().item(), value.max().item()}:
             _try(dynamics, field, extreme)
     raw = _to_raw(value, dynamics.transforms[field])

@@ -62,7 +62,7 @@ def _checked(a: Tensor, b: Tensor, initial: Tensor | None) -> tuple[Tensor, Tens
     """One dtype for all, and ``a`` as (1 or B, 1 or L, H)."""
     if b.ndim != 3 or 0 in b.shape:
         raise ValueError(f"scan: b must be (B, L, H) with no empty axis, got shape {tuple(b.shape)}.")
-    fits = all(n in (1, m) for n, m in zip(a.shape[::-1], b.shape[::-1], strict=False))
+    fits = all(n == 1 or n == m for n, m in zip(a.shape[::-1], b.shape[::-1], strict=False))
     if a.ndim > 3 or not fits:
         raise ValueError(
             f"scan: a has shape {tuple(a.shape)}, b has shape {tuple(b.shape)}; a must broadcast to b: (H,) where "

@@ -115,3 +115,71 @@ def test_what_has_no_kernel_is_refused():
     with pytest.raises(NotImplementedError, match=r"no compiled form of .*Flat.*solver='loop'"):
         Neuron(LIF(), 3, spike=Flat(), solver="fused")
     assert torch.equal(spike(torch.zeros(3), Flat(), True), torch.ones(3))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@every_dynamics
+def test_a_bad_current_is_found_by_what_it_leaves_in_the_state(dynamics, std, bad):
+    for t in (0, 20, 62):
+        x = currents(std)
+        x[1, t, 3] = bad
+        with pytest.raises(ValueError, match="1 of 945 currents are NaN or infinite"):
+            Fused().run(dynamics, x, None, dynamics.default_spike)
+
+
+@pytest.mark.parametrize("through_reset", [False, True])
+def test_second_derivatives_are_refused(through_reset):
+    x = currents(1.0).requires_grad_()
+    spikes, _ = Fused(detach_reset=not through_reset).run(LIF(), x, None, Triangle())
+    (first,) = torch.autograd.grad(spikes.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="cannot be differentiated again; use solver='loop'"):
+        (first.square().sum() + x.sum()).backward()
+
+
+@pytest.mark.parametrize("solver", ["fused", "parallel", "loop"])
+@pytest.mark.parametrize("shape", [(0, 5, 3), (2, 5, 0)])
+def test_nothing_in_nothing_out(solver, shape):
+    x = torch.randn(shape, requires_grad=True)
+    layer = Neuron(LIF(), shape[2], learn={"threshold": None}, solver=solver)
+    spikes, state = layer(x)
+    assert spikes.shape == shape
+    assert state.u.shape == (shape[0], shape[2])
+    spikes.sum().backward()
+    assert x.grad.shape == shape
+
+
+def test_other_types_are_refused_by_name():
+    with pytest.raises(NotImplementedError, match=r"float32 and float64 on CPU and CUDA, got torch.float16 on cpu"):
+        Fused().run(LIF(), currents(1.0).half(), None, Triangle())
+    with pytest.raises(ValueError, match=r"decay has shape \(4,\), this neuron has 3 channels"):
+        Neuron(LIF(torch.rand(4)), 3)
+
+
+def test_small_numbers_of_float64_stay():
+    x = 3e-38 * currents(1.0)
+    dynamics = LIF(0.9, 1e-38, "soft")
+    assert torch.equal(Fused().run(dynamics, x, None, Triangle())[0], Loop().run(dynamics, x, None, Triangle())[0])
+
+
+def test_one_graph_serves_every_batch():
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    torch._dynamo.reset()
+    layer = torch.compile(Neuron(LIF(), 40), backend=backend, fullgraph=True, dynamic=True)
+    for batch in (2, 3, 5, 7):
+        assert layer(currents(1.0, batch, 33, 40))[0].shape == (batch, 33, 40)
+    assert len(graphs) == 1
+
+
+def test_compiled_code_is_of_the_sources_as_they_are():
+    """numba itself looks at one file only; a private place of it holds the hash of all, so this says if it moves."""
+    from sdn.kernels import cpu, fire_cpu, neuron_loops, predict_cpu, scan_cpu
+
+    assert len(cpu._sources()) == 64
+    kernels = [k for m in (neuron_loops, fire_cpu, predict_cpu, scan_cpu) for k in vars(m).values()]
+    stamps = {k._cache._cache_file._source_stamp for k in kernels if hasattr(k, "_cache")}
+    assert stamps == {cpu._sources()}

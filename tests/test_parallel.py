@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import CHANNELS, assert_close, assert_lively, currents, every_dtype, every_dynamics, some_state
 
-from sdn import BRF, LIF, RF, Fused, Parallel, Surrogate, simulate
+from sdn import BRF, LIF, RF, ArcTan, Fused, Loop, Parallel, Surrogate, simulate
 from sdn.solvers.chunks import run_in_chunks
 from sdn.solvers.fused import operands
 from sdn.solvers.linear import distance_error
@@ -136,7 +136,44 @@ def test_gradients_of_the_schemes_are_one(dynamics, scheme):
 def test_bad_options_are_refused():
     with pytest.raises(ValueError, match="scheme must be 'chunks', 'rounds' or None, got 'tree'"):
         Parallel("tree")
-    with pytest.raises(ValueError, match=r"max_rounds >= 1, chunk >= 1 and warm_up >= 0, got 0, 256 and 64"):
+    with pytest.raises(ValueError, match=r"integers max_rounds >= 1, chunk >= 1 and warm_up >= 0, got 0, 256 and 64"):
         Parallel(max_rounds=0)
     with pytest.raises(ValueError, match="chunks make their own guess"):
         Parallel("chunks", guess=Surrogate())
+
+
+def test_a_resonator_whose_terms_cancel_is_not_certified_by_mistake():
+    """With dt * damping near 1 the step adds two large numbers of opposite sign and keeps their rounding."""
+    dynamics = RF(omega=0.5, damping=100.0, dt=0.01, threshold=1.0)
+    draw = torch.Generator().manual_seed(0)
+    big = 10.0 ** (3 + 2 * torch.rand(4000, generator=draw))
+    x = torch.stack([big, 100 + 1e-3 * torch.randn(4000, generator=draw)]).reshape(1, 2, 4000)
+    x[..., 0] = torch.tensor([11149.3955078125, 99.99948120117188])
+    spikes, _, certificate = solve(dynamics, x)
+    want = exact(dynamics, x)
+    assert 0.2 < want[0, 1].mean() < 0.8
+    assert torch.equal(spikes, want)
+    assert certificate.handed_over > 0
+
+
+@pytest.mark.parametrize("decay", [-0.95, -0.5])
+def test_the_bound_is_one_for_any_sign(decay):
+    """A tensor field is not checked, so a neuron can come with a negative decay."""
+    x = currents(1.0, 4, 300, 40, torch.float32)
+    dynamics = LIF(torch.full((40,), decay), reset="soft")
+    kernel, first, _ = operands(dynamics, x, dynamics.initial_state(4, 40), dynamics.default_spike)
+    spikes = exact(dynamics, x)
+    bound = distance_error(kernel, x, first, spikes, True)
+    assert (bound > 0).all()
+    assert torch.equal(solve(dynamics, x, solver=Parallel("rounds"))[0], spikes)
+
+
+@every_scheme
+def test_second_derivatives_are_the_loops(scheme):
+    x, seconds = currents(1.0).requires_grad_(), []
+    for solver in (Loop(), Parallel(scheme, chunk=32)):
+        spikes, _ = solver.run(LIF(0.6), x, None, ArcTan())
+        (first,) = torch.autograd.grad(spikes.sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), x)[0])
+    assert seconds[0].any()
+    assert_close(seconds[1], seconds[0])

@@ -237,3 +237,11 @@ def test_errors_give_both_values(change, message):
     given = dict(enumerate(arguments(dtype=torch.float32))) | change
     with pytest.raises(ValueError, match=message):
         modes(*given.values())
+
+
+def test_second_derivatives_are_refused_not_zero():
+    u = torch.randn(1, 9, 3, dtype=torch.float64, requires_grad=True)
+    layer = S4D(3, 4, algorithm="recurrence").double()
+    (first,) = torch.autograd.grad(layer(u)[0].square().sum(), u, create_graph=True)
+    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
+        first.square().sum().backward()

@@ -169,8 +169,11 @@ def simulate(
     return Trajectory(current, torch.stack(mems, 1), torch.stack(spikes, 1), state)
 
 
-def check_current(who: str, current: Tensor, channels: int | None = None) -> None:
-    """Refuse a current that is not (B, L, H), floating and finite, with L >= 1 and the channels asked for."""
+def check_current(who: str, current: Tensor, channels: int | None = None, finite: bool = True) -> None:
+    """Refuse a current that is not (B, L, H) and floating, with L >= 1 and the channels asked for, or not finite.
+
+    Looking for NaN reads the whole current once; ``finite=False`` leaves it to a solver that can tell from its result.
+    """
     if current.ndim != 3 or current.shape[1] == 0:
         raise ValueError(
             f"{who}: current must be (batch, length, channels) with length >= 1, got shape {tuple(current.shape)}; "
@@ -184,7 +187,7 @@ def check_current(who: str, current: Tensor, channels: int | None = None) -> Non
         raise ValueError(
             f"{who}: current has {current.shape[-1]} channels on its last axis, this neuron has {channels}."
         )
-    if torch.compiler.is_compiling() or current.device.type == "meta":
+    if not finite or torch.compiler.is_compiling() or current.device.type == "meta":
         return
     if not torch.isfinite(current.detach().sum()) and not torch.isfinite(current.detach()).all():
         bad = int((~torch.isfinite(current)).sum())
@@ -202,11 +205,17 @@ def check_state(dynamics: Dynamics, state: State, shape: tuple[int, ...]) -> Non
             raise ValueError(f"{who}: state field {name!r} has shape {tuple(value.shape)}, this current needs {shape}.")
 
 
-def check_finite(dynamics: Dynamics, state: State) -> None:
-    """Refuse a run that has diverged, which would otherwise end in silence: NaN never reaches a threshold."""
+def check_finite(dynamics: Dynamics, state: State, current: Tensor | None = None) -> None:
+    """Refuse a run that has diverged, which would otherwise end in silence: NaN never reaches a threshold.
+
+    A NaN or an infinite current ends as NaN or infinity in the last state of every neuron here: with ``current`` given
+    (not checked before), it is named first.
+    """
     if torch.compiler.is_compiling() or state[0].is_meta:
         return
     if not all(torch.isfinite(value.detach()).all() for value in state):
+        if current is not None:
+            check_current(type(dynamics).__name__, current)
         raise ValueError(
             f"{type(dynamics).__name__}: the state became NaN or infinite, so the neuron diverges with these "
             "parameters and currents; lower dt, omega or the learning rate of what is learned."

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdn.kernels.operator import operator
+from sdn.kernels.operator import NO_SECOND_DERIVATIVE, operator
 
 __all__ = ["modes"]
 
@@ -140,7 +140,7 @@ def _differentiate(ctx: Any, gradient: Tensor | None, last: Tensor | None, _: An
     return *parameters, initial if ctx.started else None, None, None
 
 
-_modes_backward = operator("sdn::modes_backward", _backward, _backward_fake)
+_modes_backward = operator("sdn::modes_backward", _backward, _backward_fake, *NO_SECOND_DERIVATIVE)
 _modes = operator("sdn::modes", _forward, _forward_fake, _differentiate, _save_inputs)
 
 

@@ -5,13 +5,13 @@ state side by side, ``fixed`` (P, H) the parameters as the kernels want them. It
 state (B, S, H), and every 64th state for the backward pass, (B, ceil(L / 64), S, H), empty where ``save`` is False.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sdn.kernels.operator import operator
+from sdn.kernels.operator import NO_SECOND_DERIVATIVE, operator
 
 __all__ = [
     "BACKWARD",
@@ -38,12 +38,12 @@ def lay_out(current: Tensor) -> tuple[int, int]:
     return (1, batch * channels) if batch > 1 and channels < NARROW else (batch, channels)
 
 
-def spikes_like(current: Tensor) -> Tensor:
+def spikes_like(current: Tensor, empty: Callable[[Tensor, Sequence[int]], Tensor] = Tensor.new_empty) -> Tensor:
     """An empty (B, L, H), with the lanes of one step side by side in memory."""
     batch, length, channels = current.shape
     if lay_out(current)[0] == batch:
-        return current.new_empty(batch, length, channels)
-    return current.new_empty(length, batch, channels).transpose(0, 1)
+        return empty(current, (batch, length, channels))
+    return empty(current, (length, batch, channels)).transpose(0, 1)
 
 
 def to_rows(x: Tensor, rows: int) -> Tensor:
@@ -120,6 +120,8 @@ def _define(name: str, model: Model) -> tuple[Any, Any]:
         through_reset: bool,
         save: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        if not current.numel():
+            return forward_fake(current, state, save)
         found: tuple[Tensor, Tensor, Tensor] = _kernels(current).forward(name, current, state, fixed, constants, save)
         return found
 
@@ -140,14 +142,16 @@ def _define(name: str, model: Model) -> tuple[Any, Any]:
         through_reset: bool,
         learn: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        if not current.numel():
+            return *backward_fake(None, None, current, fixed)[:2], torch.zeros_like(fixed)
         found: tuple[Tensor, Tensor, Tensor] = _kernels(current).backward(
             name, grad_spikes, grad_final, current, fixed, saved, constants, gradient, shape, through_reset, learn
         )
         return found
 
     def backward_fake(_: Any, __: Any, current: Tensor, fixed: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
-        state = current.new_empty(len(current), model.states, current.shape[2])
-        return spikes_like(current), state, fixed.new_empty(fixed.shape if options[-1] else (0,))
+        state = current.new_empty(current.shape[0], model.states, current.shape[2])
+        return spikes_like(current), state, fixed.new_empty(fixed.shape if options and options[-1] else (0,))
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         current, _, fixed, *ctx.options, save = inputs
@@ -162,7 +166,7 @@ def _define(name: str, model: Model) -> tuple[Any, Any]:
         grads = backward_operator(grad_spikes, grad_final, *ctx.saved_tensors, *ctx.options, learn)
         return grads[0], grads[1], grads[2] if learn else None, None, None, None, None, None
 
-    backward_operator = operator(f"sdn::{name}_backward", backward, backward_fake)
+    backward_operator = operator(f"sdn::{name}_backward", backward, backward_fake, *NO_SECOND_DERIVATIVE)
     return operator(f"sdn::{name}", forward, forward_fake, pull_back, setup_context), backward_operator
 
 

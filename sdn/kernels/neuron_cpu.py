@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sdn.kernels import neuron_loops, slopes
-from sdn.kernels.cpu import spread
+from sdn.kernels.cpu import fresh, spread
 from sdn.kernels.neuron import STRIDE, from_rows, lay_out, spikes_like, to_rows
 
-__all__ = ["backward", "forward"]
+__all__ = ["GRADIENTS", "backward", "forward", "scalars"]
 
 MODELS: dict[str, Any] = {
     "lif": neuron_loops.LIF, "alif": neuron_loops.ALIF, "rf": neuron_loops.RF, "brf": neuron_loops.BRF
@@ -31,13 +31,13 @@ def forward(
     """Spikes, last state and kept states, as the operator returns them."""
     rows, lanes = lay_out(current)
     length, fields = current.shape[1], state.shape[1]
-    spikes = spikes_like(current)
+    spikes = spikes_like(current, fresh)
     final = state.new_empty(rows, fields, lanes)
     saved = state.new_empty(rows if save else 0, -(-length // STRIDE), fields, lanes)
     x, first, parameters = _rows(current, rows), _rows(state, rows), _parameters(fixed, lanes)
     parts, wide = _split(rows, lanes)
     arrays = [t.numpy() for t in (x, parameters, first)], [t.numpy() for t in (_rows(spikes, rows), saved, final)]
-    model = _scalars(MODELS[name], constants, x.dtype)
+    model = scalars(MODELS[name], constants, x.dtype)
     spread(neuron_loops.forward, rows * parts, model, wide, *arrays[0], parts, *arrays[1])
     return spikes, from_rows(final, len(current)), saved
 
@@ -59,7 +59,7 @@ def backward(
     rows, lanes = lay_out(current)
     fields = saved.shape[2]
     batch, channels = current.shape[0], current.shape[2]
-    grad_current = spikes_like(current)
+    grad_current = spikes_like(current, fresh)
     grad_first = saved.new_empty(rows, fields, lanes)
     sums = torch.zeros(rows, len(fixed), lanes, dtype=torch.float64) if learn else None
     gs = torch.zeros_like(current) if grad_spikes is None else grad_spikes
@@ -68,11 +68,11 @@ def backward(
     spread(
         neuron_loops.backward,
         rows * parts,
-        _scalars(MODELS[name], constants, current.dtype),
-        _scalars(GRADIENTS[gradient], shape, current.dtype),
+        scalars(MODELS[name], constants, current.dtype),
+        scalars(GRADIENTS[gradient], shape, current.dtype),
         _scalar(float(through_reset), current.dtype),
         wide,
-        *(t.numpy() for t in (_rows(current, rows), _parameters(fixed, lanes), saved)),
+        *(t.numpy() for t in (_rows(current, rows), _parameters(fixed, lanes), saved.detach())),
         *(t.numpy() for t in (_rows(gs, rows), _rows(gf, rows))),
         parts,
         _rows(grad_current, rows).numpy(),
@@ -110,5 +110,6 @@ def _scalar(value: float, dtype: torch.dtype) -> Any:
     return np.float64(value) if dtype == torch.float64 else np.float32(value)
 
 
-def _scalars(kind: Any, values: Sequence[float], dtype: torch.dtype) -> Any:
+def scalars(kind: Any, values: Sequence[float], dtype: torch.dtype) -> Any:
+    """A model or a spike gradient with its numbers in the type of the arrays."""
     return kind(*(_scalar(v, dtype) for v in values))

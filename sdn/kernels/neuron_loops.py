@@ -13,13 +13,14 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from sdn.kernels.cpu import TINY, jit
+from sdn.kernels.cpu import TINY, TINY_DOUBLE, jit, prefetch
 from sdn.kernels.neuron import STRIDE
 from sdn.kernels.slopes import INLINE, slope
 
 __all__ = ["ALIF", "BRF", "LANES", "LIF", "RF", "backward", "forward"]
 
 LANES = 64
+LINE = 16  # float32 numbers in a cache line
 
 
 class LIF(NamedTuple):
@@ -197,7 +198,7 @@ def one(like: Any) -> Any:
 
 
 def normal(u: Any) -> Any:
-    """``u``, or 0 where it is smaller than any normal float32."""
+    """``u``, or 0 where it is smaller than any normal number."""
     raise AssertionError("compiled only")
 
 
@@ -220,8 +221,8 @@ def _one(like):  # type: ignore[no-untyped-def]
 
 @overload(normal, jit_options=INLINE)
 def _normal(u):  # type: ignore[no-untyped-def]
-    kind = np.float32 if u == types.float32 else np.float64
-    return lambda u: kind(0) if abs(u) < kind(TINY) else u
+    kind, tiny = (np.float32, TINY) if u == types.float32 else (np.float64, TINY_DOUBLE)
+    return lambda u: kind(0) if abs(u) < kind(tiny) else u
 
 
 @overload(add, jit_options=INLINE)
@@ -310,6 +311,10 @@ def backward(model, gradient, through, wide, x, fixed, saved, gspikes, gfinal, p
                 for k in range(low, high):
                     row, constant = x[b, t, k * W : k * W + W], parameters[k]
                     now, after = past[t - start, k], past[t - start + 1, k]
+                    gs, out = gspikes[b, t, k * W : k * W + W], gx[b, t, k * W : k * W + W]
+                    for j in range(0, row.shape[0], LINE):  # needed when the chunk is walked back
+                        prefetch(gs, j)
+                        prefetch(out, j)
                     for j in range(row.shape[0]):
                         step(model, row[j], now, after, constant, j, W)
             for t in range(stop - 1, start - 1, -1):

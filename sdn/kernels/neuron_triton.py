@@ -151,6 +151,8 @@ def _four(a, b, c, d):  # type: ignore[no-untyped-def]
 @triton.jit
 def _normal(u):  # type: ignore[no-untyped-def]
     """``u``, or 0 where it is smaller than any normal float32, as on the CPU."""
+    if u.dtype == tl.float64:
+        return tl.where(tl.abs(u) < 2.2250738585072014e-308, 0.0, u)
     return tl.where(tl.abs(u) < 1.1754943508222875e-38, 0.0, u)
 
 

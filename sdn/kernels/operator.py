@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["operator"]
+__all__ = ["NO_SECOND_DERIVATIVE", "operator"]
 
 
 def operator(
@@ -34,3 +34,13 @@ def operator(
         torch.library.register_autograd(name, backward, setup_context=setup_context)
     namespace, short = name.split("::")
     return getattr(getattr(torch.ops, namespace), short).default
+
+
+def _refuse(*_: Any) -> Any:
+    raise RuntimeError(
+        "the gradient of a fused operator cannot be differentiated again; use solver='loop', or algorithm='fft' for S4D."
+    )
+
+
+NO_SECOND_DERIVATIVE = (_refuse, lambda *_, **__: None)
+"""`backward` and `setup_context` of an operator that is itself a backward pass: an error, not a silent zero."""

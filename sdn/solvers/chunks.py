@@ -42,7 +42,9 @@ def run_in_chunks(
         max_rounds: runs after which rows with a seam that differs are given up.
     """
     batch, length, channels = x.shape
+    chunk = min(chunk, length)
     count = -(-length // chunk)
+    warm_up = warm_up if count > 1 else 0
     padded = pad(x, (0, 0, warm_up, count * chunk - length)).transpose(1, 2)
     lanes = padded.unfold(2, warm_up + chunk, chunk).permute(3, 0, 1, 2).flatten(1).unsqueeze(0)  # (1, W + T, B H C)
     wide = kernel._replace(fixed=kernel.fixed.repeat(1, batch).repeat_interleave(count, 1))

@@ -1,6 +1,5 @@
 """The fused solver: the loop over time as one operator with its own backward."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,9 @@ from torch import Tensor
 from sdn.dynamics import ALIF, BRF, LIF, RF
 from sdn.dynamics.base import Dynamics, State, Value, check_current, check_finite, check_state
 from sdn.kernels import neuron
+from sdn.kernels.gradients import channelwise, compiled
 from sdn.kernels.neuron import Kernel
-from sdn.spike import ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, SpikeGradient, Triangle
+from sdn.spike import SpikeGradient
 
 __all__ = ["Fused", "operands"]
 
@@ -40,13 +40,14 @@ class Fused:
                 f"{type(dynamics).__name__} has no fused kernel ({have} have); use solver='loop'."
             )
         if gradient is not None:
-            _gradient_of(gradient)
+            compiled(gradient)
 
     def run(
         self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient
     ) -> tuple[Tensor, State]:
         """(B, L, H) -> spikes (B, L, H) and the state after the last step."""
-        check_current(type(dynamics).__name__, current)
+        check_current(type(dynamics).__name__, current, finite=False)
+        _check_place(current)
         batch, _, channels = current.shape
         dynamics = dynamics.to(current.device, current.dtype)
         if state is None:
@@ -55,7 +56,7 @@ class Fused:
         kernel, first, slope = operands(dynamics, current, state, gradient)
         spikes, final = neuron.run(kernel, current, first, *slope, not self.detach_reset)
         last = dynamics.State(*final.unbind(1))
-        check_finite(dynamics, last)
+        check_finite(dynamics, last, current)
         return spikes, last
 
     def initial_state(
@@ -79,39 +80,14 @@ def operands(
 ) -> tuple[Kernel, Tensor, tuple[str, list[float]]]:
     """What the operator takes: the neuron as its kernel sees it, the state (B, S, H), the spike gradient in numbers."""
     name, fields, constants = KERNELS[type(dynamics)]
-    fixed = torch.stack([_row(value, current) for value in fields(dynamics)])
+    fixed = torch.stack([channelwise(value, current) for value in fields(dynamics)])
     first = torch.stack([value.to(current) for value in state], 1)
-    return Kernel(name, fixed, constants(dynamics)), first, _gradient_of(gradient)
+    return Kernel(name, fixed, constants(dynamics)), first, compiled(gradient)
 
 
-def _gradient_of(gradient: SpikeGradient) -> tuple[str, list[float]]:
-    """The compiled form of a spike gradient: its name and the numbers it is computed with."""
-    g: Any = gradient
-    if type(gradient) is Triangle:
-        return "triangle", [1 / g.width]
-    if type(gradient) is DoubleGaussian:
-        wide = g.scale * g.sigma
-        narrow, broad = g.gain * (1 + g.height) / _area(g.sigma), 2 * g.gain * g.height / _area(wide)
-        return "gaussians", [narrow, 0.5 / g.sigma**2, broad, 0.5 / wide**2]
-    if type(gradient) is MultiGaussian:
-        wide = g.scale * g.sigma
-        centre = g.gain * (1 + g.height) / (_area(g.sigma) if g.normalised else 1)
-        side = g.gain * g.height / (_area(wide) if g.normalised else 1)
-        return "multi_gaussians", [centre, 0.5 / g.sigma**2, side, 0.5 / wide**2, g.sigma]
-    if type(gradient) is ArcTan:
-        return "arctan", [g.alpha / 2, math.pi / 2 * g.alpha]
-    if type(gradient) is Sigmoid:
-        return "sigmoid", [g.alpha]
-    raise NotImplementedError(
-        f"the fused solver has no compiled form of {gradient!r}; use a spike gradient of sdn.spike, or solver='loop'."
-    )
-
-
-def _area(sigma: float) -> float:
-    return sigma * math.sqrt(2 * math.pi)
-
-
-def _row(value: Value, like: Tensor) -> Tensor:
-    """A parameter as an (H,) tensor."""
-    channels = like.shape[-1]
-    return value.expand(channels) if isinstance(value, Tensor) else like.new_full((channels,), value)
+def _check_place(current: Tensor) -> None:
+    if current.dtype not in (torch.float32, torch.float64) or current.device.type not in ("cpu", "cuda", "meta"):
+        raise NotImplementedError(
+            f"the fused kernels take float32 and float64 on CPU and CUDA, got {current.dtype} on {current.device}; "
+            "a Neuron computes lower precision in float32; elsewhere use solver='loop'."
+        )

@@ -82,7 +82,7 @@ def distance_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, seq
     in order, adds at a step the rounding of its product and its sum and carries the rest on: ``e[t] = |a| e[t-1] + c
     eps (|h[t]| + |b[t]|)``. A scan by a tree of depth D rounds every term at most c D + c + 1 times: ``e <= (c D + c +
     1) eps S`` with S the same recurrence over magnitudes. c is 2 for real and 4 for complex factors; taking the machine
-    epsilon for the unit roundoff leaves a factor 2.
+    epsilon for the unit roundoff leaves a factor 2. Nothing is said about numbers that underflow.
     """
     return _BOUNDS[kernel.name](kernel, x, first, spikes, sequential)
 
@@ -90,10 +90,10 @@ def distance_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, seq
 def _lif_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
     (decay, threshold), (hard, soft) = kernel.fixed.unbind(), kernel.constants
     before = _shifted(spikes)
-    inputs = x.abs() + soft * (decay * threshold) * before
+    inputs = x.abs() + soft * (decay * threshold).abs() * before
     size = (solve(kernel, x, first, spikes).distance + threshold).abs()
-    error = _error(decay * (1 - hard * before), inputs, first[:, 0].abs(), size, 0.0, sequential)
-    return error + _eps(x) * (size + threshold)
+    factor = decay.abs() * (1 - hard * before)
+    return _error(factor, inputs, first[:, 0].abs(), size, 0.0, sequential) + _eps(x) * (size + threshold.abs())
 
 
 def _alif_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
@@ -102,20 +102,22 @@ def _alif_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequen
     rise = fresh * _shifted(spikes, s)
     adaptation = scan(rho, rise, a)
     theta = threshold + beta * adaptation
-    theta_error = beta * _error(rho, rise, a, adaptation, 0.0, sequential) + 4 * _eps(x) * theta
+    parts = threshold.abs() + (beta * adaptation).abs()
+    theta_error = beta.abs() * _error(rho, rise.abs(), a.abs(), adaptation.abs(), 0.0, sequential)
+    theta_error = theta_error + 4 * _eps(x) * parts
     size = (solve(kernel, x, first, spikes).distance + theta).abs()
-    inputs = gain * x.abs() + alpha * _shifted(spikes * theta)
+    inputs = gain * x.abs() + alpha * _shifted(spikes * parts)
     given = alpha * _shifted(spikes * theta_error)
-    error = _error(alpha, inputs, u.abs(), size, given, sequential)
-    return error + theta_error + 4 * _eps(x) * (size + theta)
+    return _error(alpha, inputs, u.abs(), size, given, sequential) + theta_error + 4 * _eps(x) * (size + parts)
 
 
 def _rf_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
     (omega, damping, threshold), (dt,) = kernel.fixed.unbind(), kernel.constants
     factor, start = torch.complex(1 - dt * damping, dt * omega), torch.complex(*first.unbind(1))
     size = scan(factor, dt * x, start).abs()
-    error = _error(factor.abs(), dt * x.abs(), start.abs(), size, 0.0, sequential, cost=4)
-    return error + 4 * _eps(x) * (size + threshold)
+    given = _cancelled(dt * (damping.abs() + omega.abs()), size, start)
+    error = _error(factor.abs(), dt * x.abs(), start.abs(), size, given, sequential, cost=4)
+    return error + 4 * _eps(x) * (size + threshold.abs())
 
 
 def _brf_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
@@ -123,13 +125,19 @@ def _brf_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequent
     u, v, q_first = first.unbind(1)
     q, start = scan(gamma, spikes, q_first), torch.complex(u, v)
     before = _shifted(q, q_first)
-    q_error = _shifted(_error(gamma, spikes, q_first, q, 0.0, sequential))
+    q_error = _shifted(_error(gamma.abs(), spikes, q_first.abs(), q.abs(), 0.0, sequential))
     real = 1 + dt * (base - before)
     factor = torch.complex(real, (dt * omega).expand_as(real))
     size = scan(factor, dt * x, start).abs()
-    given = dt * (q_error + 4 * _eps(x) * (base.abs() + before)) * _shifted(size, start.abs())
+    given = _cancelled(dt * (base.abs() + before.abs() + omega.abs()), size, start)
+    given = given + dt * q_error * _shifted(size, start.abs())
     error = _error(factor.abs(), dt * x.abs(), start.abs(), size, given, sequential, cost=4)
-    return error + q_error + 4 * _eps(x) * (size + before + threshold)
+    return error + q_error + 4 * _eps(x) * (size + before.abs() + threshold.abs())
+
+
+def _cancelled(turn: Tensor, size: Tensor, start: Tensor) -> Tensor:
+    """What the Euler step ``u + dt (b u - omega v)`` rounds before its terms cancel; ``turn = dt (|b| + omega)``."""
+    return 4 * _eps(size) * turn * _shifted(size, start.abs())
 
 
 _BOUNDS = {"lif": _lif_error, "alif": _alif_error, "rf": _rf_error, "brf": _brf_error}

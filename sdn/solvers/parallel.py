@@ -47,13 +47,15 @@ class Parallel:
 
     "rounds": given its spikes a neuron is linear, and `sdn.scan` finds all its potentials at once; they give new
     spikes, until none changes. The dynamics is causal, so every round gets at least one more step right and the fixed
-    point is unique. RF needs one round. A row whose potential comes nearer to the threshold than a bound on the
-    rounding of scan and loop is not trusted.
+    point is unique. RF needs one round, and one to confirm it. A row whose potential comes nearer to the threshold
+    than a bound on the rounding of scan and loop is not trusted.
 
     Rows that have not settled, and rows that are not trusted, are run by the fused loop: spikes are always those of
-    `sdn.simulate`. How many they were is in the `Certificate` that `solve` returns. Potentials, last state and
-    gradients equal the loop's up to rounding. The backward pass is parallel in time where the reset is detached; else
-    it is the fused solver's. It pays where rows are few and a GPU idles; on a CPU the fused loop is always faster.
+    `sdn.simulate`, given the state before them. How many they were is in the `Certificate` that `solve` returns.
+    Potentials, last state and gradients equal the loop's up to rounding, so a stream in chunks can differ from the
+    whole where a potential lies within rounding of the threshold. The backward pass is parallel in time where the
+    reset is detached; else it is the fused solver's. It pays where rows are few and a GPU idles; on a CPU the fused
+    loop is always faster.
 
     Args:
         scheme: "chunks", "rounds", or None: chunks for LIF, rounds for the others, whose adaptation or oscillation
@@ -81,9 +83,10 @@ class Parallel:
     def __post_init__(self) -> None:
         if self.scheme not in (None, "chunks", "rounds"):
             raise ValueError(f"Parallel: scheme must be 'chunks', 'rounds' or None, got {self.scheme!r}.")
-        if self.max_rounds < 1 or self.chunk < 1 or self.warm_up < 0:
+        whole = all(isinstance(n, int) for n in (self.max_rounds, self.chunk, self.warm_up))
+        if not whole or self.max_rounds < 1 or self.chunk < 1 or self.warm_up < 0:
             raise ValueError(
-                "Parallel: needs max_rounds >= 1, chunk >= 1 and warm_up >= 0, got "
+                "Parallel: needs integers max_rounds >= 1, chunk >= 1 and warm_up >= 0, got "
                 f"{self.max_rounds}, {self.chunk} and {self.warm_up}."
             )
         if self.guess is not None and self.scheme == "chunks":
@@ -116,6 +119,8 @@ class Parallel:
         if state is None:
             state = dynamics.initial_state(batch, channels, current.device, current.dtype)
         check_state(dynamics, state, (batch, channels))
+        if not current.numel():
+            return *Fused(self.detach_reset).run(dynamics, current, state, gradient), current.new_zeros(4)
         kernel, first, slope = operands(dynamics, current, state, gradient)
         with torch.no_grad():
             guess = self._first_guess(dynamics, current, gradient)
@@ -125,8 +130,7 @@ class Parallel:
             )
         if self.detach_reset:
             distance, states = solve_linear(kernel, current, first, spikes)
-            lift = gradient.slope(distance.detach()) * distance
-            out, final = spikes + (lift - lift.detach()), states[:, -1]
+            out, final = _Known.apply(distance, spikes, gradient), states[:, -1]  # type: ignore[no-untyped-call]
         else:
             neuron_without_spikes = kernel.name, kernel.constants, *slope
             out, final, _ = _ThroughReset.apply(current, first, kernel.fixed, spikes, *neuron_without_spikes)  # type: ignore[no-untyped-call]
@@ -264,6 +268,24 @@ def _by_rounds(
 
 def _by_the_loop(rows: _Rows) -> Tensor:
     return neuron.run(rows.kernel, rows.x, rows.first, "triangle", [1.0], through_reset=False)[0]
+
+
+class _Known(torch.autograd.Function):
+    """Known spikes, with the slope at a distance to the threshold that rounding may have moved across it."""
+
+    @staticmethod
+    def forward(distance: Tensor, spikes: Tensor, gradient: SpikeGradient) -> Tensor:
+        return spikes.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.gradient = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (distance,) = ctx.saved_tensors
+        return grad * ctx.gradient.slope(distance), None, None
 
 
 class _ThroughReset(torch.autograd.Function):

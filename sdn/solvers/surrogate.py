@@ -12,9 +12,11 @@ from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, State, Value, check_current
 from sdn.dynamics.lif import LIF
+from sdn.kernels.fire import fire, takes
+from sdn.kernels.gradients import COMPILED, channelwise, compiled
 from sdn.spike import SpikeGradient, spike
 from sdn.surrogate.network import ReducedSDN
-from sdn.surrogate.predict import predict
+from sdn.surrogate.predict import is_exporting, predict
 from sdn.surrogate.reduction import Artifact, load_artifact, shipped_artifacts
 from sdn.surrogate.sweeps import sweep
 
@@ -114,8 +116,7 @@ class Surrogate:
                 mem = sweep(dynamics, mem, seen, self.refine)  # type: ignore[arg-type]
             mem = mem[:, known - skip :]
             last = seen[:, -reach:].clone()
-        v = dynamics.distance(mem, current)
-        return spike(v, gradient, dynamics.fires_at_threshold), InputWindow(last)
+        return _fire(dynamics, current, mem, gradient), InputWindow(last)
 
     def initial_state(
         self, dynamics: Dynamics, batch: int, channels: int, device: torch.device | str, dtype: torch.dtype
@@ -134,6 +135,14 @@ class Surrogate:
         if not isinstance(artifact, Artifact):
             artifact = _read(artifact) if artifact is not None else _shipped_for(_unit(dynamics))
         return artifact.dynamics, artifact
+
+
+def _fire(dynamics: Dynamics, current: Tensor, mem: Tensor, gradient: SpikeGradient) -> Tensor:
+    """Spikes where ``mem + gain current`` reaches the threshold; in one pass where there is a kernel for it."""
+    if type(gradient) not in COMPILED or is_exporting() or not takes(current, mem):
+        return spike(dynamics.distance(mem, current), gradient, dynamics.fires_at_threshold)
+    gain, threshold = (channelwise(value, current) for value in (dynamics.gain, dynamics.threshold))
+    return fire(current, mem, gain, threshold, dynamics.fires_at_threshold, *compiled(gradient))
 
 
 def _scaled(net: ReducedSDN, input: Tensor, scale: Value, skip: int) -> Tensor:
