@@ -6,11 +6,11 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check lint types install notebook bench clean
+.PHONY: help demo test check lint types install notebook bench bench-quick bench-peers clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 demo: install ## the main job in a few minutes: trajectories -> SDN -> reduction -> SpikingSSM on digits
 	$(PY) -m spikingssm demo
@@ -42,8 +42,30 @@ $(STAMP): pyproject.toml constraints.txt
 notebook: install ## run convert.ipynb top to bottom on the run that `make demo` leaves
 	SDN_RUN=demo/sdn $(PY) -m jupyter nbconvert --to notebook --execute convert.ipynb --output-dir demo --output convert.ipynb
 
-bench: install ## speeds of the solvers, to benchmarks/results
-	$(PY) -m benchmarks
+# Benchmarks run in the peers' environment where there is one, so that other libraries take their turns with ours.
+PEERS ?= .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
+BENCH_PY = $(if $(wildcard $(PEERS_STAMP)),$(PEERS)/bin/python,$(PY))
+SUITES ?=
+
+bench: install ## speeds and memory, to benchmarks/results and docs/benchmarks.md; SUITES="neurons scans" for some
+	$(BENCH_PY) -m benchmarks $(SUITES)
+	$(BENCH_PY) -m benchmarks.page
+
+bench-quick: install ## a subset of it in about three minutes; writes nothing
+	$(BENCH_PY) -m benchmarks --quick $(SUITES)
+
+bench-peers: $(PEERS_STAMP) ## an environment of its own with SpikingJelly, snnTorch, norse and JAX, for bench
+
+# The folder keeps itself out of git. torch comes first and pinned; the peers come without what they ask for, since
+# torchvision would bring another torch.
+$(PEERS_STAMP): pyproject.toml constraints.txt benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	@echo '*' > $(PEERS)/.gitignore
+	$(PEERS)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 1 --timeout 15) "$$(grep '^torch==' constraints.txt)"
+	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt -e ".[train]"
+	$(PEERS)/bin/python -m pip install --quiet --no-deps -c constraints.txt -r benchmarks/peers.txt
+	@touch $@
 
 clean: ## remove the environment and what demo and tests left
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,1 +1,1 @@
-"""Speeds, measured: interleaved variants in one process, one thread, CPU time, medians and ratios, written as JSON."""
+"""Speeds and memory, measured: variants take turns in one process on one thread; process CPU time, medians, JSON."""

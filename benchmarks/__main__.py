@@ -1,89 +1,56 @@
-"""`python -m benchmarks [--quick]`: every neuron solver, forward and forward + backward, against the eager loop."""
+"""`python -m benchmarks [suite ...] [--quick]`: measure, print tables, write benchmarks/results/<suite>.json."""
 
 import argparse
-import gc
-import platform
-import statistics
+import importlib
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+import warnings
 from pathlib import Path
 
 import torch
 
-import sdn
-from sdn.files import versions, write_json
+from benchmarks.harness import Bench
+from benchmarks.record import facts, write
 
-SHAPES = [(4, 1024, 64), (16, 1024, 64), (16, 4096, 64), (64, 1024, 64)]
+SUITES = ("neurons", "buffers", "threads", "parallel", "scans", "s4d", "surrogate", "model", "startup", "gpu")
+ROOT = Path(__file__).parent.parent
 
 
-def main() -> None:
-    """Measure, print a table, and write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two shapes, three rounds; writes nothing")
-    parser.add_argument("--out", type=Path, help="the JSON to write (default benchmarks/results/neurons.json)")
-    args = parser.parse_args()
+def main(arguments: list[str] | None = None) -> int:
+    """Run the suites asked for, each in a process of its own; returns how many failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("suite", nargs="*", help=f"any of {', '.join(SUITES)}; default all")
+    parser.add_argument("--quick", action="store_true", help="a subset in three rounds; writes only with --out")
+    parser.add_argument("--out", type=Path, help="folder of the JSON files (default benchmarks/results)")
+    args = parser.parse_args(arguments)
+    if unknown := set(args.suite) - set(SUITES):
+        parser.error(f"unknown suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+    if len(args.suite) == 1:
+        measure(args.suite[0], "quick" if args.quick else "full", args.out)
+        return 0
+    options = ["--quick"] * args.quick + (["--out", str(args.out.absolute())] if args.out else [])
+    command = [sys.executable, "-m", "benchmarks"]
+    return sum(subprocess.run([*command, suite, *options], cwd=ROOT).returncode != 0 for suite in args.suite or SUITES)
+
+
+def measure(suite: str, level: str, out: Path | None = None) -> Bench:
+    """Run one suite in this process, on one thread, and write what it found (a quick one only where told to)."""
     torch.set_num_threads(1)
-    results = []
-    print(f"{'B, L, H':>16} {'pass':>9} {'variant':>12} {'ms':>9} {'ns/step':>9} {'loop =':>8}")
-    for shape in SHAPES[:2] if args.quick else SHAPES:
-        for backward in (False, True):
-            results += measure(shape, backward, rounds=3 if args.quick else 7)
-    facts = {"processor": platform.processor() or platform.machine(), "threads": 1, "clock": "process CPU time"}
-    if args.quick and args.out is None:
-        return
-    out = args.out or Path(__file__).parent / "results" / "neurons.json"
-    write_json(out, {"facts": {**facts, **versions()}, "dynamics": str(sdn.LIF(0.125)), "results": results})
-    print(f"wrote {out}")
-
-
-def measure(shape: tuple[int, int, int], backward: bool, rounds: int) -> list[dict[str, object]]:
-    """Medians over rounds in which the variants take turns on the same input."""
-    current = torch.randn(shape)
-    variants: dict[str, Callable[[], object]] = {
-        word: _pass(sdn.Neuron(sdn.LIF(0.125), shape[-1], solver=word), current, backward)
-        for word in ("loop", "surrogate")
-    }
-    variants["relu"] = _pass(lambda x: (torch.relu(x), None), current, backward)
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(rounds + 1):
-        for name, run in variants.items():
-            gc.collect()
-            start = time.process_time()
-            run()
-            if turn:  # the first turn warms up
-                times[name].append(time.process_time() - start)
-    label, rows = "fwd+bwd" if backward else "fwd", []
-    for name, found in times.items():
-        median = statistics.median(found)
-        ratio = statistics.median(b / a for a, b in zip(times["loop"], found, strict=True))
-        elements = current.numel()
-        print(f"{shape!s:>16} {label:>9} {name:>12} {1e3 * median:9.2f} {1e9 * median / elements:9.2f} {ratio:8.3f}")
-        row = {
-            "shape": shape,
-            "pass": label,
-            "variant": name,
-            "seconds": median,
-            "of_loop": ratio,
-            "rounds": len(found),
-        }
-        rows.append(row)
-    return rows
-
-
-def _pass(
-    neuron: Callable[[torch.Tensor], tuple[torch.Tensor, object]], x: torch.Tensor, backward: bool
-) -> Callable[[], object]:
-    def forward() -> object:
-        with torch.no_grad():
-            return neuron(x)[0]
-
-    def both() -> object:
-        leaf = x.clone().requires_grad_()
-        neuron(leaf)[0].sum().backward()
-        return leaf.grad
-
-    return both if backward else forward
+    torch.manual_seed(0)
+    warnings.simplefilter("ignore")  # what peers and torch.jit have to say is not ours
+    known, start, used = facts(), time.perf_counter(), time.process_time()
+    print(
+        f"\n== {suite}: " + ", ".join(f"{k} {known[k]}" for k in ("processor", "load", "clock", "commit", "versions"))
+    )
+    bench = Bench(suite, level)
+    importlib.import_module(f"benchmarks.{suite}").run(bench)
+    clock, used = time.perf_counter() - start, time.process_time() - used
+    print(f"== {suite}: {clock:.0f} s, {used:.0f} s of CPU in this process", flush=True)
+    if bench.rows and (out or level == "full"):
+        print(f"wrote {write(bench, out and out / f'{suite}.json')}", flush=True)
+    return bench
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
