@@ -4,6 +4,7 @@ Variants in torch are measured forward without gradient, and forward and backwar
 JAX's are compiled, on one thread where XLA keeps to it; CPU time counts all its threads in any case.
 """
 
+import importlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -139,10 +140,9 @@ def scan_functions() -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 
 
 def _there(bench: Bench, name: str) -> bool:
-    if name.startswith("jax"):
-        if _jax_module() is None:
-            bench.note("jax left out: not installed (make bench-peers)")
-            return False
+    if name.startswith("jax") and _jax_module() is None:
+        bench.note("jax left out: not installed (make bench-peers)")
+        return False
     return True
 
 

@@ -38,7 +38,7 @@ def operator(
 
 def _refuse(*_: Any) -> Any:
     raise RuntimeError(
-        "the gradient of a fused operator cannot be differentiated again; use solver='loop', or algorithm='fft' for S4D."
+        "the gradient of a fused operator cannot be differentiated again; use solver='loop', or algorithm='fft' in S4D."
     )
 
 
