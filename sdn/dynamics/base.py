@@ -152,11 +152,7 @@ def simulate(
             that diverged.
     """
     check_current(type(dynamics).__name__, current)
-    batch, _, channels = current.shape
-    dynamics = dynamics.to(current.device, current.dtype)
-    if state is None:
-        state = dynamics.initial_state(batch, channels, current.device, current.dtype)
-    check_state(dynamics, state, (batch, channels))
+    dynamics, state = at_start(dynamics, current, state)
     gradient = dynamics.default_spike if spike_gradient is None else spike_gradient
     mems, spikes = [], []
     for now in current.unbind(1):
@@ -167,6 +163,16 @@ def simulate(
         spikes.append(fired)
     check_finite(dynamics, state)
     return Trajectory(current, torch.stack(mems, 1), torch.stack(spikes, 1), state)
+
+
+def at_start(dynamics: Dynamics, current: Tensor, state: State | None) -> tuple[Dynamics, State]:
+    """The neuron in the current's dtype and on its device, and the state before the first step: that given, or rest."""
+    batch, _, channels = current.shape
+    dynamics = dynamics.to(current.device, current.dtype)
+    if state is None:
+        state = dynamics.initial_state(batch, channels, current.device, current.dtype)
+    check_state(dynamics, state, (batch, channels))
+    return dynamics, state
 
 
 def check_current(who: str, current: Tensor, channels: int | None = None, finite: bool = True) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sdn.dynamics import ALIF, BRF, LIF, RF
-from sdn.dynamics.base import Dynamics, State, Value, check_current, check_finite, check_state
+from sdn.dynamics.base import Dynamics, State, Value, at_start, check_current, check_finite
 from sdn.kernels import neuron
 from sdn.kernels.gradients import channelwise, compiled
 from sdn.kernels.neuron import Kernel
@@ -48,11 +48,7 @@ class Fused:
         """(B, L, H) -> spikes (B, L, H) and the state after the last step."""
         check_current(type(dynamics).__name__, current, finite=False)
         _check_place(current)
-        batch, _, channels = current.shape
-        dynamics = dynamics.to(current.device, current.dtype)
-        if state is None:
-            state = dynamics.initial_state(batch, channels, current.device, current.dtype)
-        check_state(dynamics, state, (batch, channels))
+        dynamics, state = at_start(dynamics, current, state)
         kernel, first, slope = operands(dynamics, current, state, gradient)
         spikes, final = neuron.run(kernel, current, first, *slope, not self.detach_reset)
         last = dynamics.State(*final.unbind(1))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sdn.dynamics import LIF
-from sdn.dynamics.base import Dynamics, State, check_current, check_finite, check_state
+from sdn.dynamics.base import Dynamics, State, at_start, check_current, check_finite
 from sdn.kernels import neuron
 from sdn.kernels.neuron import Kernel
 from sdn.kernels.operator import operator
@@ -114,11 +114,7 @@ class Parallel:
         self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient
     ) -> tuple[Tensor, State, Tensor]:
         check_current(type(dynamics).__name__, current)
-        batch, _, channels = current.shape
-        dynamics = dynamics.to(current.device, current.dtype)
-        if state is None:
-            state = dynamics.initial_state(batch, channels, current.device, current.dtype)
-        check_state(dynamics, state, (batch, channels))
+        dynamics, state = at_start(dynamics, current, state)
         if not current.numel():
             return *Fused(self.detach_reset).run(dynamics, current, state, gradient), current.new_zeros(4)
         kernel, first, slope = operands(dynamics, current, state, gradient)
