@@ -9,21 +9,19 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numba
-import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, event
 from numba.extending import intrinsic as numba_intrinsic
-from torch import Tensor
 
-__all__ = ["TINY", "TINY_DOUBLE", "fresh", "jit", "prefetch", "spread"]
+__all__ = ["TINY", "TINY_DOUBLE", "jit", "prefetch", "spread"]
 
 intrinsic: Any = numba_intrinsic  # a caller leaves out the first argument, which a type checker cannot know
 
@@ -71,15 +69,6 @@ class _Announce(event.Listener):
 
 _register: Any = event.register
 _register("numba:compile", _Announce())
-
-
-def fresh(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """An empty tensor in the type of ``like``, real or complex, from numpy.
-
-    For 4 MiB and more numpy asks Linux for huge pages: a fresh output then costs a page fault for 2 MiB and not for
-    4 KiB, which is up to half the time of a simple kernel. NUMPY_MADVISE_HUGEPAGE=0 in the environment switches it off.
-    """
-    return torch.from_numpy(np.empty(tuple(shape), str(like.dtype).removeprefix("torch.")))
 
 
 @intrinsic

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdn.kernels.cpu import fresh, jit, spread
+from sdn.kernels.cpu import jit, spread
 from sdn.kernels.neuron_cpu import GRADIENTS, scalars
 from sdn.kernels.slopes import slope
 
@@ -47,7 +47,7 @@ def pull(gradient, x, mem, fixed, gspikes, gx, sums, begin, end):  # type: ignor
 
 def forward(current: Tensor, mem: Tensor, fixed: Tensor, at_threshold: bool) -> Tensor:
     """Spikes (B, L, H) of contiguous currents and membranes."""
-    spikes = fresh(current, current.shape)
+    spikes = torch.empty_like(current)
     spread(fire, len(current), *_arrays(current, mem, fixed), at_threshold, spikes.numpy())
     return spikes
 
@@ -56,7 +56,7 @@ def backward(
     grad: Tensor, current: Tensor, mem: Tensor, fixed: Tensor, gradient: str, shape: list[float]
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the currents (B, L, H) and of the thresholds (H,)."""
-    grad_current = fresh(current, current.shape)
+    grad_current = torch.empty_like(current)
     sums = torch.zeros(len(current), current.shape[2], dtype=torch.float64)
     arrays = *_arrays(current, mem, fixed, grad.contiguous()), grad_current.numpy(), sums.numpy()
     spread(pull, len(current), scalars(GRADIENTS[gradient], shape, current.dtype), *arrays)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdn.kernels.cpu import fresh, jit, spread
+from sdn.kernels.cpu import jit, spread
 from sdn.kernels.lanes_cpu import BYTES, add, flush, fma, fnma, gain, load, mul, store, width, zero
 
 __all__ = ["backward", "forward", "run", "run_backward"]
@@ -125,7 +125,7 @@ def run(u: Tensor, factors: Tensor, skip: Tensor, reverse: bool, state: Tensor, 
     """`forward` on contiguous tensors: y; state and saved are filled."""
     assert saved.shape[2] in (0, -(-u.shape[1] // BLOCK)), "not the blocks of this file"
     assert saved.shape[4] == CELL, "not the cells of this file"
-    y = fresh(u, u.shape)
+    y = u.new_empty(u.shape)
     arrays = [x.detach().numpy() for x in (u, factors, skip.unsqueeze(0), state, y, saved)]
     u_, factors_, skip_, state_, y_, saved_ = arrays
     spread(forward, len(u) * _tiles(u), u_, factors_, skip_, reverse, _FLOOR[u.dtype], state_, y_, saved_)
@@ -137,7 +137,7 @@ def run_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`backward` on contiguous tensors: gradient of u, float64 sums (N, 6, H) and (H,); state is replaced."""
     groups = min(len(u), -(-_ITEMS // _tiles(u)))  # by the shape alone: sums do not depend on the number of threads
-    out, modes, channels = fresh(u, u.shape), len(factors), u.shape[2]
+    out, modes, channels = u.new_empty(u.shape), len(factors), u.shape[2]
     sums = torch.zeros(groups, modes, SUMS, channels, dtype=torch.float64)
     skip_sums = torch.zeros(groups, channels, dtype=torch.float64)
     before = [x.detach().numpy() for x in (gradient, u, factors, skip.unsqueeze(0))]

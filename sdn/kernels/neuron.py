@@ -5,7 +5,7 @@ state side by side, ``fixed`` (P, H) the parameters as the kernels want them. It
 state (B, S, H), and every 64th state for the backward pass, (B, ceil(L / 64), S, H), empty where ``save`` is False.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -38,12 +38,12 @@ def lay_out(current: Tensor) -> tuple[int, int]:
     return (1, batch * channels) if batch > 1 and channels < NARROW else (batch, channels)
 
 
-def spikes_like(current: Tensor, empty: Callable[[Tensor, Sequence[int]], Tensor] = Tensor.new_empty) -> Tensor:
+def spikes_like(current: Tensor) -> Tensor:
     """An empty (B, L, H), with the lanes of one step side by side in memory."""
     batch, length, channels = current.shape
     if lay_out(current)[0] == batch:
-        return empty(current, (batch, length, channels))
-    return empty(current, (length, batch, channels)).transpose(0, 1)
+        return current.new_empty(batch, length, channels)
+    return current.new_empty(length, batch, channels).transpose(0, 1)
 
 
 def to_rows(x: Tensor, rows: int) -> Tensor:

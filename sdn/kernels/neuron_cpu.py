@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sdn.kernels import neuron_loops, slopes
-from sdn.kernels.cpu import fresh, spread
+from sdn.kernels.cpu import spread
 from sdn.kernels.neuron import STRIDE, from_rows, lay_out, spikes_like, to_rows
 
 __all__ = ["GRADIENTS", "backward", "forward", "scalars"]
@@ -31,7 +31,7 @@ def forward(
     """Spikes, last state and kept states, as the operator returns them."""
     rows, lanes = lay_out(current)
     length, fields = current.shape[1], state.shape[1]
-    spikes = spikes_like(current, fresh)
+    spikes = spikes_like(current)
     final = state.new_empty(rows, fields, lanes)
     saved = state.new_empty(rows if save else 0, -(-length // STRIDE), fields, lanes)
     x, first, parameters = _rows(current, rows), _rows(state, rows), _parameters(fixed, lanes)
@@ -59,7 +59,7 @@ def backward(
     rows, lanes = lay_out(current)
     fields = saved.shape[2]
     batch, channels = current.shape[0], current.shape[2]
-    grad_current = spikes_like(current, fresh)
+    grad_current = spikes_like(current)
     grad_first = saved.new_empty(rows, fields, lanes)
     sums = torch.zeros(rows, len(fixed), lanes, dtype=torch.float64) if learn else None
     gs = torch.zeros_like(current) if grad_spikes is None else grad_spikes

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdn.kernels.cpu import TINY, fresh, jit, spread
+from sdn.kernels.cpu import TINY, jit, spread
 
 __all__ = ["backward", "forward"]
 
@@ -39,7 +39,7 @@ def forward(a: Tensor, b: Tensor, initial: Tensor | None, reverse: bool) -> Tens
     Returns:
         (B, L, H), contiguous.
     """
-    x = fresh(b, b.shape)
+    x = b.new_empty(b.shape)
     _run((_forward, _forward_narrow), b, (a, b, _first(b, initial), x), reverse)
     return x
 
@@ -62,8 +62,8 @@ def backward(
     """
     varying, learn = a.shape[1] > 1, x is not None
     first = _first(grad, initial)
-    grad_b, grad_initial = fresh(grad, grad.shape), torch.empty(first.shape, dtype=grad.dtype)
-    products = fresh(grad, grad.shape if varying and learn else (0, 0, 0))
+    grad_b, grad_initial = grad.new_empty(grad.shape), torch.empty(first.shape, dtype=grad.dtype)
+    products = grad.new_empty(grad.shape if varying and learn else (0, 0, 0))
     sums = torch.zeros(first.shape, dtype=torch.complex128 if grad.is_complex() else torch.float64)
     # without x any states do, since their products are not used
     arrays = (grad, a, grad if x is None else x, first, grad_b, products, sums, grad_initial)

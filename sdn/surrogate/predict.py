@@ -68,10 +68,9 @@ def _weights(net: ReducedSDN) -> dict[str, Tensor]:
 def _whole(input: Tensor, weights: Sequence[Tensor], skip: int) -> Tensor:
     """(B, L, H) and the values of `ReducedSDN.state_dict` -> (B, L - skip, H); differentiable in nothing."""
     if input.dtype in FUSED and input.device.type == "cpu":
-        from sdn.kernels.cpu import fresh
         from sdn.kernels.predict_cpu import predict_cpu
 
-        return _fused(predict_cpu, input, weights, skip, fresh)
+        return _fused(predict_cpu, input, weights, skip)
     if input.dtype in FUSED and input.is_cuda and len(weights) == 6 and find_spec("triton") is not None:
         from sdn.kernels.predict_triton import predict_triton
 
@@ -91,15 +90,9 @@ def _no_backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
     return None, None, None
 
 
-def _fused(
-    kernel: Callable[..., None],
-    input: Tensor,
-    weights: Sequence[Tensor],
-    skip: int,
-    empty: Callable[[Tensor, Sequence[int]], Tensor] = Tensor.new_empty,
-) -> Tensor:
+def _fused(kernel: Callable[..., None], input: Tensor, weights: Sequence[Tensor], skip: int) -> Tensor:
     rows, dilation = flat(input)
-    out = empty(rows, (len(rows), (input.shape[1] - skip) * dilation))
+    out = rows.new_empty(len(rows), (input.shape[1] - skip) * dilation)
     kernel(rows, out, weights, dilation, skip)
     return _unflat(out, input, dilation)
 
