@@ -28,8 +28,8 @@ def test_the_readme_runs(number, tmp_path, monkeypatch):
 
 
 def test_the_readme_names_only_what_exists():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"`make ([a-z]+)", README)) <= targets
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`make ([a-z-]+)", README)) <= targets
     for name in re.findall(r"experiment=([\w/]+)", README):
         assert (ROOT / "configs" / "experiment" / f"{name}.yaml").is_file(), name
     for link in re.findall(r"\]\(([\w./-]+)\)", README):
