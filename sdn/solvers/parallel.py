@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sdn.dynamics import LIF
+from sdn.dynamics import RF
 from sdn.dynamics.base import Dynamics, State, at_start, check_current, check_finite
 from sdn.kernels import neuron
 from sdn.kernels.neuron import Kernel
@@ -58,8 +58,8 @@ class Parallel:
     loop is always faster.
 
     Args:
-        scheme: "chunks", "rounds", or None: chunks for LIF, rounds for the others, whose adaptation or oscillation
-            outlives a chunk.
+        scheme: "chunks", "rounds", or None: rounds for RF, which needs two, and chunks for the others. ALIF and BRF
+            rarely settle by rounds, and by chunks only one after another: there the fused solver is the one to take.
         max_rounds: rounds (or runs of the pieces) before a row that has not settled is handed over, >= 1.
         chunk: steps of a piece, >= 1.
         warm_up: steps before a piece that make its guess, >= 0.
@@ -136,8 +136,8 @@ class Parallel:
 
     def _first_guess(self, dynamics: Dynamics, current: Tensor, gradient: SpikeGradient) -> Tensor | None:
         """Spikes (B, L, H) to start the rounds from; None for chunks."""
-        chunks = isinstance(dynamics, LIF) and self.guess is None if self.scheme is None else self.scheme == "chunks"
-        if chunks:
+        by_rounds = isinstance(dynamics, RF) or self.guess is not None
+        if self.scheme == "chunks" or (self.scheme is None and not by_rounds):
             return None
         if self.guess is None:
             return dynamics.fires(torch.zeros_like(current), current)
