@@ -122,8 +122,7 @@ def _define(name: str, model: Model) -> tuple[Any, Any]:
     ) -> tuple[Tensor, Tensor, Tensor]:
         if not current.numel():
             return forward_fake(current, state, save)
-        found: tuple[Tensor, Tensor, Tensor] = _kernels(current).forward(name, current, state, fixed, constants, save)
-        return found
+        return _kernels(current).forward(name, current, state, fixed, constants, save)  # type: ignore[no-any-return]
 
     def forward_fake(current: Tensor, state: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
         rows, lanes = lay_out(current)
@@ -144,10 +143,9 @@ def _define(name: str, model: Model) -> tuple[Any, Any]:
     ) -> tuple[Tensor, Tensor, Tensor]:
         if not current.numel():
             return *backward_fake(None, None, current, fixed)[:2], torch.zeros_like(fixed)
-        found: tuple[Tensor, Tensor, Tensor] = _kernels(current).backward(
+        return _kernels(current).backward(  # type: ignore[no-any-return]
             name, grad_spikes, grad_final, current, fixed, saved, constants, gradient, shape, through_reset, learn
         )
-        return found
 
     def backward_fake(_: Any, __: Any, current: Tensor, fixed: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
         state = current.new_empty(current.shape[0], model.states, current.shape[2])

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdn.kernels.cpu import TINY, jit, spread
+from sdn.kernels.cpu import TINY, TINY_DOUBLE, jit, spread
 
 __all__ = ["backward", "forward"]
 
@@ -24,7 +24,7 @@ NARROW, LANES = 32, 128
 """Up to so many channels rows are laid side by side, to about so many lanes."""
 STEPS = 16
 """Steps whose products are summed in the data's own precision before they join the float64 sum."""
-_TINY = {torch.float32: np.float32(TINY), torch.float64: np.float64(2.2250738585072014e-308)}
+_TINY = {torch.float32: np.float32(TINY), torch.float64: np.float64(TINY_DOUBLE)}
 
 
 def forward(a: Tensor, b: Tensor, initial: Tensor | None, reverse: bool) -> Tensor:
