@@ -132,6 +132,7 @@ def simulate(
     *,
     spike_gradient: SpikeGradient | None = None,
     detach_reset: bool = True,
+    detach_state: bool = False,
 ) -> Trajectory:
     """Run a neuron step by step: the reference for every solver.
 
@@ -143,6 +144,7 @@ def simulate(
         state: state before the first step, (B, H) per field; None is rest.
         spike_gradient: slope used where the step has none; None is the dynamics' own.
         detach_reset: keep gradients from flowing through the spike into the state (the reset).
+        detach_state: keep all gradients from flowing from one step to the next.
 
     Returns:
         Trajectory of (B, L, H) tensors and the state after the last step; gradients flow through all of them.
@@ -156,13 +158,19 @@ def simulate(
     gradient = dynamics.default_spike if spike_gradient is None else spike_gradient
     mems, spikes = [], []
     for now in current.unbind(1):
+        state = _detached(state) if detach_state else state
         mem = dynamics.past(state)
         fired = spike(dynamics.distance(mem, now), gradient, dynamics.fires_at_threshold)
         state = dynamics.advance(state, now, fired.detach() if detach_reset else fired)
         mems.append(mem)
         spikes.append(fired)
+    state = _detached(state) if detach_state else state
     check_finite(dynamics, state)
     return Trajectory(current, torch.stack(mems, 1), torch.stack(spikes, 1), state)
+
+
+def _detached(state: State) -> State:
+    return type(state)(*(value.detach() for value in state))
 
 
 def at_start(dynamics: Dynamics, current: Tensor, state: State | None) -> tuple[Dynamics, State]:

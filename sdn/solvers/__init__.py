@@ -1,5 +1,6 @@
 """Ways to run a neuron over a whole sequence. A solver is chosen by the user and never switched silently."""
 
+import functools
 from typing import Any
 
 from sdn.solvers.base import Solver
@@ -14,13 +15,18 @@ __all__ = ["Certificate", "Fused", "Loop", "Parallel", "Solver", "Surrogate", "a
 def as_solver(solver: str | Solver) -> Solver:
     """A word means the solver with its defaults; a value is itself.
 
+    The words of the SpikingSSM paper are known too: "sdn" is the surrogate, "bptt" the fused solver, "sltt" the fused
+    solver without gradients through time.
+
     Raises:
         ValueError: an unknown word, or a value that is no solver.
     """
     if not isinstance(solver, str) and hasattr(solver, "run"):
         return solver
     words: dict[str, Any] = {"fused": Fused, "loop": Loop, "parallel": Parallel, "surrogate": Surrogate}
-    if not isinstance(solver, str) or solver not in words:
-        raise ValueError(f"solver must be one of {sorted(words)} or a value such as Loop(), got {solver!r}.")
-    found: Solver = words[solver]()
+    published: dict[str, Any] = {"bptt": Fused, "sdn": Surrogate, "sltt": functools.partial(Fused, detach_state=True)}
+    if not isinstance(solver, str) or solver not in words | published:
+        names = f"{sorted(words)} (or the paper's {', '.join(published)})"
+        raise ValueError(f"solver must be one of {names} or a value such as Loop(), got {solver!r}.")
+    found: Solver = (words | published)[solver]()
     return found

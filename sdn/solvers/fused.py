@@ -12,7 +12,8 @@ from sdn.dynamics.base import Dynamics, State, Value, at_start, check_current, c
 from sdn.kernels import neuron
 from sdn.kernels.gradients import channelwise, compiled
 from sdn.kernels.neuron import Kernel
-from sdn.spike import SpikeGradient
+from sdn.solvers import linear
+from sdn.spike import SpikeGradient, spike
 
 __all__ = ["Fused", "operands"]
 
@@ -27,10 +28,13 @@ class Fused:
     On the CPU a loop is compiled when it first runs (a few seconds) and kept on disk.
 
     Args:
-        detach_reset: keep gradients from flowing through the spike into the state. Through `mem` they always flow.
+        detach_reset: keep gradients from flowing through the spike into the state. Through `mem` they flow.
+        detach_state: keep all gradients from flowing through time (SLTT, see `Loop`): the exact spikes with the
+            gradient that the surrogate solver has. Of the fields, only the threshold can be learned then.
     """
 
     detach_reset: bool = True
+    detach_state: bool = False
 
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """Refuse a neuron or a spike gradient that has no compiled form."""
@@ -41,6 +45,8 @@ class Fused:
             )
         if gradient is not None:
             compiled(gradient)
+        if self.detach_state and (other := [f for f in learned if f != "threshold"]):
+            raise NotImplementedError(f"Fused(detach_state=True) cannot learn {other}; use Loop(detach_state=True).")
 
     def run(
         self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient
@@ -50,7 +56,10 @@ class Fused:
         _check_place(current)
         dynamics, state = at_start(dynamics, current, state)
         kernel, first, slope = operands(dynamics, current, state, gradient)
-        spikes, final = neuron.run(kernel, current, first, *slope, not self.detach_reset)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_state):
+            spikes, final = neuron.run(kernel, current, first, *slope, not self.detach_reset)
+        if self.detach_state and torch.is_grad_enabled():
+            spikes = _at_each_step(dynamics, kernel, current, first, spikes, gradient)
         last = dynamics.State(*final.unbind(1))
         check_finite(dynamics, last, current)
         return spikes, last
@@ -79,6 +88,17 @@ def operands(
     fixed = torch.stack([channelwise(value, current) for value in fields(dynamics)])
     first = torch.stack([value.to(current) for value in state], 1)
     return Kernel(name, fixed, constants(dynamics)), first, compiled(gradient)
+
+
+def _at_each_step(
+    dynamics: Dynamics, kernel: Kernel, current: Tensor, first: Tensor, spikes: Tensor, gradient: SpikeGradient
+) -> Tensor:
+    """The known spikes, with the spike gradient of their own step only: to the current and to the threshold."""
+    with torch.no_grad():
+        distance = linear.solve(kernel, current, first, spikes).distance
+    now = dynamics.gain * current - dynamics.threshold
+    slope = spike(distance + (now - now.detach()), gradient, dynamics.fires_at_threshold)
+    return slope + (spikes - slope).detach()
 
 
 def _check_place(current: Tensor) -> None:

@@ -17,10 +17,15 @@ class Loop:
     """Run `sdn.simulate`: exact, slow, and with memory that grows by several tensors a step.
 
     Args:
-        detach_reset: keep gradients from flowing through the spike into the state. Through `mem` they always flow.
+        detach_reset: keep gradients from flowing through the spike into the state. Through `mem` they flow.
+        detach_state: keep all gradients from flowing through time ("spatial learning through time", SLTT): what is left
+            is the spike gradient at every step, and the fields' own part in that step.
+
+    Source: SLTT is by Meng et al., ICCV 2023 (arXiv 2302.14311).
     """
 
     detach_reset: bool = True
+    detach_state: bool = False
 
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """The loop runs every dynamics."""
@@ -29,7 +34,8 @@ class Loop:
         self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient
     ) -> tuple[Tensor, State]:
         """(B, L, H) -> spikes (B, L, H) and the state after the last step."""
-        out = simulate(dynamics, current, state, spike_gradient=gradient, detach_reset=self.detach_reset)
+        how = {"detach_reset": self.detach_reset, "detach_state": self.detach_state}
+        out = simulate(dynamics, current, state, spike_gradient=gradient, **how)
         assert out.state is not None
         return out.spike, out.state
 
