@@ -99,7 +99,8 @@ def run(config: DictConfig) -> Path:
         found = score(module, data, loop)
         _draw(folder, module, data)
         write_json(folder / "summary.json", _summary(folder, config, module, data, loop, found))
-        logger.info(f"{folder}/summary.json | test accuracy {found['accuracy']:.4f} | spikes {found['spike_rate']:.4f}")
+        quality = " | ".join(f"test {name} {found[name]:.4f}" for name in module.metrics["test"])
+        logger.info(f"{folder}/summary.json | {quality} | spikes {found['spike_rate']:.4f}")
         if not 1e-3 < found["spike_rate"] < 0.9:
             logger.warning(
                 f"spike rate {found['spike_rate']:.4f}: the neurons hardly ever change; check their input scale"
@@ -141,7 +142,7 @@ def build(config: DictConfig) -> tuple[SequenceData, SequenceModule]:
     Raises:
         ValueError, OSError, NotImplementedError, ImportError: what data and model refuse, or an unknown key.
     """
-    _check_keys("optim", config.optim, SequenceModule, {"model", "task", "classes"})
+    _check_keys("optim", config.optim, SequenceModule, {"model", "task", "classes", "carry_state"})
     _check_keys("trainer", config.trainer, Trainer, OURS)
     data = call("data", config.data)
     seed_everything(config.seed)
@@ -151,8 +152,10 @@ def build(config: DictConfig) -> tuple[SequenceData, SequenceModule]:
         torch.set_num_threads(config.threads)
     if not isinstance(config.trainer.max_epochs, int) or config.trainer.max_epochs < 1:
         raise ValueError(f"trainer.max_epochs must be an integer >= 1, got {config.trainer.max_epochs!r}.")
-    model = call("model", config.model, d_input=data.d_input, d_output=data.d_output)
-    return data, SequenceModule(model, call("task", config.task), classes=data.d_output, **config.optim)
+    tokens = {} if data.vocab is None else {"vocab": data.vocab, "pairs": data.pairs}
+    model = call("model", config.model, d_input=data.d_input, d_output=data.d_output, **tokens)
+    task = call("task", config.task)
+    return data, SequenceModule(model, task, classes=data.d_output, carry_state=data.stream, **config.optim)
 
 
 def _check_keys(section: str, node: DictConfig, target: type, taken: set[str]) -> None:
@@ -191,12 +194,14 @@ def _summary(
 ) -> dict[str, Any]:
     """The result of a run as plain values."""
     rows = read_metrics(folder / "metrics.csv")
-    best = max(rows, key=lambda row: row.get("val/accuracy", 0.0), default={"epoch": 0.0, "val/accuracy": 0.0})
+    monitor, mode = module.task.monitor
+    choose = max if mode == "max" else min
+    best = choose((row for row in rows if monitor in row), key=lambda row: row[monitor])
     device = loop.strategy.root_device
     return {
         "name": config.name,
         "test": found,
-        "val": {"accuracy": best["val/accuracy"], "epoch": 1 + int(best["epoch"])},
+        "val": {monitor.removeprefix("val/"): best[monitor], "epoch": 1 + int(best["epoch"])},
         "parameters": _count(module),
         "epochs": len(rows),
         "seconds": round(sum(row["seconds"] for row in rows), 1),

@@ -1,15 +1,45 @@
-"""What a network is asked for: a loss and an accuracy for each kind of label."""
+"""What a network is asked for: a loss and metrics for each kind of label."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from spikingssm.datasets.base import Batch
+from spikingssm.datasets.base import IGNORED, Batch
 
-__all__ = ["Classification", "StepClassification"]
+__all__ = ["Classification", "LanguageModel", "Outcome", "Perplexity", "StepClassification", "Task"]
+
+
+class Outcome(NamedTuple):
+    """What a task makes of one batch."""
+
+    loss: Tensor
+    """Mean over ``count`` labels; 0 where there is none."""
+    count: int
+    """Labels that entered the loss."""
+    state: Any
+    """The model's state after the batch."""
+    updates: dict[str, tuple[Tensor, ...]]
+    """Metric name -> the arguments of its ``update``."""
+
+
+class Task(Protocol):
+    """A loss and metrics; a frozen value with its options."""
+
+    monitor: ClassVar[tuple[str, str]]
+    """The logged metric that chooses the best epoch, and "max" or "min"."""
+
+    def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
+        """Run the model on a batch, from a state (None: rest), and judge it."""
+        ...
+
+    def metrics(self, classes: int) -> dict[str, Metric]:
+        """New metrics by name, as torchmetrics collects them over batches."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,9 +54,16 @@ class Classification:
     """
 
     label_smoothing: float = 0.0
+    monitor: ClassVar[tuple[str, str]] = ("val/accuracy", "max")
 
     def __post_init__(self) -> None:
         _check_smoothing(self)
+
+    def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
+        """See `Task`."""
+        logits, state = model(batch.x, state, lengths=batch.lengths)
+        logits, labels = self.scored(logits, batch)
+        return Outcome(self.loss(logits, labels, training), len(labels), state, {"accuracy": (logits, labels)})
 
     def scored(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and labels (B,) as they are.
@@ -50,6 +87,10 @@ class Classification:
         """The part of labels that is met, collected over batches by torchmetrics."""
         return MulticlassAccuracy(num_classes=classes, average="micro")
 
+    def metrics(self, classes: int) -> dict[str, Metric]:
+        """``accuracy``."""
+        return {"accuracy": self.accuracy(classes)}
+
 
 @dataclass(frozen=True)
 class StepClassification:
@@ -60,16 +101,30 @@ class StepClassification:
     Args:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
         ignore_index: the label of a step without one.
+        unlabelled_as: a class; ``accuracy_all`` is then logged beside the accuracy and counts the steps without a label
+            as that class, for comparison with results that do. It enters neither the loss nor the choice of an epoch.
 
     Raises:
         ValueError: a smoothing out of range.
     """
 
     label_smoothing: float = 0.0
-    ignore_index: int = -100
+    ignore_index: int = IGNORED
+    unlabelled_as: int | None = None
+    monitor: ClassVar[tuple[str, str]] = ("val/accuracy", "max")
 
     def __post_init__(self) -> None:
         _check_smoothing(self)
+
+    def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
+        """See `Task`."""
+        every, state = model(batch.x, state, lengths=batch.lengths)
+        logits, labels = self.scored(every, batch)
+        updates = {"accuracy": (logits, labels)}
+        if self.unlabelled_as is not None:
+            filled = batch.y.masked_fill(batch.y == self.ignore_index, self.unlabelled_as)
+            updates["accuracy_all"] = self.scored(every, batch._replace(y=filled))
+        return Outcome(self.loss(logits, labels, training), len(labels), state, updates)
 
     def scored(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits (B, L, C) and labels (B, L) -> those of the M labelled steps, (M, C) and (M,).
@@ -95,6 +150,58 @@ class StepClassification:
     def accuracy(self, classes: int) -> MulticlassAccuracy:
         """The part of labelled steps that is met, collected over batches by torchmetrics."""
         return MulticlassAccuracy(num_classes=classes, average="micro")
+
+    def metrics(self, classes: int) -> dict[str, Metric]:
+        """``accuracy``, and ``accuracy_all`` where ``unlabelled_as`` is given."""
+        names = ["accuracy"] if self.unlabelled_as is None else ["accuracy", "accuracy_all"]
+        return {name: self.accuracy(classes) for name in names}
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """The next token at every step: negative log likelihood in nats and perplexity.
+
+    The model gives ``features(x, state, lengths)`` (B, L, H) and a ``decoder`` with ``nll(features (M, H), labels (M,))
+    -> (M,)``, so that an adaptive softmax need not form all logits. Steps labelled ``ignore_index`` are left out.
+
+    Args:
+        ignore_index: the label of a step without one.
+    """
+
+    ignore_index: int = IGNORED
+    monitor: ClassVar[tuple[str, str]] = ("val/perplexity", "min")
+
+    def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
+        """See `Task`.
+
+        Raises:
+            ValueError: a model without such features and decoder, or labels of another shape.
+        """
+        if not hasattr(getattr(model, "decoder", None), "nll"):
+            raise ValueError(
+                "LanguageModel: the model has no decoder with nll(features, labels): use model.pool=each and token data."
+            )
+        features, state = model.features(batch.x, state, batch.lengths)
+        if features.ndim != 3 or batch.y.shape != features.shape[:2]:
+            raise ValueError(
+                f"LanguageModel: features must be (B, L, H) and labels (B, L), got {tuple(features.shape)} and "
+                f"{tuple(batch.y.shape)}; it needs model.pool=each."
+            )
+        labelled = batch.y != self.ignore_index
+        nll = model.decoder.nll(features[labelled], batch.y[labelled])
+        return Outcome(nll.sum() / max(1, len(nll)), len(nll), state, {"perplexity": (nll.detach(),)})
+
+    def metrics(self, classes: int) -> dict[str, Metric]:
+        """``perplexity``."""
+        return {"perplexity": Perplexity()}
+
+
+class Perplexity(MeanMetric):
+    """exp of the mean negative log likelihood (nats) of all tokens that were seen."""
+
+    def compute(self) -> Tensor:
+        """Perplexity, >= 1."""
+        return super().compute().exp()
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:

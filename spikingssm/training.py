@@ -18,9 +18,12 @@ from sdn.runs import EpochRecord, WholeCheckpointIO, checkpoints, load_checkpoin
 from spikingssm.datasets.base import Batch, SequenceData
 from spikingssm.metrics import SpikeRecord, record_spikes
 from spikingssm.optim import parameter_groups, warmup_cosine
-from spikingssm.tasks import Classification, StepClassification
+from spikingssm.tasks import Task
 
 __all__ = ["SequenceModule", "fit", "score"]
+
+STAGES = ("fit", "val", "test")  # a ModuleDict has a method named train
+NAMES = {"fit": "train", "val": "val", "test": "test"}
 
 
 class SequenceModule(lightning.LightningModule):
@@ -30,11 +33,12 @@ class SequenceModule(lightning.LightningModule):
 
     Args:
         model: (x (B, L, C), lengths=(B,) or None) -> (logits, state).
-        task: loss and accuracy.
+        task: loss and metrics.
         classes: number of classes.
         lr: peak learning rate.
         weight_decay: of the weights; none on the rest, see `parameter_groups`.
         warmup: part of all steps with a rising learning rate, in [0, 1).
+        carry_state: whether validation and test batches follow one another in one stream, see `SequenceData`.
 
     Raises:
         ValueError: a number out of range.
@@ -43,12 +47,13 @@ class SequenceModule(lightning.LightningModule):
     def __init__(
         self,
         model: nn.Module,
-        task: Classification | StepClassification,
+        task: Task,
         *,
         classes: int,
         lr: float = 0.01,
         weight_decay: float = 0.01,
         warmup: float = 0.01,
+        carry_state: bool = False,
     ) -> None:
         super().__init__()
         if not (lr > 0 and weight_decay >= 0 and 0 <= warmup < 1):
@@ -58,7 +63,8 @@ class SequenceModule(lightning.LightningModule):
             )
         self.model, self.task = model, task
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
-        self.train_accuracy, self.val_accuracy, self.test_accuracy = (task.accuracy(classes) for _ in range(3))
+        self.carry_state, self._state = carry_state, None
+        self.metrics = nn.ModuleDict({stage: nn.ModuleDict(task.metrics(classes)) for stage in STAGES})
         self._open, self._spikes = ExitStack(), None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -67,7 +73,7 @@ class SequenceModule(lightning.LightningModule):
         Raises:
             ValueError: a loss that is not finite; no checkpoint has seen it.
         """
-        loss = self._score("train", batch)
+        loss = self._score("fit", batch)
         if not torch.isfinite(loss):
             raise ValueError(
                 f"train/loss became {loss.item()} in step {self.global_step + 1}; the checkpoints of the epochs before "
@@ -108,17 +114,19 @@ class SequenceModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _score(self, stage: str, batch: Batch) -> Tensor:
-        logits, _ = self.model(batch.x, lengths=batch.lengths)
-        logits, labels = self.task.scored(logits, batch)
-        loss = self.task.loss(logits, labels, training=stage == "train")
-        accuracy = getattr(self, f"{stage}_accuracy")
-        accuracy.update(logits, labels)
-        how = {"on_step": False, "on_epoch": True, "batch_size": max(1, len(labels))}
-        self.log(f"{stage}/loss", loss, sync_dist=stage != "train", **how)
-        self.log(f"{stage}/accuracy", accuracy, prog_bar=stage != "test", **how)
-        return loss
+        carry = self.carry_state and stage != "fit"
+        found = self.task.run(self.model, batch, self._state if carry else None, training=stage == "fit")
+        self._state = found.state if carry else None
+        name = NAMES[stage]
+        how = {"on_step": False, "on_epoch": True, "batch_size": max(1, found.count)}
+        self.log(f"{name}/loss", found.loss, sync_dist=stage != "fit", **how)
+        for metric, values in found.updates.items():
+            self.metrics[stage][metric].update(*values)
+            self.log(f"{name}/{metric}", self.metrics[stage][metric], prog_bar=stage != "test", **how)
+        return found.loss
 
     def _start_counting(self) -> None:
+        self._state = None
         self._open.close()
         self._spikes: SpikeRecord | None = self._open.enter_context(record_spikes(self.model))
 
@@ -177,7 +185,7 @@ def fit(
     own = [
         _SeedEpoch(seed),
         EpochRecord(run_dir),
-        *checkpoints(run_dir, "val/accuracy", "max"),
+        *checkpoints(run_dir, *module.task.monitor),
     ]
     loop = make_trainer(
         logger=tensorboard(run_dir),
@@ -223,11 +231,12 @@ def check_weights(path: str | Path, module: nn.Module) -> dict[str, Tensor]:
 
 
 def score(module: SequenceModule, data: SequenceData, loop: lightning.Trainer) -> dict[str, Any]:
-    """Accuracy, loss and spike rates of ``module`` on the test rows.
+    """The task's metrics, loss and spike rates of ``module`` on the test rows.
 
     Returns:
-        ``accuracy``, ``loss``, ``spike_rate`` over all layers, and ``spike_rates`` by layer.
+        ``accuracy`` or ``perplexity``, ``loss``, ``spike_rate`` over all layers, and ``spike_rates`` by layer.
     """
     found: Mapping[str, float] = loop.test(module, datamodule=data, verbose=False)[0]
     layers = {name.removeprefix("test/spike_rate/"): rate for name, rate in found.items() if "spike_rate/" in name}
-    return {**{key: found[f"test/{key}"] for key in ("accuracy", "loss", "spike_rate")}, "spike_rates": layers}
+    names = [*module.metrics["test"], "loss", "spike_rate"]
+    return {**{name: found[f"test/{name}"] for name in names}, "spike_rates": layers}

@@ -117,7 +117,7 @@ def test_evaluate_gives_the_accuracy_of_the_run(finished) -> None:
     for solver in (None, "loop", Loop()):
         found = evaluate(finished, solver)
         assert {k: found[k] for k in test} == test
-        assert found["solver"] == "Loop(detach_reset=True)"
+        assert found["solver"] == "Loop(detach_reset=True, detach_state=False)"
     surrogate = evaluate(finished, "surrogate")
     assert "Surrogate" in surrogate["solver"]
     assert surrogate["spike_rate"] == pytest.approx(test["spike_rate"], abs=0.02)

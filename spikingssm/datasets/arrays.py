@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from spikingssm.datasets.base import Rows, SequenceData
+from spikingssm.datasets.base import IGNORED, Rows, SequenceData
 
 __all__ = ["arrays"]
-
-IGNORED = -100
 
 
 def arrays(

@@ -10,11 +10,17 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spikingssm.datasets.order import EpochSampler, InOrder, limited, split_rows
 
-__all__ = ["Batch", "Rows", "SequenceData"]
+__all__ = ["IGNORED", "Batch", "Rows", "SequenceData"]
+
+IGNORED = -100
+"""The label of a step that has none."""
 
 
 class Batch(NamedTuple):
-    """Sequences ``x`` (B, L, C) float32, labels ``y`` (B,) or (B, L) int64, and ``lengths`` (B,) or None (all of L)."""
+    """Sequences ``x``, labels ``y`` (B,) or (B, L) int64, and ``lengths`` (B,) or None (all of L).
+
+    ``x`` is (B, L, C) float32, or tokens (B, L) int64, or pairs of token sequences (B, 2, L) with ``lengths`` (B, 2).
+    """
 
     x: Tensor
     y: Tensor
@@ -24,7 +30,7 @@ class Batch(NamedTuple):
 class Rows(NamedTuple):
     """One part of a data set as stored: ``x`` (N, L, C), ``y`` (N,) or (N, L), ``lengths`` (N,) or None.
 
-    Each is a tensor or anything with a length that takes a list of row numbers and gives an array, such as a NumPy
+    Tokens are ``x`` (N, L) integers; pairs of them (N, 2, L) with ``lengths`` (N, 2). Each is a tensor or anything with a length that takes a list of row numbers and gives an array, such as a NumPy
     array or a memory map: rows are read when they are drawn.
     """
 
@@ -63,8 +69,9 @@ class SequenceData(lightning.LightningDataModule):
         train: training rows, x (N, L, C).
         test: test rows, never used to choose anything.
         val: validation rows, where the data set has its own.
-        d_output: number of classes.
-        prepare: stored x of a batch -> (B, L, C) float32; the default casts.
+        d_output: number of classes; for language models the size of the vocabulary.
+        vocab: number of different tokens; x then holds tokens, 0 <= x < vocab, and the model embeds them.
+        prepare: stored x of a batch -> (B, L, C) float32, or tokens int64; the default casts.
         batch_size: sequences a batch.
         val_fraction: part of the training rows held out for validation, in (0, 1); unused where ``val`` is given.
         seed: of the validation split and of the order.
@@ -73,6 +80,9 @@ class SequenceData(lightning.LightningDataModule):
         limit_eval: validate and test on that many rows only; `facts` then says subset.
         split: one sentence on where the parts come from.
         full: whether the rows are the complete published data set.
+        generated: whether the rows are a drawn stand-in for the data set of that name; `facts` then says generated.
+        stream: whether validation and test rows follow one another in one long stream. They then come one a batch, and
+            the model's state is carried from each to the next.
 
     Raises:
         ValueError: shapes that disagree, a fraction or a limit out of range, or a batch larger than the training rows.
@@ -86,6 +96,7 @@ class SequenceData(lightning.LightningDataModule):
         val: Rows | None = None,
         *,
         d_output: int,
+        vocab: int | None = None,
         prepare: Callable[[Tensor], Tensor] | None = None,
         batch_size: int = 32,
         val_fraction: float = 0.1,
@@ -95,13 +106,17 @@ class SequenceData(lightning.LightningDataModule):
         limit_eval: int | None = None,
         split: str = "as given",
         full: bool = True,
+        generated: bool = False,
+        stream: bool = False,
     ) -> None:
         super().__init__()
-        _check_rows(name, train, test, val)
+        _check_rows(name, train, test, val, vocab)
         self.name, self.split, self.first_epoch = name, split, 0
-        self.length, self.d_input = (int(n) for n in train.x.shape[1:])
+        self.vocab, self.generated, self.stream = vocab, generated, stream
+        self.length, self.d_input = (int(n) for n in train.x.shape[1:]) if vocab is None else (train.x.shape[-1], 1)
+        self.pairs = vocab is not None and len(train.x.shape) == 3
         self.d_output, self.seed, self.batch_size, self.num_workers = d_output, seed, batch_size, num_workers
-        prepare = prepare or _to_float
+        prepare = prepare or (_to_float if vocab is None else _to_tokens)
         kept, held = split_rows(name, len(train.x), None if val is not None else val_fraction, seed)
         self.train_rows = limited(name, "limit_train", kept, limit_train)
         self.val_rows = limited(name, "limit_eval", held if val is None else torch.arange(len(val.x)), limit_eval)
@@ -125,23 +140,27 @@ class SequenceData(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every validation row once."""
-        return self._loader(self.val_set, InOrder(self.val_rows))
+        return self._loader(self.val_set, InOrder(self.val_rows), 1 if self.stream else None)
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Every test row once."""
-        return self._loader(self.test_set, InOrder(self.test_rows))
+        return self._loader(self.test_set, InOrder(self.test_rows), 1 if self.stream else None)
 
     def facts(self) -> dict[str, Any]:
         """What a result must say of its data: name, whether all of it, sizes of the parts, and how they were split."""
-        size = "full" if self.full else "subset"
+        size = "generated" if self.generated else "full" if self.full else "subset"
         sizes = {"train": len(self.train_rows), "val": len(self.val_rows), "test": len(self.test_rows)}
         shape = {"length": self.length, "d_input": self.d_input, "d_output": self.d_output}
+        if self.vocab is not None:
+            shape["vocab"] = self.vocab
         return {"name": self.name, "size": size, **sizes, **shape, "split": self.split, "seed": self.seed}
 
-    def _loader(self, data: _Drawn, sampler: Sampler[int], drop_last: bool = False) -> DataLoader[Batch]:
+    def _loader(
+        self, data: _Drawn, sampler: Sampler[int], batch_size: int | None = None, drop_last: bool = False
+    ) -> DataLoader[Batch]:
         return DataLoader(
             data,
-            batch_size=self.batch_size,
+            batch_size=batch_size or self.batch_size,
             sampler=sampler,
             collate_fn=_as_drawn,
             drop_last=drop_last,
@@ -160,13 +179,20 @@ def _to_float(x: Tensor) -> Tensor:
     return x.float()
 
 
-def _check_rows(name: str, train: Rows, test: Rows, val: Rows | None) -> None:
+def _to_tokens(x: Tensor) -> Tensor:
+    return x.long()
+
+
+def _check_rows(name: str, train: Rows, test: Rows, val: Rows | None, vocab: int | None) -> None:
+    wanted = "(N, L, C)" if vocab is None else "tokens (N, L) or (N, 2, L)"
     for part, rows in {"train": train, "test": test, **({} if val is None else {"val": val})}.items():
-        if len(rows.x.shape) != 3 or not len(rows.x):
-            raise ValueError(f"{name}: x of {part} must be (N, L, C) with N > 0, got {tuple(rows.x.shape)}.")
+        shape = tuple(rows.x.shape)
+        tokens = len(shape) == 2 or (len(shape) == 3 and shape[1] == 2)
+        if (len(shape) != 3 if vocab is None else not tokens) or not len(rows.x):
+            raise ValueError(f"{name}: x of {part} must be {wanted} with N > 0, got {shape}.")
         if len(rows.x) != len(rows.y) or (rows.lengths is not None and len(rows.lengths) != len(rows.x)):
             raise ValueError(f"{name}: {part} has {len(rows.x)} rows of x and {len(rows.y)} of y; they must be equal.")
-        if tuple(rows.x.shape[2:]) != tuple(train.x.shape[2:]):
+        if vocab is None and tuple(rows.x.shape[2:]) != tuple(train.x.shape[2:]):
             raise ValueError(
                 f"{name}: {part} has {rows.x.shape[2]} channels, train has {train.x.shape[2]}; they must be equal."
             )
