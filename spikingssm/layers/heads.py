@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EachStep", "LastState", "LastStep", "MeanOverTime", "MeanState", "as_pool"]
+__all__ = ["EachStep", "LastState", "LastStep", "MeanOverTime", "MeanState", "PairDecoder", "as_pool"]
 
 
 class MeanState(NamedTuple):
@@ -114,6 +114,28 @@ class EachStep(_Pool):
     ) -> tuple[()]:
         """Empty."""
         return ()
+
+
+class PairDecoder(nn.Module):
+    """What two sequences have to do with each other: rows a, b, a, b, ... (2 B, H) -> (B, d_output).
+
+    ``W2 gelu(W1 [a, b, a - b, a * b])``, as for the retrieval task of the Long Range Arena.
+
+    Args:
+        d_model: H.
+        d_output: logits.
+
+    Source: Tay et al., ICLR 2021 (arXiv 2011.04006).
+    """
+
+    def __init__(self, d_model: int, d_output: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(4 * d_model, d_model), nn.Linear(d_model, d_output)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(2 B, H) -> (B, d_output)."""
+        a, b = x[0::2], x[1::2]
+        return self.outer(nn.functional.gelu(self.inner(torch.cat([a, b, a - b, a * b], -1))))
 
 
 def check_lengths(lengths: Tensor, x: Tensor, state: Any) -> Tensor:

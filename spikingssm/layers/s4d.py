@@ -77,7 +77,7 @@ class S4D(nn.Module):
             raise ValueError(f"S4D: needs 0 < dt_min <= dt_max, got dt_min {dt_min} and dt_max {dt_max}.")
         if algorithm not in ALGORITHMS:
             raise ValueError(f"S4D: algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}.")
-        self.algorithm = algorithm
+        self.algorithm, self.rate = algorithm, 1.0
         self.d_model, self.d_state, self.bidirectional, self.learn_b = d_model, d_state, bidirectional, learn_b
         log_A_real, A_imag = s4d_lin(d_model, d_state)
         self.log_dt = nn.Parameter(log_uniform(d_model, dt_min, dt_max))
@@ -183,7 +183,7 @@ class S4D(nn.Module):
 
     def _system(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         A = torch.complex(-torch.exp(self.log_A_real.to(dtype)), self.A_imag.to(dtype))
-        z, B_bar = discretise(A, torch.exp(self.log_dt.to(dtype)))
+        z, B_bar = discretise(A, self.rate * torch.exp(self.log_dt.to(dtype)))
         if self.learn_b:
             B_bar = B_bar * torch.view_as_complex(self.B.to(dtype))
         return z, B_bar, torch.view_as_complex(self.C.to(dtype))

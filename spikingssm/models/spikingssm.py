@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -9,7 +10,10 @@ from torch import Tensor, nn
 
 from sdn import LIF, Dynamics, Neuron, Solver, SpikeGradient
 from spikingssm.layers.block import BlockState, Residual, SpikingBlock
-from spikingssm.layers.heads import as_pool, check_lengths, padding
+from spikingssm.layers.encoders import Frames, TokenEncoder
+from spikingssm.layers.heads import PairDecoder, as_pool, check_lengths, padding
+from spikingssm.layers.s4d import S4D
+from spikingssm.layers.vocabulary import AdaptiveVocabulary, Vocabulary
 
 __all__ = ["SpikingSSM", "SpikingSSMState"]
 
@@ -24,11 +28,13 @@ class SpikingSSMState(NamedTuple):
 class SpikingSSM(nn.Module):
     """Spiking state space network for long sequences: (B, L, d_input) -> logits (B, d_output), or (B, L, d_output).
 
-    Linear encoder, ``n_layers`` residual `SpikingBlock`, pooling over time, linear decoder. The residual stream is real
-    valued; spikes are what the linear map of every block reads.
+    Encoder, ``n_layers`` residual `SpikingBlock`, pooling over time, decoder. The residual stream is real valued;
+    spikes are what the linear map of every block reads. With ``vocab`` the input is tokens (B, L); with ``pairs`` two
+    of them, (B, 2, L), which go through the same layers and meet in the decoder; with ``vocab`` and pool "each" the
+    network is a language model with one (or an adaptive) table of vectors for input and output.
 
     Args:
-        d_input: features per step.
+        d_input: features per step; 1 with ``vocab``.
         d_output: logits.
         d_model: H.
         n_layers: blocks, >= 1.
@@ -44,9 +50,15 @@ class SpikingSSM(nn.Module):
         algorithm: how the S4D layers run, "recurrence", "fft" or "auto", see `S4D`.
         learn_b, dt_min, dt_max: see `S4D`.
         pool: "mean" over time, "last" step, or "each" (logits at every step).
+        patch: steps that the encoder reads at once, >= 1: the layers then see ceil(L / patch) frames. Chunks of a
+            stream must be whole frames, and `step` takes a frame. Not with pool "each", nor with tokens.
+        vocab: number of different tokens; None is features.
+        pairs: whether the input is pairs of token sequences.
+        embedding_dropout: of token types; output_dropout: on what a language model's output reads.
+        cutoffs, div_value: of the adaptive softmax of a language model, see `AdaptiveVocabulary`; None is a full one.
 
     Raises:
-        ValueError: a size below 1, an unknown word, or what the parts refuse.
+        ValueError: a size below 1, an unknown word, options that do not go together, or what the parts refuse.
 
     Source: Shen et al., AAAI 2025 (arXiv 2408.14909). Where we differ from its code: post-norm is applied, an unknown
     norm is refused, networks of the surrogate solver are neither parameters nor saved with the model.
@@ -74,24 +86,43 @@ class SpikingSSM(nn.Module):
         dt_min: float = 0.001,
         dt_max: float = 0.1,
         pool: str = "mean",
+        patch: int = 1,
+        vocab: int | None = None,
+        pairs: bool = False,
+        embedding_dropout: float = 0.0,
+        output_dropout: float = 0.0,
+        cutoffs: Sequence[int] | None = None,
+        div_value: float = 4.0,
     ) -> None:
         super().__init__()
         sizes = {"d_input": d_input, "d_output": d_output, "d_model": d_model, "n_layers": n_layers}
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"SpikingSSM: {name} must be at least 1, got {size}.")
+        language = vocab is not None and pool == "each"
+        _check_together(patch, pool, vocab, pairs, language, cutoffs, output_dropout, embedding_dropout)
         self.d_input, self.d_output, self.bidirectional = d_input, d_output, bidirectional
+        self.vocab, self.pairs, self.patch, self.language = vocab, pairs, patch, language
         neuron: dict[str, Any] = {"solver": solver, "spike": spike, "learn_threshold": learn_threshold}
         ssm: dict[str, Any] = {"dt_min": dt_min, "dt_max": dt_max, "bidirectional": bidirectional, "learn_b": learn_b}
         ssm["algorithm"] = algorithm
         around: dict[str, Any] = {"norm": norm, "prenorm": prenorm, "norm_as_published": norm_as_published}
-        self.encoder = nn.Linear(d_input, d_model)
+        if not language:
+            tokens = vocab is not None
+            self.encoder = (
+                TokenEncoder(vocab, d_model, embedding_dropout) if tokens else Frames(d_input, d_model, patch)
+            )
         self.blocks = nn.ModuleList()
         for _ in range(n_layers):
             block = SpikingBlock(dynamics, d_model, d_state, dropout=dropout, **neuron, **ssm)
             self.blocks.append(Residual(block, d_model, dropout=dropout, **around))
         self.pool = as_pool(pool, d_model)
-        self.decoder = nn.Linear(d_model, d_output)
+        if language:
+            drops = {"embedding_dropout": embedding_dropout, "output_dropout": output_dropout}
+            adaptive = AdaptiveVocabulary(vocab, d_model, cutoffs, div_value=div_value, **drops) if cutoffs else None
+            self.decoder = adaptive or Vocabulary(vocab, d_model, **drops)
+        else:
+            self.decoder = PairDecoder(d_model, d_output) if pairs else nn.Linear(d_model, d_output)
 
     def forward(
         self, x: Tensor, state: SpikingSSMState | None = None, lengths: Tensor | None = None
@@ -99,44 +130,56 @@ class SpikingSSM(nn.Module):
         """The whole sequence, or the next chunk of one.
 
         Args:
-            x: (B, L, d_input).
+            x: (B, L, d_input); tokens (B, L) or (B, 2, L).
             state: state before the first step; None is rest. Chunks one after another equal the whole in eval mode.
-            lengths: (B,) integers, valid steps of each row, 1..L; None is L. What lies behind them changes no logits
-                (with "each": no logits before them).
+            lengths: (B,) integers, valid steps of each row, 1..L; (B, 2) for pairs; None is L. What lies behind them
+                changes no logits (with "each": no logits before them).
 
         Returns:
-            logits (B, d_output), or (B, L, d_output) with pool "each", and the state after the last step: None if
-            bidirectional; without the S4D parts in training from rest by FFT, see `S4D.forward`.
+            logits (B, d_output), or (B, L, d_output) with pool "each" (log probabilities with ``cutoffs``), and the
+            state after the last step: None if bidirectional; without the S4D parts in training from rest by FFT, see
+            `S4D.forward`.
 
         Raises:
             ValueError: x, state or lengths of another shape or range.
         """
-        if x.ndim != 3 or x.shape[-1] != self.d_input or not x.is_floating_point() or not x.numel():
-            raise ValueError(
-                f"SpikingSSM: x must be a floating-point (batch, length, {self.d_input}), batch and length >= 1, "
-                f"got {x.dtype} of shape {tuple(x.shape)}."
-            )
-        self._check_state(state)
-        lengths = None if lengths is None else check_lengths(lengths, x, state)
-        valid = ~padding(lengths, x.shape[1]) if lengths is not None else None
-        h, states = self.encoder(x), []
+        pooled, state = self.features(x, state, lengths)
+        return self.decoder(pooled), state
+
+    def features(
+        self, x: Tensor, state: SpikingSSMState | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, SpikingSSMState | None]:
+        """What the decoder reads, (B, H), (2 B, H) for pairs or (B, L, H), and the state; arguments as in `forward`."""
+        x, lengths = self._checked(x, lengths, state)
+        if state is not None and self.patch > 1 and x.shape[1] % self.patch:
+            found = f"a chunk of {x.shape[1]} steps is no whole number of frames of {self.patch}"
+            raise ValueError(f"SpikingSSM: {found}; cut the stream at whole frames.")
+        h, states = self._encode(x), []
+        lengths = None if lengths is None else -(-lengths // self.patch)
+        valid = ~padding(lengths, h.shape[1]) if lengths is not None else None
         for i, block in enumerate(self.blocks):
             h, after = block(h, None if state is None else state.blocks[i], valid)
             states.append(after)
         pooled, pool = self.pool(h, None if state is None else state.pool, lengths)
-        return self.decoder(pooled), None if self.bidirectional else SpikingSSMState(tuple(states), pool)
+        return pooled, None if self.bidirectional else SpikingSSMState(tuple(states), pool)
 
     def step(self, x: Tensor, state: SpikingSSMState | None = None) -> tuple[Tensor, SpikingSSMState]:
         """One step: (B, d_input) -> the logits of the prefix so far (B, d_output) and the state.
+
+        With ``patch`` a step is a frame (B, patch, d_input); with tokens (B,), with pairs (B, 2).
 
         Raises:
             NotImplementedError: a bidirectional model, which needs the steps to come.
             ValueError: x or state of another shape.
         """
-        if x.ndim != 2 or x.shape[-1] != self.d_input:
-            raise ValueError(f"SpikingSSM: a step must be (batch, {self.d_input}), got shape {tuple(x.shape)}.")
+        frame = (self.patch, self.d_input) if self.patch > 1 else (self.d_input,)
+        frame = frame if self.vocab is None else (2,) if self.pairs else ()
+        if x.shape[1:] != frame or not x.ndim:
+            shape = ", ".join(map(str, ("batch", *frame)))
+            raise ValueError(f"SpikingSSM: a step must be ({shape}), got shape {tuple(x.shape)}.")
         self._check_state(state)
-        h, states = self.encoder(x), []
+        x = x.flatten().unsqueeze(1) if self.vocab is not None else x.reshape(len(x), -1, self.d_input)
+        h, states = self._encode(x).squeeze(1), []
         for i, block in enumerate(self.blocks):
             h, after = block.step(h, None if state is None else state.blocks[i])
             states.append(after)
@@ -151,6 +194,7 @@ class SpikingSSM(nn.Module):
         Raises:
             NotImplementedError: a bidirectional model.
         """
+        batch = 2 * batch if self.pairs else batch
         blocks = tuple(block.initial_state(batch, device, dtype) for block in self.blocks)
         return SpikingSSMState(blocks, self.pool.initial_state(batch, device, dtype))
 
@@ -160,16 +204,79 @@ class SpikingSSM(nn.Module):
         Raises:
             ValueError: the solver cannot run these neurons.
         """
-        shared = {id(tensor): tensor for tensor in itertools.chain(self.parameters(), self.buffers())}
-        model = copy.deepcopy(self, shared)
+        model = self._sharing()
         for parent in list(model.modules()):
             for name, child in parent.named_children():
                 if isinstance(child, Neuron):
                     setattr(parent, name, child.with_solver(solver))
         return model
 
+    def with_rate(self, rate: float) -> Self:
+        """A model with the very same parameters whose state space layers take ``rate`` times as long steps.
+
+        With data of half the sampling rate, ``with_rate(2)`` is the network that was trained on all of it, as far as
+        the state space layers go: the neurons still decay once a step.
+
+        Raises:
+            ValueError: a rate that is not positive.
+        """
+        if not rate > 0:
+            raise ValueError(f"SpikingSSM: rate must be > 0, got {rate}.")
+        model = self._sharing()
+        for part in model.modules():
+            if isinstance(part, S4D):
+                part.rate = part.rate * rate
+        return model
+
+    def _sharing(self) -> Self:
+        """A copy whose parameters and buffers are those of this model."""
+        shared = {id(tensor): tensor for tensor in itertools.chain(self.parameters(), self.buffers())}
+        return copy.deepcopy(self, shared)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.decoder.embed(x) if self.language else self.encoder(x)
+
+    def _checked(self, x: Tensor, lengths: Tensor | None, state: Any) -> tuple[Tensor, Tensor | None]:
+        """x and lengths as the layers take them, pairs as rows of their own."""
+        tokens = self.vocab is not None
+        fits = x.shape[-1] == self.d_input and x.is_floating_point() and x.ndim == 3
+        if tokens:
+            fits = not x.is_floating_point() and (x.ndim == 3 and x.shape[1] == 2 if self.pairs else x.ndim == 2)
+        if not fits or not x.numel():
+            kind = f"a floating-point (batch, length, {self.d_input})"
+            kind = f"integers (batch, {'2, ' if self.pairs else ''}length)" if tokens else kind
+            raise ValueError(
+                f"SpikingSSM: x must be {kind}, batch and length >= 1, got {x.dtype} of shape {tuple(x.shape)}."
+            )
+        self._check_state(state)
+        if self.pairs:
+            x, lengths = x.flatten(0, 1), None if lengths is None else lengths.flatten()
+        return x, None if lengths is None else check_lengths(lengths, x, state)
+
     def _check_state(self, state: SpikingSSMState | None) -> None:
         if state is not None and len(state.blocks) != len(self.blocks):
             raise ValueError(
                 f"SpikingSSM: the state has {len(state.blocks)} blocks, this model has {len(self.blocks)}."
             )
+
+
+def _check_together(
+    patch: int,
+    pool: str,
+    vocab: int | None,
+    pairs: bool,
+    language: bool,
+    cutoffs: Sequence[int] | None,
+    output_dropout: float,
+    embedding_dropout: float,
+) -> None:
+    """Refuse options that do not go together."""
+    if patch != 1 and (pool == "each" or vocab is not None):
+        what = "pool='each', which answers at every step" if vocab is None else "tokens, which are read one by one"
+        raise ValueError(f"SpikingSSM: patch={patch} does not go with {what}; use patch=1.")
+    if pairs and (vocab is None or language):
+        raise ValueError("SpikingSSM: pairs are of token sequences with one answer; give vocab, and pool mean or last.")
+    if not language and (cutoffs or output_dropout):
+        raise ValueError("SpikingSSM: cutoffs and output_dropout are a language model's: token data with pool='each'.")
+    if vocab is None and embedding_dropout:
+        raise ValueError(f"SpikingSSM: embedding_dropout={embedding_dropout} needs tokens; the input is features.")

@@ -1,0 +1,91 @@
+"""From what a data set gives at each step to the channels of a network."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Frames", "TokenEncoder"]
+
+
+class Frames(nn.Linear):
+    """A linear map of frames of ``patch`` steps that do not overlap: (B, L, d_input) -> (B, ceil(L / patch), H).
+
+    With patch 1 it is a linear map of every step. The last frame is filled up with zeros.
+
+    Args:
+        d_input: features per step.
+        d_model: H.
+        patch: steps per frame, >= 1; the sequence that the layers behind see is that much shorter.
+
+    Raises:
+        ValueError: a patch below 1.
+    """
+
+    def __init__(self, d_input: int, d_model: int, patch: int = 1) -> None:
+        if patch < 1:
+            raise ValueError(f"SpikingSSM: patch must be at least 1 step, got {patch}.")
+        super().__init__(patch * d_input, d_model)
+        self.d_input, self.patch = d_input, patch
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L, d_input) -> (B, ceil(L / patch), H)."""
+        if self.patch > 1:
+            x = functional.pad(x, (0, 0, 0, -x.shape[1] % self.patch))
+            x = x.reshape(len(x), -1, self.patch * self.d_input)
+        return super().forward(x)
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"{super().extra_repr()}, patch={self.patch}"
+
+
+class TokenEncoder(nn.Module):
+    """A vector for each token, with dropout of whole token types: (B, L) -> (B, L, H).
+
+    Args:
+        vocab: number of tokens.
+        d_model: H.
+        dropout: probability that a token type is zeroed everywhere in a training batch, in [0, 1).
+
+    Raises:
+        ValueError: a vocabulary below 1, or tokens outside it.
+
+    Source: dropout of types is by Gal and Ghahramani, NeurIPS 2016 (arXiv 1512.05287).
+    """
+
+    def __init__(self, vocab: int, d_model: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if vocab < 1:
+            raise ValueError(f"TokenEncoder: vocab must be at least 1, got {vocab}.")
+        self.dropout = check_dropout(dropout)
+        self.table = nn.Embedding(vocab, d_model)
+        nn.init.normal_(self.table.weight, std=d_model**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L) integers -> (B, L, H)."""
+        check_tokens(x, self.table.num_embeddings)
+        table = dropped_types(self.table.weight, self.dropout if self.training else 0.0)
+        return functional.embedding(x, table) * self.table.embedding_dim**0.5
+
+
+def dropped_types(table: Tensor, dropout: float) -> Tensor:
+    """A table (V, d) with whole rows zeroed, the others scaled by 1/(1-dropout)."""
+    if dropout == 0:
+        return table
+    return table * functional.dropout(table.new_ones(len(table), 1), dropout)
+
+
+def check_dropout(dropout: float) -> float:
+    """A probability in [0, 1), or a ValueError."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}.")
+    return dropout
+
+
+def check_tokens(x: Tensor, vocab: int) -> None:
+    """Refuse tokens outside the vocabulary, which would end in an index error, or on a GPU in worse."""
+    if x.is_meta or torch.compiler.is_compiling() or not x.numel():
+        return
+    low, high = int(x.min()), int(x.max())
+    if low < 0 or high >= vocab:
+        raise ValueError(f"tokens from {low} to {high}, this model has a vocabulary of {vocab}: 0 to {vocab - 1}.")
