@@ -21,11 +21,15 @@ __all__ = ["call", "load", "sweep"]
 
 NULLABLE = (
     "threads", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes", "data.limit_train",
-    "data.limit_eval", "model.spike", "trainer.gradient_clip_val",
+    "data.limit_eval", "model.spike", "model.cutoffs", "trainer.gradient_clip_val",
 )  # fmt: skip
 """Keys that may be null, whatever an experiment or a tier sets them to."""
 MOVABLE = ("data.root", "data.path", "data.test_path", "data.num_workers", "threads", "trainer.enable_progress_bar")
 """Keys that may change on resume: where things lie and how fast they go, not what comes out."""
+ALIASES = {f"experiment=spikingssm/{published}": f"experiment=spikingssm/{ours}" for published, ours in (
+    ("minst", "mnist"), ("pminst", "pmnist"),
+)}  # fmt: skip
+"""The published spellings of two experiments."""
 
 
 def load(overrides: Sequence[str]) -> DictConfig:
@@ -115,6 +119,8 @@ def _compose(parsed: list[Override]) -> DictConfig:
     groups = [o for o in parsed if (folder / o.key_or_group).is_dir()]
     for override in groups:
         _check_file(folder, override.key_or_group, override.value())
+    extra = _tier_of_experiment(folder, groups)
+    parsed, groups = extra + parsed, extra + groups
     base = _hydra(folder, groups)
     for override in parsed:
         if override not in groups:
@@ -127,6 +133,15 @@ def _compose(parsed: list[Override]) -> DictConfig:
     return config
 
 
+def _tier_of_experiment(folder: Path, groups: list[Override]) -> list[Override]:
+    """What a tier says of the chosen experiment alone: ``configs/tier/<tier>/<experiment>.yaml``, if it is there."""
+    chosen = {o.key_or_group: o.value() for o in groups}
+    tier, experiment = chosen.get("tier"), chosen.get("experiment")
+    if not tier or not experiment or not (folder / "tier" / tier / f"{experiment}.yaml").is_file():
+        return []
+    return _parse([f"+tier/{tier}={experiment}"])
+
+
 def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
     try:
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
@@ -137,7 +152,7 @@ def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
     try:
-        return OverridesParser.create().parse_overrides(list(overrides))
+        return OverridesParser.create().parse_overrides([ALIASES.get(text, text) for text in overrides])
     except HydraException as error:
         raise ValueError(f"{_one_line(error)}; an override is key=value, e.g. model.d_model=64.") from None
 
@@ -154,7 +169,8 @@ def _folder() -> Path:
 
 
 def _check_file(folder: Path, group: str, value: Any) -> None:
-    there = sorted(str(p.relative_to(folder / group).with_suffix("")) for p in (folder / group).rglob("*.yaml"))
+    found = (folder / group).glob("*.yaml") if group == "tier" else (folder / group).rglob("*.yaml")
+    there = sorted(str(p.relative_to(folder / group).with_suffix("")) for p in found)
     if value is not None and value not in there:
         raise ValueError(f"no {group} is named {value!r}; there are: {', '.join(there)}.")
 
