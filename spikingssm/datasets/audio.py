@@ -1,0 +1,214 @@
+"""Recorded clips: WAV files of a folder or an archive in, rows of 16-bit samples out."""
+
+import gzip
+import io
+import lzma
+import math
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+from torch import Tensor
+
+__all__ = [
+    "PEAK",
+    "Selected",
+    "files_in",
+    "fitted",
+    "folder_facts",
+    "level",
+    "read_wav",
+    "resampled",
+    "scaled",
+    "stacked",
+    "tones",
+]
+
+PEAK = 2**15
+"""One more than the largest 16-bit sample; samples / PEAK are in [-1, 1)."""
+
+
+class Selected:
+    """The rows ``chosen`` of ``array``, read when they are drawn.
+
+    Args:
+        array: (N, ...), such as a memory map.
+        chosen: (M,) row numbers; row i here is ``array[chosen[i]]``.
+    """
+
+    def __init__(self, array: np.ndarray, chosen: np.ndarray) -> None:
+        self.array, self.chosen = array, chosen
+        self.shape = (len(chosen), *array.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, rows: list[int]) -> np.ndarray:
+        return self.array[self.chosen[rows]]
+
+
+def read_wav(data: bytes, path: str | Path, rate: int) -> np.ndarray:
+    """The samples (T,) int16 of a WAV file with one channel of 16 bits.
+
+    Args:
+        data: the bytes of the file.
+        path: where they are from, for errors.
+        rate: in Hz, that the file must have.
+
+    Raises:
+        ImportError: soundfile is not installed.
+        ValueError: not a WAV file, cut short, without samples, or of another rate, width or number of channels.
+    """
+    try:
+        import soundfile
+    except ImportError as error:
+        raise ImportError("audio needs the extra `data`: pip install 'sdn-spikingssm[data]'.") from error
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        raise ValueError(f"{path}: starts with {data[:12]!r}, a WAV file with b'RIFF', its size and b'WAVE'.")
+    announced = 8 + int.from_bytes(data[4:8], "little")
+    if announced > len(data):
+        raise ValueError(
+            f"{path}: its header announces {announced} bytes and there are {len(data)}; copy or download it again."
+        )
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            found = (file.samplerate, file.channels, file.subtype)
+            samples = file.read(dtype="int16")
+    except soundfile.LibsndfileError as error:
+        raise ValueError(
+            f"{path}: not a readable WAV file ({error.error_string}); copy or download it again."
+        ) from None
+    if found != (rate, 1, "PCM_16"):
+        raise ValueError(
+            f"{path}: {found[0]} Hz, {found[1]} channel(s), {found[2]}, must be {rate} Hz, 1 channel, PCM_16; "
+            "convert it or take it out."
+        )
+    if not len(samples):
+        raise ValueError(f"{path}: 0 samples, must be at least 1; take it out.")
+    return cast(np.ndarray, samples)
+
+
+def files_in(source: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """Path and bytes of the wanted files below a folder, or of a tar archive in one pass; nothing is unpacked on disk.
+
+    Args:
+        source: a folder, or a ``.tar`` file, plain or packed with gzip or xz.
+        wanted: whether to read the file with this path, relative to ``source``.
+
+    Raises:
+        ValueError: not a tar archive, or one that is damaged or cut short.
+    """
+    if source.is_dir():
+        for path in sorted(source.rglob("*")):
+            name = path.relative_to(source).as_posix()
+            if wanted(name) and path.is_file():
+                yield name, path.read_bytes()
+        return
+    try:
+        # The file is unpacked here and not by tarfile, which takes a packed file that is cut short for one that ends.
+        with _unpacked(source) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+            for member in archive:
+                if member.isfile() and wanted(member.name):
+                    yield member.name, cast(IO[bytes], archive.extractfile(member)).read()
+            while stream.read(2**20):  # to the checksum at its end
+                pass
+    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{source}: not a whole tar archive ({reason}); copy or download it again.") from None
+
+
+def _unpacked(source: Path) -> IO[bytes]:
+    with source.open("rb") as stream:
+        head = stream.read(6)
+        stream.seek(max(-1024, -source.stat().st_size), io.SEEK_END)
+        ended = not any(stream.read())
+    if head[:2] == b"\x1f\x8b":
+        return cast(IO[bytes], gzip.open(source))
+    if head == b"\xfd7zXZ\x00":
+        return cast(IO[bytes], lzma.open(source))
+    if not ended:
+        raise tarfile.ReadError("it does not end in two blocks of zeros")
+    return source.open("rb")
+
+
+def folder_facts(folder: Path, wanted: Callable[[str], bool]) -> dict[str, list[int]]:
+    """Number, bytes and newest time of change of the wanted files below a folder, for the facts of `cached`."""
+    found = [p.stat() for p in folder.rglob("*") if wanted(p.relative_to(folder).as_posix()) and p.is_file()]
+    newest = max((s.st_mtime_ns for s in found), default=0)
+    return {str(folder.resolve()): [len(found), sum(s.st_size for s in found), newest]}
+
+
+def fitted(clip: np.ndarray, length: int) -> np.ndarray:
+    """The first ``length`` samples of a clip (T,), with zeros after its end where it is shorter."""
+    return np.pad(clip[:length], (0, max(0, length - len(clip))))
+
+
+def resampled(clips: np.ndarray, down: int) -> np.ndarray:
+    """Clips (..., T) int16 at a ``down``-th of their rate, (..., ceil(T / down)) int16.
+
+    What the lower rate cannot carry is filtered out first: a plain stride would fold it onto lower frequencies.
+
+    Raises:
+        ValueError: a factor below 1.
+    """
+    if down < 1:
+        raise ValueError(f"rate must be at least 1 (1 is the recorded rate, 2 half of it), got {down}.")
+    if down == 1:
+        return clips
+    from scipy.signal import resample_poly
+
+    slow = resample_poly(clips.astype(np.float64), 1, down, axis=-1)
+    return np.clip(np.rint(slow), -PEAK, PEAK - 1).astype(np.int16)
+
+
+def stacked(clips: Iterable[np.ndarray], length: int) -> np.ndarray:
+    """Clips (length,) int16 as the rows of one array (N, length), through a file: a large set is never in memory."""
+    with tempfile.TemporaryFile() as spool:
+        for clip in clips:
+            spool.write(clip.astype(np.int16, copy=False).tobytes())
+        spool.flush()
+        if not spool.tell():
+            return np.zeros((0, length), np.int16)
+        return np.memmap(spool, np.int16, "r").reshape(-1, length)
+
+
+def level(name: str, energy: np.ndarray, samples: int) -> float:
+    """Root mean square of samples / PEAK, from the ``energy`` (N,) of clips: the sums of their squared int16 samples.
+
+    Raises:
+        ValueError: nothing but silence.
+    """
+    if not energy.sum() > 0:
+        raise ValueError(f"{name}: all {samples} training samples are 0; set data.root to recorded clips.")
+    return math.sqrt(float(energy.sum()) / samples) / PEAK
+
+
+def scaled(x: Tensor, scale: float) -> Tensor:
+    """Samples int16 -> samples / PEAK / scale, float32. Silence stays 0."""
+    return x.float() / (PEAK * scale)
+
+
+def tones(classes: int, lengths: Sequence[int], rate: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Stand-in clips (N, length) int16 and classes (N,): two tones that name the class, as on a telephone, in noise.
+
+    Args:
+        classes: number of classes, spread evenly.
+        lengths: (N,) samples of each clip, from 1 to ``length``; zeros follow.
+        rate: in Hz.
+        length: of the rows.
+    """
+    rng = np.random.default_rng(1963)
+    side = math.ceil(math.sqrt(classes))
+    low, high = np.geomspace(250, 800, side), np.geomspace(1000, 3000, side)
+    y = rng.permutation(np.arange(len(lengths)) % classes)
+    x = np.zeros((len(lengths), length), np.int16)
+    for row, (n, label) in enumerate(zip(lengths, y, strict=True)):
+        pair = np.array([low[label // side], high[label % side]])[:, None]
+        phase, loud = rng.uniform(0, 2 * np.pi, (2, 1)), rng.uniform(0.5, 1, (2, 1))
+        clip = (loud * np.sin(2 * np.pi * pair * np.arange(n) / rate + phase)).sum(0) + rng.normal(0, 0.3, n)
+        x[row, :n] = np.rint(0.1 * PEAK * clip)
+    return x, y.astype(np.int64)
