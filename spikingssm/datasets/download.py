@@ -5,13 +5,13 @@ from pathlib import Path
 __all__ = ["fetch"]
 
 
-def fetch(url: str, name: str, sha256: str, folder: str | Path) -> Path:
+def fetch(url: str, name: str, checksum: str, folder: str | Path) -> Path:
     """The path of ``folder/name``, downloaded if it is not there, with the given checksum.
 
     Args:
         url: folder of the file on the server, ending in a slash.
         name: file name, below ``url`` and below ``folder``.
-        sha256: what the file must hash to.
+        checksum: what the file must hash to: a sha256 digest, or ``md5:`` and a digest.
         folder: where it is kept.
 
     Raises:
@@ -26,8 +26,9 @@ def fetch(url: str, name: str, sha256: str, folder: str | Path) -> Path:
     import requests
 
     pooch.get_logger().setLevel("WARNING")
+    known = checksum if ":" in checksum else f"sha256:{checksum}"
     try:
-        return Path(pooch.retrieve(url + name, known_hash=f"sha256:{sha256}", fname=name, path=Path(folder)))
+        return Path(pooch.retrieve(url + name, known_hash=known, fname=name, path=Path(folder)))
     except requests.exceptions.RequestException as error:
         raise OSError(
             f"could not download {url}{name} ({type(error).__name__}); with a copy on disk set data.root=FOLDER."

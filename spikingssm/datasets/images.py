@@ -1,4 +1,4 @@
-"""Images read pixel by pixel: sequential MNIST."""
+"""Images read pixel by pixel: sequential and permuted sequential MNIST."""
 
 import gzip
 import struct
@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikingssm.datasets import standin
 from spikingssm.datasets.base import Rows, SequenceData
 from spikingssm.datasets.download import fetch
 
-__all__ = ["mnist", "read_idx"]
+__all__ = ["bit_reversal", "mnist", "read_idx"]
 
 # torchvision's published mirror of the four original files. The md5 sums of the files with these sha256 sums are the
 # ones that torchvision lists: f68b3c2d..., d53e105e..., 9fb629c4..., ec29112d... in this order.
@@ -27,30 +28,44 @@ FILES = {
 CACHE = Path("dataset") / "cache" / "mnist"
 
 
-def mnist(root: str | Path | None = None, *, permute: bool = False, seed: int = 0, **options: Any) -> SequenceData:
-    """Sequential MNIST: x (B, 784, 1) in [0, 1], row by row, 10 classes.
+def mnist(
+    root: str | Path | None = None,
+    *,
+    permute: str | bool = False,
+    permute_seed: int = 0,
+    generated: bool = False,
+    seed: int = 0,
+    **options: Any,
+) -> SequenceData:
+    """Sequential MNIST: x (B, 784, 1) in [0, 1], row by row or in one permuted order for all images, 10 classes.
 
     The test set is the official one; validation is carved from the 60,000 training images by the seed.
 
     Args:
         root: folder of the four files, packed or not, directly in it or in ``MNIST/raw`` or ``raw``; None downloads
             them once into ``dataset/cache/mnist``.
-        permute: a fixed order of the pixels; only False so far.
+        permute: the order of the pixels: False or "none", "random", or "bitreversal" (`bit_reversal`).
+        permute_seed: of the random order, >= 0; apart from ``seed``, so that runs see the same task.
+        generated: draw a stand-in of the same shape; no file is read.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
 
     Raises:
-        NotImplementedError: a permutation.
         FileNotFoundError: a file that is not in ``root``.
-        ValueError: a file that is not the IDX file it should be.
+        ValueError: an unknown order, or a file that is not the IDX file it should be.
         OSError: a download that failed.
 
     Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", yann.lecun.com/exdb/mnist (CC BY-SA 3.0).
     """
-    if permute is not False:
-        raise NotImplementedError(f"mnist: permute must be False, got {permute!r}; permuted MNIST is not there yet.")
-    parts = [read_idx(_find(name, root)) for name in FILES]
-    train, test = (_rows(x, y, name) for x, y, name in ((*parts[:2], "train"), (*parts[2:], "t10k")))
+    order, said = _order(permute, permute_seed)
+    if generated:
+        standin.refuse_root("mnist", root)
+        train, test = standin.images(784, 1, 10)
+    else:
+        parts = [read_idx(_find(name, root)) for name in FILES]
+        train, test = (_rows(x, y, name) for x, y, name in ((*parts[:2], "train"), (*parts[2:], "t10k")))
+    if order is not None:
+        train, test = (rows._replace(x=rows.x[:, order]) for rows in (train, test))
     return SequenceData(
         "mnist",
         train,
@@ -58,10 +73,27 @@ def mnist(root: str | Path | None = None, *, permute: bool = False, seed: int = 
         d_output=10,
         prepare=_scale,
         seed=seed,
-        split="test: the official one; validation: from the training images, by the seed",
+        split=f"test: {'drawn' if generated else 'the official one'}; validation: from the training images, by the "
+        f"seed; pixels: {said}",
         full=(len(train.x), len(test.x)) == (60_000, 10_000),
+        generated=generated,
         **options,
     )
+
+
+def bit_reversal(length: int) -> np.ndarray:
+    """The numbers 0 .. length - 1 in the order of their reversed bits, (length,).
+
+    For a length that is no power of two this is the bit reversal of the next one without the numbers that are too
+    large: 5 -> 0, 4, 2, 1, 3. That is the order in which the published SpikingSSM experiment reads MNIST.
+
+    Source: ``bitreversal_permutation`` of github.com/state-spaces/s4, ``src/dataloaders/utils/permutations.py``.
+    """
+    numbers = np.arange(length)
+    reverse = np.zeros_like(numbers)
+    for bit in range(max(length - 1, 0).bit_length()):
+        reverse = 2 * reverse + (numbers >> bit & 1)
+    return np.argsort(reverse)
 
 
 def read_idx(path: str | Path) -> np.ndarray:
@@ -107,6 +139,19 @@ def _find(name: str, root: str | Path | None) -> Path:
         f"mnist: no {name} (or {name.removesuffix('.gz')}) in {', '.join(map(str, folders))}; "
         "set data.root to the folder that holds it, or data.root=null to download."
     )
+
+
+def _order(permute: str | bool, permute_seed: int) -> tuple[np.ndarray | None, str]:
+    """Step -> pixel, (784,) or None for row by row, and its name for the facts."""
+    if permute is False or permute == "none":
+        return None, "row by row"
+    if permute == "bitreversal":
+        return bit_reversal(784), "bit-reversal order"
+    if permute != "random":
+        raise ValueError(f"mnist: data.permute must be false, none, random or bitreversal, got {permute!r}.")
+    if permute_seed < 0:
+        raise ValueError(f"mnist: data.permute_seed must be >= 0, got {permute_seed}.")
+    return np.random.default_rng(permute_seed).permutation(784), f"random order (permute_seed {permute_seed})"
 
 
 def _rows(images: np.ndarray, labels: np.ndarray, part: str) -> Rows:

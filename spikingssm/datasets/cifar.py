@@ -1,0 +1,243 @@
+"""CIFAR-10 read pixel by pixel, grey or in colour."""
+
+import gzip
+import io
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikingssm.datasets import standin
+from spikingssm.datasets.base import Rows, SequenceData
+from spikingssm.datasets.cache import CACHE, cached, source_facts
+from spikingssm.datasets.download import fetch
+
+__all__ = ["cifar", "read_batch", "to_grey"]
+
+# The md5 sum that the authors print beside the archive on www.cs.toronto.edu/~kriz/cifar.html.
+SITE, ARCHIVE = "https://www.cs.toronto.edu/~kriz/", "cifar-10-python.tar.gz"
+CHECKSUM = "md5:c58f30108f718f92721af3b95e74349a"
+FOLDER = "cifar-10-batches-py"
+TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
+GREY = (122.6 / 255,), (61 / 255,)
+"""Mean and standard deviation of the published grey experiment."""
+COLOUR = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+"""Mean and standard deviation of the training pixels, red, green, blue."""
+
+
+def cifar(
+    root: str | Path | None = None, *, grey: bool = True, generated: bool = False, seed: int = 0, **options: Any
+) -> SequenceData:
+    """Sequential CIFAR-10: standardised pixels row by row, x (B, 1024, 1) grey or (B, 1024, 3), 10 classes.
+
+    The test set is the official one; validation is carved from the training images by the seed.
+
+    Args:
+        root: the release, as its archive or unpacked in ``cifar-10-batches-py``, or a folder of grey images in
+            ``train.npz`` and ``test.npz`` with x (N, 1024, 1) uint8 and y (N,); either the folder itself or the one
+            above. None downloads the release once (163 MB) into ``dataset/cache/cifar``.
+        grey: luma only, as published; False gives red, green and blue.
+        generated: draw a stand-in of the same shape; no file is read.
+        seed: of the validation split and of the order.
+        options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
+
+    Raises:
+        FileNotFoundError: nothing of that kind in ``root``, or a batch is missing.
+        ValueError: a damaged file, arrays of another shape, or colour asked of grey files.
+        OSError: a download that failed.
+
+    Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009 (no licence stated).
+    """
+    if generated:
+        standin.refuse_root("cifar", root)
+        train, test = standin.images(1024, 1 if grey else 3, 10)
+    else:
+        train, test = _read(root, grey)
+    return SequenceData(
+        "cifar",
+        train,
+        test,
+        d_output=10,
+        prepare=_Standardise(*(GREY if grey else COLOUR)),
+        seed=seed,
+        split=f"test: {'drawn' if generated else 'the official one'}; validation: from the training images, by the "
+        f"seed; pixels: {'grey' if grey else 'red, green, blue'}",
+        full=(len(train.x), len(test.x)) == (50_000, 10_000),
+        generated=generated,
+        **options,
+    )
+
+
+def to_grey(x: np.ndarray) -> np.ndarray:
+    """Luma of x (..., 3) uint8 -> (..., 1) uint8, rounded as Pillow's mode "L" does it.
+
+    Source: ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B, in 16 bits.
+    """
+    red, green, blue = (x[..., channel].astype(np.uint32) for channel in range(3))
+    return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).astype(np.uint8)[..., None]
+
+
+def read_batch(data: bytes, name: str | Path) -> Rows:
+    """x (N, 1024, 3) uint8 and y (N,) of one pickled batch; nothing but arrays and plain containers is unpickled.
+
+    Args:
+        data: the file.
+        name: of it, for errors.
+
+    Raises:
+        ValueError: another kind of file, or arrays of another shape.
+    """
+    try:
+        found = _Batch(io.BytesIO(data), encoding="bytes").load()
+        found = {key.decode() if isinstance(key, bytes) else key: value for key, value in found.items()}
+        x, y = found["data"].array(), np.asarray(found["labels"])
+    except Exception as error:  # damaged bytes can ask pickle for anything
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{name}: not a CIFAR-10 batch ({reason}); copy or download it again.") from None
+    if x.ndim != 2 or x.shape[1] != 3072:
+        raise ValueError(f"{name}: data must be (N, 3072) bytes, got {x.shape}.")
+    return _checked(np.ascontiguousarray(x.reshape(-1, 3, 1024).transpose(0, 2, 1)), y, name)
+
+
+class _Array:
+    """What a pickle says of an array. NumPy's own reader would trust it and can crash."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self.shape, self.dtype, self.column_major, self.content = state
+
+    def array(self) -> np.ndarray:
+        """The array, if it is one of bytes, row by row."""
+        if not isinstance(self.dtype, _Type) or self.dtype.code not in ("u1", b"u1") or self.column_major:
+            raise ValueError("data is not an array of bytes")
+        return np.frombuffer(self.content, np.uint8).reshape(self.shape)
+
+
+class _Type:
+    """What a pickle says of the numbers in an array."""
+
+    def __init__(self, code: Any, *args: Any) -> None:
+        self.code = code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        pass
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Bytes as Python 3 writes them in a protocol of Python 2."""
+    if encoding not in ("latin1", b"latin1"):
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+class _Batch(pickle.Unpickler):
+    """Refuses every name but those that arrays and bytes need: a pickle can otherwise run any code."""
+
+    allowed = {
+        "numpy.core.multiarray._reconstruct": _Array,
+        "numpy._core.multiarray._reconstruct": _Array,
+        "numpy.ndarray": _Array,
+        "numpy.dtype": _Type,
+        "_codecs.encode": _latin1,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What stands for the object of that name."""
+        if (full := f"{module}.{name}") not in self.allowed:
+            raise pickle.UnpicklingError(f"it asks for {full}")
+        return self.allowed[full]
+
+
+def _read(root: str | Path | None, grey: bool) -> tuple[Rows, Rows]:
+    """Training and test rows from whatever lies at ``root``."""
+    home = fetch(SITE, ARCHIVE, CHECKSUM, CACHE / "cifar") if root is None else Path(root)
+    if (home / ARCHIVE).is_file() and not (home / FOLDER).is_dir():
+        home = home / ARCHIVE
+    if home.is_file():
+        found = cached("cifar", {"grey": grey, **source_facts(home)}, lambda: _unpack(home, grey))
+        return Rows(found["x"], found["y"]), Rows(found["x_test"], found["y_test"])
+    if (home / "train.npz").is_file() or (home / "test.npz").is_file():
+        if not grey:
+            raise ValueError(
+                f"cifar: data.grey=false, and {home} holds grey images; set data.root to the folder of {FOLDER}."
+            )
+        return _grey_rows(home / "train.npz"), _grey_rows(home / "test.npz")
+    folder = home / FOLDER if (home / FOLDER).is_dir() else home
+    names = [name for name in TRAIN if (folder / name).is_file()]
+    if not names and not (folder / "test_batch").is_file():
+        raise FileNotFoundError(
+            f"cifar: no {FOLDER}, {ARCHIVE} or train.npz in {home}; set data.root to the folder that holds one, or "
+            "data.root=null to download."
+        )
+    parts = (names or TRAIN[:1], ["test_batch"])
+    train, test = (_batches(part, lambda name: (folder / name).read_bytes(), grey, folder) for part in parts)
+    return train, test
+
+
+def _unpack(archive: Path, grey: bool) -> dict[str, np.ndarray]:
+    """The release's archive -> x, y, x_test, y_test."""
+
+    def member(name: str) -> bytes:
+        stream = tar.extractfile(f"{FOLDER}/{name}")
+        return b"" if stream is None else stream.read()
+
+    try:
+        with tarfile.open(archive) as tar:
+            train, test = (_batches(part, member, grey, archive) for part in (TRAIN, ["test_batch"]))
+    except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{archive}: damaged archive ({reason}); copy or download it again.") from None
+    return {"x": train.x, "y": train.y, "x_test": test.x, "y_test": test.y}
+
+
+def _batches(names: list[str], read: Callable[[str], bytes], grey: bool, place: Path) -> Rows:
+    """The rows of batches in the given order."""
+    parts = []
+    for name in names:
+        try:
+            rows = read_batch(read(name), place / name)
+        except (FileNotFoundError, KeyError):
+            raise FileNotFoundError(f"cifar: no {name} in {place}; copy or download it again.") from None
+        parts.append(rows._replace(x=to_grey(rows.x)) if grey else rows)
+    return Rows(*(np.concatenate([rows[field] for rows in parts]) for field in (0, 1)))
+
+
+def _grey_rows(path: Path) -> Rows:
+    """The rows of an ``.npz`` file of grey images."""
+    if not path.is_file():
+        raise FileNotFoundError(f"cifar: no {path.name} in {path.parent}; train.npz and test.npz belong together.")
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
+            x, y = found["x"], found["y"]
+    except Exception as error:  # NumPy raises what zip, zlib and its header parser raise
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{path}: not an .npz file of x and y ({reason}); copy it again.") from None
+    if x.dtype != np.uint8 or x.shape[1:] != (1024, 1):
+        raise ValueError(f"{path}: x must be (N, 1024, 1) bytes, got {x.shape} {x.dtype}.")
+    return _checked(x, y, path)
+
+
+def _checked(x: np.ndarray, y: np.ndarray, name: str | Path) -> Rows:
+    if y.shape != x.shape[:1] or y.dtype.kind not in "iu" or (len(y) and not 0 <= y.min() <= y.max() <= 9):
+        raise ValueError(f"{name}: labels must be {x.shape[:1]} integers from 0 to 9, got {y.shape} {y.dtype}.")
+    return Rows(x, y.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class _Standardise:
+    """Pixels 0..255 -> (x / 255 - mean) / std in each channel; a class, so that loader processes can be sent it."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (x.to(torch.float32) / 255 - torch.tensor(self.mean)) / torch.tensor(self.std)
