@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "== installing into $(VENV) (once; a few minutes)"
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 1 --timeout 15) "$$(grep '^torch==' constraints.txt)"
-	$(PY) -m pip install --quiet -c constraints.txt -e ".[train,data,notebook,dev]"
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[train,data,notebook,sweep,dev]"
 	@touch $(STAMP)
 
 notebook: install ## run convert.ipynb top to bottom on the run that `make demo` leaves

@@ -21,10 +21,14 @@ __all__ = ["call", "load", "sweep"]
 
 NULLABLE = (
     "threads", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes", "data.limit_train",
-    "data.limit_eval", "model.spike", "model.cutoffs", "trainer.gradient_clip_val",
+    "data.limit_eval", "model.spike", "optim.ema", "checkpoint.every_n_steps", "checkpoint.every_minutes",
+    "early_stop.patience", "logger.wandb", "model.cutoffs", "task.unlabelled_as", "trainer.gradient_clip_val",
 )  # fmt: skip
 """Keys that may be null, whatever an experiment or a tier sets them to."""
-MOVABLE = ("data.root", "data.path", "data.test_path", "data.num_workers", "threads", "trainer.enable_progress_bar")
+MOVABLE = (
+    "data.root", "data.path", "data.test_path", "data.num_workers", "threads", "trainer.enable_progress_bar",
+    "checkpoint.every_n_steps", "checkpoint.every_minutes", "logger.wandb",
+)  # fmt: skip
 """Keys that may change on resume: where things lie and how fast they go, not what comes out."""
 ALIASES = {f"experiment=spikingssm/{published}": f"experiment=spikingssm/{ours}" for published, ours in (
     ("minst", "mnist"), ("pminst", "pmnist"),
