@@ -6,7 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check lint types install notebook bench bench-quick bench-peers clean
+.PHONY: help demo test check lint types install notebook bench bench-quick bench-experiments bench-peers clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -54,6 +54,9 @@ bench: install ## speeds and memory, to benchmarks/results and docs/benchmarks.m
 
 bench-quick: install ## a subset of it in about three minutes; writes nothing
 	$(BENCH_PY) -m benchmarks --quick $(SUITES)
+
+bench-experiments: install ## one training step of every experiment at full size, to benchmarks/results (about a quarter of an hour)
+	$(PY) -m benchmarks experiments
 
 bench-peers: $(PEERS_STAMP) ## an environment of its own with SpikingJelly, snnTorch, norse and JAX, for bench
 

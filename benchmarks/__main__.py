@@ -13,7 +13,19 @@ import torch
 from benchmarks.harness import Bench
 from benchmarks.record import facts, write
 
-SUITES = ("neurons", "buffers", "threads", "parallel", "scans", "s4d", "surrogate", "model", "startup", "gpu")
+SUITES = (
+    "neurons",
+    "buffers",
+    "threads",
+    "parallel",
+    "scans",
+    "s4d",
+    "surrogate",
+    "model",
+    "experiments",
+    "startup",
+    "gpu",
+)
 ROOT = Path(__file__).parent.parent
 
 

@@ -199,6 +199,23 @@ def _model(rows: list[Row]) -> str:
     return pivot(lines, lambda r: r["variant"], lambda r: r["column"], lambda r: r["cell"], "neuron")
 
 
+def _experiments(rows: list[Row]) -> str:
+    """Seconds of a step of the published batch, by neuron; what was scaled up from fewer sequences is marked."""
+    first = {r["experiment"]: r["of_published_batch"] for r in reversed(rows) if r["variant"] == "fused"}
+
+    def cell(row: Row) -> str:
+        seconds = row["of_published_batch"]
+        ratio = f" ({_times(seconds / first[row['experiment']])})" if row["experiment"] in first else ""
+        memory = f", {row['gibibytes']:.1f} GiB" if row.get("gibibytes") else ""
+        return f"{seconds:.3g}{ratio}{memory}"
+
+    def line(row: Row) -> str:
+        scaled = f", scaled from {row['measured']}" if row["measured"] != row["batch"] else ""
+        return f"{row['experiment']}: L={row['length']}, batch {row['batch']}{scaled}"
+
+    return pivot(rows, line, lambda r: r["variant"], cell, "s a step (x fused)")
+
+
 def _parallel(rows: list[Row]) -> str:
     shown = ("rounds", "rows", "settled", "certified", "handed_over", "margin", "equal", "rate", "seconds", "fused")
     lines = [{**row, "part": part, "value": row[part]} for row in rows for part in shown]
@@ -257,6 +274,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "surrogate": ("surrogate", _surrogate),
     "surrogate-memory": ("surrogate", _memory),
     "model": ("model", _model),
+    "experiments": ("experiments", _experiments),
     "startup": ("startup", _startup),
     "gpu": ("gpu", _gpu),
 }
