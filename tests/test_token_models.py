@@ -207,6 +207,19 @@ def test_twice_the_time_step_reads_every_second_sample() -> None:
         model.with_rate(0)
 
 
+def test_frames_of_half_the_samples_read_the_same_signal() -> None:
+    """A held signal at the full rate and the signal itself at half the rate are one to a network of frames."""
+    model = SpikingSSM(2, 3, patch=8, **SMALL).double().eval()
+    half, x = model.with_rate(2), torch.randn(2, 40, 2).double()
+    torch.testing.assert_close(half(x)[0], model(x.repeat_interleave(2, 1))[0])
+    assert (half.patch, model.patch) == (4, 8)
+    assert half.blocks[0].layer.ssm.log_dt is model.blocks[0].layer.ssm.log_dt
+    assert half.blocks[0].layer.ssm.rate == 1
+    for rate in (3, 1.5):
+        with pytest.raises(ValueError, match=f"a rate must divide the frame of 8 steps, got {rate}"):
+            model.with_rate(rate)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -34,6 +34,21 @@ class Frames(nn.Linear):
             x = x.reshape(len(x), -1, self.patch * self.d_input)
         return super().forward(x)
 
+    def at_rate(self, rate: float) -> "Frames":
+        """The same frames of a signal with a ``rate``-th of the samples: each stands for the ``rate`` that it was.
+
+        Raises:
+            ValueError: a rate that does not divide the frame.
+        """
+        if rate != int(rate) or rate < 1 or self.patch % int(rate):
+            raise ValueError(f"SpikingSSM: a rate must divide the frame of {self.patch} steps, got {rate:g}.")
+        found = Frames(self.d_input, self.out_features, self.patch // int(rate)).to(self.weight)
+        grouped = self.weight.view(self.out_features, found.patch, int(rate), self.d_input)
+        with torch.no_grad():
+            found.weight.copy_(grouped.sum(2).flatten(1))
+            found.bias.copy_(self.bias)
+        return found
+
     def extra_repr(self) -> str:
         """What `print` shows."""
         return f"{super().extra_repr()}, patch={self.patch}"

@@ -212,17 +212,22 @@ class SpikingSSM(nn.Module):
         return model
 
     def with_rate(self, rate: float) -> Self:
-        """A model with the very same parameters whose state space layers take ``rate`` times as long steps.
+        """The network for data of a ``rate``-th of the sampling rate, with the very same parameters.
 
-        With data of half the sampling rate, ``with_rate(2)`` is the network that was trained on all of it, as far as
-        the state space layers go: the neurons still decay once a step.
+        Its state space layers take ``rate`` times as long steps; the neurons still decay once a step. A network of
+        frames reads frames of as many samples fewer instead, and nothing behind its encoder changes: its encoder is a
+        copy, see `Frames.at_rate`.
 
         Raises:
-            ValueError: a rate that is not positive.
+            ValueError: a rate that is not positive, or that does not divide the frames.
         """
         if not rate > 0:
             raise ValueError(f"SpikingSSM: rate must be > 0, got {rate}.")
         model = self._sharing()
+        if self.patch > 1:
+            model.encoder = self.encoder.at_rate(rate)
+            model.patch = model.encoder.patch
+            return model
         for part in model.modules():
             if isinstance(part, S4D):
                 part.rate = part.rate * rate
