@@ -36,7 +36,8 @@ warnings.filterwarnings(
 class EpochRecord(Callback):
     """One row of ``metrics.csv`` and one log line per epoch, from the metrics that the module logged.
 
-    On resume the table is cut back to the restored epoch, so it reads as if the run had never stopped.
+    On resume the table is cut back to the restored epoch, so it reads as if the run had never stopped; the seconds of
+    an epoch that was interrupted are those of both parts. Of several processes the first one writes.
 
     Args:
         run_dir: the run folder.
@@ -44,12 +45,21 @@ class EpochRecord(Callback):
 
     def __init__(self, run_dir: str | Path) -> None:
         self.path = Path(run_dir) / "metrics.csv"
-        self.started = 0.0
+        self.started, self.before = 0.0, 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Seconds of the epoch so far."""
+        return {"seconds": time.perf_counter() - self.started}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Seconds of the epoch before it was interrupted."""
+        self.before = state_dict["seconds"]
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Cut the table back to the epochs that this run starts after."""
-        kept = [row for row in read_metrics(self.path) if row["epoch"] < trainer.current_epoch]
-        self._write(kept)
+        self.started = time.perf_counter() - self.before  # no epoch starts where one goes on
+        if trainer.is_global_zero:
+            self._write([row for row in read_metrics(self.path) if row["epoch"] < trainer.current_epoch])
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Start the clock."""
@@ -124,9 +134,15 @@ def tensorboard(run_dir: str | Path) -> TensorBoardLogger:
     return TensorBoardLogger(str(run_dir), name="tensorboard", version="")
 
 
-def log_to(path: str | Path) -> int:
-    """Log to standard error and, appending, to a file; returns the file's handler for `logger.remove`."""
+def log_to(path: str | Path | None) -> int | None:
+    """Log to standard error and, appending, to a file; returns the file's handler for `logger.remove`.
+
+    Args:
+        path: the file; None logs nothing anywhere, for the second and later of several processes.
+    """
     logger.remove()
+    if path is None:
+        return None
     logger.add(
         _to_stderr,
         colorize=sys.stderr.isatty(),
@@ -176,7 +192,10 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def resumable(run_dir: str | Path) -> dict[str, Any] | None:
-    """What ``last.ckpt`` of a run holds, or None where no epoch was finished; ``best.ckpt`` must then be readable too.
+    """What ``last.ckpt`` of a run holds, or None where there is none yet.
+
+    Its ``place`` is the epoch and the batch that come next, added where a run writes none since it checkpoints after
+    whole epochs only. Behind the first epoch ``best.ckpt`` must be readable too.
 
     Raises:
         FileNotFoundError, ValueError: one of the two is missing or damaged, found before any time is spent.
@@ -184,11 +203,18 @@ def resumable(run_dir: str | Path) -> dict[str, Any] | None:
     last, best = (Path(run_dir) / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     if not last.exists():
         return None
-    content = load_checkpoint(last)
-    for path, found in ((last, content), (best, load_checkpoint(best))):
-        if not isinstance(found.get("epoch"), int) or not isinstance(found.get("state_dict"), dict):
-            raise ValueError(f"{path}: is not a checkpoint of a run; start the run again in another folder.")
+    content = _run_checkpoint(last)
+    content.setdefault("place", {"epoch": content["epoch"] + 1, "batch": 0})
+    if content["place"]["epoch"] > 0:
+        _run_checkpoint(best)
     return content
+
+
+def _run_checkpoint(path: Path) -> dict[str, Any]:
+    found = load_checkpoint(path)
+    if not isinstance(found.get("epoch"), int) or not isinstance(found.get("state_dict"), dict):
+        raise ValueError(f"{path}: is not a checkpoint of a run; start the run again in another folder.")
+    return found
 
 
 class StopOnNaN(Callback):

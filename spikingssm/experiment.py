@@ -6,31 +6,38 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 
-from sdn import Neuron, Solver
+from sdn import Neuron
 from sdn.files import versions, write_json, writing
 from sdn.runs import log_to, read_metrics, seed_everything
+from spikingssm.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.config import call, load, sweep
 from spikingssm.datasets import SequenceData
+from spikingssm.distributed import first_process
+from spikingssm.evaluation import evaluate
+from spikingssm.launch import Job, launch, split
+from spikingssm.loggers import more_loggers
 from spikingssm.metrics import spikes_of
 from spikingssm.report import learning_curve, raster
-from spikingssm.runfolder import keep_artifact, stored
-from spikingssm.training import SequenceModule, check_weights, fit, make_trainer, score
+from spikingssm.runfolder import keep_artifact
+from spikingssm.training import SequenceModule, fit, score
 
-__all__ = ["build", "evaluate", "load", "main", "run"]
+__all__ = ["build", "evaluate", "load", "main", "quiet", "run"]
 
 OURS = {  # what a run sets itself, and what would leave it without checkpoints or validation
     "barebones", "callbacks", "check_val_every_n_epoch", "default_root_dir", "enable_checkpointing",
     "enable_model_summary", "fast_dev_run", "limit_val_batches", "log_every_n_steps", "logger", "max_steps", "max_time",
-    "num_sanity_val_steps", "plugins", "val_check_interval",
+    "num_sanity_val_steps", "plugins", "use_distributed_sampler", "val_check_interval",
 }  # fmt: skip
 
 
@@ -48,18 +55,34 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cfg", "-c", choices=["job"], help="print the resolved configuration and stop")
     parser.add_argument("--multirun", "-m", action="store_true", help="one run for each combination of key=a,b")
     given = parser.parse_intermixed_args(list(argv))
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*(LeafSpec|does not have many workers).*")
-    configs = []
-    for overrides, label in list(sweep(given.overrides, given.multirun)):
+    quiet()
+    own, launcher = split(given.overrides)
+    if launcher and not given.multirun:
+        raise ValueError(
+            f"{launcher[0]} is for sweeps; use it with --multirun, e.g. --multirun {launcher[0]} seed=0,1."
+        )
+    jobs, configs = [], []
+    for overrides, label in list(sweep(own, given.multirun)):
         configs.append(load(overrides))
         if label:
             configs[-1].run_dir = f"{configs[-1].run_dir}-{label}"
-    for config in configs:
-        if given.cfg:
+        jobs.append(Job(overrides, configs[-1].run_dir))
+    if twice := [job.run_dir for i, job in enumerate(jobs) if job.run_dir in [other.run_dir for other in jobs[:i]]]:
+        raise ValueError(f"two runs of this sweep would write to {twice[0]}; put ${{seed}} into run_dir.")
+    if given.cfg:
+        for config in configs:
             print(OmegaConf.to_yaml(config, resolve=True), end="")
-        else:
+    elif launcher:
+        launch(jobs, launcher)
+    else:
+        for config in configs:
             run(config)
+
+
+def quiet() -> None:
+    """Leave out what Lightning says to everybody."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*(LeafSpec|does not have many workers).*")
 
 
 def run(config: DictConfig) -> Path:
@@ -85,55 +108,60 @@ def run(config: DictConfig) -> Path:
         return folder
     config = OmegaConf.merge(config, {"run_dir": str(folder), "resume": None})
     OmegaConf.resolve(config)
-    keep_artifact(config, folder)
+    writes = first_process()
+    if writes:
+        keep_artifact(config, folder)
     data, module = build(config)
-    with writing(folder / "config.yaml") as partial:
-        partial.write_text(OmegaConf.to_yaml(config))
-    if not resume:
-        (folder / "metrics.csv").unlink(missing_ok=True)
-    handler = log_to(folder / "run.log")
+    callbacks, loggers = _callbacks(config, module, folder), _loggers(config, folder)
+    if writes:
+        with writing(folder / "config.yaml") as partial:
+            partial.write_text(OmegaConf.to_yaml(config))
+        if not resume:
+            (folder / "metrics.csv").unlink(missing_ok=True)
+    handler = log_to(folder / "run.log" if writes else None)
     try:
         facts = ", ".join(f"{key} {value}" for key, value in data.facts().items())
         logger.info(f"{folder} | {facts} | {_count(module)} parameters")
-        loop = fit(module, data, folder, seed=config.seed, resume=resume, **_trainer(config))
+        more = {"callbacks": callbacks, "loggers": loggers, **_trainer(config)}
+        loop = fit(module, data, folder, seed=config.seed, resume=resume, **more)
         found = score(module, data, loop)
-        _draw(folder, module, data)
-        write_json(folder / "summary.json", _summary(folder, config, module, data, loop, found))
-        quality = " | ".join(f"test {name} {found[name]:.4f}" for name in module.metrics["test"])
-        logger.info(f"{folder}/summary.json | {quality} | spikes {found['spike_rate']:.4f}")
-        if not 1e-3 < found["spike_rate"] < 0.9:
-            logger.warning(
-                f"spike rate {found['spike_rate']:.4f}: the neurons hardly ever change; check their input scale"
-            )
+        if writes:
+            _report(folder, config, module, data, loop, found)
     finally:
-        logger.remove(handler)
+        for other in loggers if writes else ():
+            other.experiment.finish()
+        if handler is not None:
+            logger.remove(handler)
     return folder
 
 
-def evaluate(run_dir: str | Path, solver: str | Solver | None = None) -> dict[str, Any]:
-    """Test the best checkpoint of a run folder, under any solver.
+def _report(
+    folder: Path, config: DictConfig, module: SequenceModule, data: SequenceData, loop: Trainer, found: dict[str, Any]
+) -> None:
+    """Write what a finished run leaves, and say how it ended."""
+    _draw(folder, module, data)
+    write_json(folder / "summary.json", _summary(folder, config, module, data, loop, found))
+    quality = " | ".join(f"test {name} {found[name]:.4f}" for name in module.metrics["test"])
+    logger.info(f"{folder}/summary.json | {quality} | spikes {found['spike_rate']:.4f}")
+    if not 1e-3 < found["spike_rate"] < 0.9:
+        logger.warning(f"spike rate {found['spike_rate']:.4f}: the neurons hardly ever change; check their input scale")
 
-    Args:
-        run_dir: the run folder.
-        solver: a word or a value; None is the one that the run was trained with.
 
-    Returns:
-        ``solver``, ``accuracy``, ``loss``, ``spike_rate``, and ``spike_rates`` by layer.
+def _callbacks(config: DictConfig, module: SequenceModule, folder: Path) -> list[Callback]:
+    """What ``checkpoint`` and ``early_stop`` ask for; the run folder of an older version has neither."""
+    often, stop = config.get("checkpoint") or {}, config.get("early_stop") or {}
+    _check_keys("checkpoint", often, StepCheckpoint, {"run_dir"})
+    _check_keys("early_stop", stop, EarlyStop, {"monitor", "mode"})
+    found: list[Callback] = [StepCheckpoint(folder, **often)]
+    if stop.get("patience") is not None:
+        found.append(EarlyStop(*module.task.monitor, **stop))
+    return found
 
-    Raises:
-        FileNotFoundError: no run there, or no checkpoint yet.
-        ValueError: a solver that cannot run the model's neurons.
-    """
-    config = stored(run_dir)
-    if solver is not None:
-        OmegaConf.update(config, "model.solver", "loop", merge=False)
-    data, module = build(config)
-    module.load_state_dict(check_weights(Path(run_dir) / "checkpoints" / "best.ckpt", module))
-    if solver is not None:
-        module.model = module.model.with_solver(solver)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-    found = score(module, data, make_trainer(**{**_trainer(config), **quiet}))
-    return {"solver": _solver(module), **found}
+
+def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
+    asked = config.get("logger") or {}
+    _check_keys("logger", asked, more_loggers, {"run_dir", "config"})
+    return more_loggers(folder, OmegaConf.to_container(config, resolve=True), **asked)  # type: ignore[arg-type]
 
 
 def build(config: DictConfig) -> tuple[SequenceData, SequenceModule]:
@@ -155,10 +183,11 @@ def build(config: DictConfig) -> tuple[SequenceData, SequenceModule]:
     tokens = {} if data.vocab is None else {"vocab": data.vocab, "pairs": data.pairs}
     model = call("model", config.model, d_input=data.d_input, d_output=data.d_output, **tokens)
     task = call("task", config.task)
-    return data, SequenceModule(model, task, classes=data.d_output, carry_state=data.stream, **config.optim)
+    module = SequenceModule(model, task, classes=data.d_output, carry_state=data.stream, **config.optim)
+    return data, module.double() if str(config.trainer.get("precision")).startswith("64") else module
 
 
-def _check_keys(section: str, node: DictConfig, target: type, taken: set[str]) -> None:
+def _check_keys(section: str, node: DictConfig, target: Callable[..., Any], taken: set[str]) -> None:
     known = [name for name in inspect.signature(target).parameters if name not in taken]
     if unknown := [key for key in node if key not in known]:
         raise ValueError(f"{section}: unknown key {unknown[0]!r}; it takes {', '.join(known)}.")

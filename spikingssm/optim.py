@@ -14,12 +14,20 @@ SLOW_LR = 1e-3
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
 
 
-def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, lr: float, weight_decay: float, decay_threshold: bool = False
+) -> list[dict[str, Any]]:
     """Every parameter in one of three groups: slow, not decayed, decayed.
 
     Slow: what a module names in ``slow_parameters``, at ``min(lr, 1e-3)`` and not decayed. Not decayed: biases, the
     parameters of norms, what a module names in ``plain_parameters`` (C and D of a state space layer), what neurons
     learn (decay would pull a log threshold towards 1). Decayed: the rest.
+
+    Args:
+        model: any module.
+        lr: learning rate, > 0.
+        weight_decay: of the decayed group, >= 0.
+        decay_threshold: put what neurons learn into the decayed group, as the published code does.
 
     Returns:
         groups for an optimiser, with names; empty ones left out.
@@ -31,7 +39,7 @@ def parameter_groups(model: nn.Module, lr: float, weight_decay: float) -> list[d
         plain |= {id(own[name]) for name in getattr(module, "plain_parameters", ()) if name in own}
         if isinstance(module, _NORMS):
             plain |= {id(parameter) for parameter in own.values()}
-        if isinstance(module, Neuron):
+        if isinstance(module, Neuron) and not decay_threshold:
             plain |= {id(parameter) for parameter in module.learned.values()}
         plain |= {id(parameter) for name, parameter in own.items() if name.endswith("bias")}
     groups = {

@@ -179,7 +179,7 @@ class LanguageModel:
         """
         if not hasattr(getattr(model, "decoder", None), "nll"):
             raise ValueError(
-                "LanguageModel: the model has no decoder with nll(features, labels): use model.pool=each and token data."
+                "LanguageModel: the model's decoder has no nll(features, labels); use token data and model.pool=each."
             )
         features, state = model.features(batch.x, state, batch.lengths)
         if features.ndim != 3 or batch.y.shape != features.shape[:2]:

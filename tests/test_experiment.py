@@ -13,18 +13,36 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from test_datasets import write_mnist
 
 from sdn import Loop
 from sdn.runs import load_checkpoint
 from spikingssm.experiment import build, evaluate, load, main, run
+from spikingssm.metrics import spikes_of
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(
     str(p.relative_to(ROOT / "configs/experiment").with_suffix(""))
     for p in (ROOT / "configs/experiment").rglob("*.yaml")
 )
-PARAMETERS = {"spikingssm/digits": 26250, "spikingssm/mnist": 752810}
+# (d_input, d_output, vocabulary) of the real data, parameters of the blocks in millions as the specification has them,
+# and of the whole network.
+SIZES = {
+    "digits": ((1, 10, None), None, 26250),
+    "mnist": ((1, 10, None), 0.75, 752810),
+    "pmnist": ((1, 10, None), 0.66, 665610),
+    "cifar": ((1, 10, None), 3.76, 3763210),
+    "listops": ((1, 10, 18), 0.82, 828938),
+    "imdb": ((1, 2, 258), 0.82, 888322),
+    "aan": ((1, 2, 98), 1.09, 1380098),
+    "pathfinder": ((1, 2, None), 1.09, 1093122),
+    "pathx": ((1, 2, None), 1.19, 1191426),
+    "sc": ((1, 35, None), 0.25, 255907),
+    "dvs128gesture": ((64, 11, None), 3.36, 3402763),
+    "wt103": ((1, 267735, 267735), 35.8, 73057171),
+    "ecg": ((4, 6, None), None, 38918),
+    "fsdd": ((1, 10, None), None, 39946),
+    "sc10": ((1, 10, None), None, 103594),
+}
 TINY = [
     "experiment=spikingssm/digits",
     "+tier=smoke",
@@ -47,41 +65,94 @@ def finished(tmp_path_factory) -> Path:
 
 
 def test_every_experiment_has_its_size_written_down() -> None:
-    assert set(EXPERIMENTS) == set(PARAMETERS)
+    assert {f"spikingssm/{name}" for name in SIZES} == set(EXPERIMENTS)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", SIZES)
 def test_every_experiment_builds_at_full_size(name) -> None:
     """Guards defect 35: a shipped configuration could not be built."""
-    config = load([f"experiment={name}", "model.solver=loop"])
+    config = load([f"experiment=spikingssm/{name}", "model.solver=loop"])
+    (d_input, d_output, vocab), millions, parameters = SIZES[name]
+    tokens = {} if vocab is None else {"vocab": vocab, "pairs": name == "aan"}
     with torch.device("meta"):
-        model = instantiate(config.model, d_input=1, d_output=10, _convert_="all")
+        model = instantiate(config.model, d_input=d_input, d_output=d_output, _convert_="all", **tokens)
     assert {p.device.type for p in model.parameters()} == {"meta"}
-    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
-    first = (ROOT / "configs/experiment" / f"{name}.yaml").read_text().splitlines()[:3]
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    blocks = sum(p.numel() for p in model.blocks.parameters())
+    assert millions is None or round(blocks / 1e6, 2 if millions < 10 else 1) == millions
+    first = (ROOT / "configs/experiment/spikingssm" / f"{name}.yaml").read_text().splitlines()[:3]
     assert first[0] == "# @package _global_"
-    assert first[1].startswith(f"# python train.py experiment={name}")
+    assert first[1].startswith(f"# python train.py experiment=spikingssm/{name}")
+    assert first[2].startswith(("# After ", "# Ours, no published result", "# Speech", "# DVS128"))
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_shrunk_takes_a_step(name, tmp_path) -> None:
-    write_mnist(tmp_path)
-    shrunk = ["model.d_model=16", "model.d_state=4", "model.solver=loop", "data.batch_size=2"]
-    where = [f"data.root={tmp_path}"] if "mnist" in name else []
-    config = load([f"experiment={name}", *shrunk, *where])
+@pytest.mark.parametrize("name", SIZES)
+def test_every_experiment_shrunk_takes_a_step(name) -> None:
+    shrunk = ["model.d_model=16", "model.d_state=4", "model.solver=loop", "data.batch_size=2", "data.limit_train=4"]
+    shrunk += ["model.dt_min=0.05", "model.dt_max=0.5"]  # spikes within the first steps
+    config = load([f"experiment=spikingssm/{name}", "+tier=smoke", *shrunk])
     data, module = build(config)
     batch = next(iter(data.train_dataloader()))
-    batch = batch._replace(x=batch.x[:, :64])
+    batch = batch._replace(x=batch.x[..., :64] if data.vocab else batch.x[:, :64], lengths=None)
+    batch = batch._replace(y=batch.y[:, :64]) if batch.y.ndim == 2 else batch
+    if name == "wt103":  # every cluster of the softmax is asked for
+        batch = batch._replace(y=torch.linspace(0, data.vocab - 1, batch.y.numel()).long().view(batch.y.shape))
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.1)
     before = [p.clone() for p in module.parameters()]
-    loss = module.task.loss(*module.task.scored(module.model(batch.x)[0], batch))
-    loss.backward()
+    outcome = module.task.run(module.model, batch)
+    outcome.loss.backward()
     optimizer.step()
+    assert outcome.count > 0
     for (key, parameter), old in zip(module.named_parameters(), before, strict=True):
         assert torch.isfinite(parameter).all(), key
         assert parameter.grad is not None, key
         assert parameter.grad.abs().sum() > 0, key
         assert not torch.equal(parameter, old), key
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_causal_experiment_streams(name) -> None:
+    """The whole = chunks = steps, with the experiment's own options; the others say why not."""
+    shrunk = ["model.d_model=16", "model.d_state=4", "model.solver=fused", "model.n_layers=2", "model.dt_min=0.01"]
+    shrunk += ["data.batch_size=2", "data.limit_train=4", "trainer.precision=64-true"]
+    data, module = build(load([f"experiment=spikingssm/{name}", "+tier=smoke", *shrunk]))
+    model, batch = module.model.double().eval(), next(iter(data.train_dataloader()))
+    x = batch.x[..., :64] if data.vocab else batch.x[:, :64].double()
+    if model.bidirectional:
+        with pytest.raises(NotImplementedError, match="needs the steps to come"):
+            model.initial_state(2)
+        return
+    whole, _ = model(x)
+    spikes = spikes_of(model, x)
+    assert all(0.005 < s.mean() < 0.95 for s in spikes.values()), "trivial spikes"
+    state, parts = None, []
+    for chunk in x.split([32, 16, 16], 1):
+        out, state = model(chunk, state)
+        parts.append(out)
+    torch.testing.assert_close(torch.cat(parts, 1) if whole.ndim == 3 else parts[-1], whole)
+    state, parts = model.initial_state(2, dtype=torch.float64), []
+    for frame in x.split(model.patch, 1):
+        out, state = model.step(frame if model.patch > 1 else frame[:, 0], state)
+        parts.append(out)
+    torch.testing.assert_close(torch.stack(parts, 1) if whole.ndim == 3 else parts[-1], whole)
+
+
+@pytest.mark.parametrize(("published", "ours"), [("minst", "mnist"), ("pminst", "pmnist")])
+def test_the_published_spellings_are_known(published, ours) -> None:
+    assert load([f"experiment=spikingssm/{published}"]) == load([f"experiment=spikingssm/{ours}"])
+
+
+def test_a_tier_has_a_part_for_each_experiment() -> None:
+    name = "experiment=spikingssm/mnist"
+    small, full = load([name, "+tier=small"]), load([name])
+    assert (full.model.d_model, full.trainer.max_epochs, full.threads) == (400, 100, None)
+    assert small.model.d_model < full.model.d_model
+    assert small.trainer.max_epochs < full.trainer.max_epochs
+    assert (small.threads, small.run_dir) == (1, "runs/spikingssm-mnist-1111-small")
+    assert load([name, "+tier=small", "model.d_model=7"]).model.d_model == 7
+    assert load(["+tier=full", name]).model == full.model
+    with pytest.raises(ValueError, match="no tier is named 'small/spikingssm/mnist'; there are: full, small, smoke"):
+        load([name, "+tier=small/spikingssm/mnist"])
 
 
 def test_every_key_of_the_configuration_has_a_comment() -> None:
@@ -188,7 +259,7 @@ def test_resume_before_the_first_checkpoint_starts_from_the_stored_configuration
     ("overrides", "says"),
     [
         (["experiment=nope"], "no experiment is named 'nope'; there are: .*spikingssm/digits"),
-        (["dataset=nope"], "no dataset is named 'nope'; there are: arrays, digits, mnist"),
+        (["dataset=nope"], "no dataset is named 'nope'; there are: aan, arrays, cifar, .*digits"),
         (["modl.d_model=3"], "unknown key 'modl.d_model'; the top level has the keys"),
         (["model.d_modell=3"], "unknown key 'model.d_modell'; model has the keys .*d_model"),
         (["data.root=/x"], "unknown key 'data.root'; data has the keys"),

@@ -204,7 +204,8 @@ def test_copies_and_files(tmp_path):
 
 def test_it_shows_what_it_is():
     text = repr(Neuron(LIF(0.3), 4, learn={"threshold": None}))
-    assert all(part in text for part in ("LIF(decay=0.3", "channels=4", "Fused(detach_reset=True, detach_state=False)", "['threshold']"))
+    solver = "Fused(detach_reset=True, detach_state=False)"
+    assert all(part in text for part in ("LIF(decay=0.3", "channels=4", solver, "['threshold']"))
     assert Trajectory._fields == ("input", "mem", "spike", "state")
 
 

@@ -241,7 +241,7 @@ def test_options_that_do_not_go_together(options, says) -> None:
 
 def test_a_task_of_language_needs_a_language_model() -> None:
     x = torch.randint(0, 9, (2, 5))
-    with pytest.raises(ValueError, match=r"no decoder with nll.*pool=each and token data"):
+    with pytest.raises(ValueError, match=r"decoder has no nll.*token data and model.pool=each"):
         LanguageModel().run(SpikingSSM(1, 9, vocab=9, **SMALL), Batch(x, x))
     assert isinstance(language_model().decoder, Vocabulary)
     assert isinstance(SpikingSSM(1, 9, vocab=9, **SMALL).decoder, nn.Linear)

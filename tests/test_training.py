@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from sdn.runs import load_checkpoint
+from spikingssm.callbacks import EarlyStop
 from spikingssm.datasets import digits
 from spikingssm.layers import S4D
 from spikingssm.models import SpikingSSM
@@ -183,3 +184,142 @@ def test_numbers_out_of_range() -> None:
     for options in ({"lr": 0.0}, {"weight_decay": -1.0}, {"warmup": 1.0}):
         with pytest.raises(ValueError, match="lr must be > 0"):
             SequenceModule(tiny(), Classification(), classes=10, **options)
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(tmp_path) -> None:
+    found = {}
+    for batch, every in ((8, 2), (16, 1)):
+        torch.manual_seed(0)
+        model = SpikingSSM(1, 10, d_model=8, n_layers=2, d_state=4, solver="loop", dropout=0.0)
+        one = SequenceModule(model, Classification(), classes=10, warmup=0.1)
+        rows = digits(batch_size=batch, limit_train=64, limit_eval=32, seed=3)
+        more = {**TRAINER, "precision": "64-true", "accumulate_grad_batches": every, "gradient_clip_val": 1.0}
+        loop = fit(one, rows, tmp_path / str(batch), seed=0, **more)
+        assert loop.global_step == 12
+        found[batch] = load_checkpoint(tmp_path / str(batch) / "checkpoints" / "last.ckpt")
+    assert found[8]["lr_schedulers"][0]["last_epoch"] == found[16]["lr_schedulers"][0]["last_epoch"] == 12
+    for key, value in found[8]["state_dict"].items():
+        torch.testing.assert_close(value, found[16]["state_dict"][key], rtol=0, atol=1e-9)
+
+
+def test_the_gradient_is_clipped_to_its_largest_norm(tmp_path) -> None:
+    norms = []
+
+    class Watch(Callback):
+        def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
+            found = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            norms.extend([torch.linalg.vector_norm(torch.stack([g.norm() for g in found])).item()] if found else [])
+
+    for largest in (None, 0.05):
+        norms.clear()
+        one = {**TRAINER, "max_epochs": 1, "gradient_clip_val": largest}
+        fit(module(), few(), tmp_path / str(largest), seed=0, callbacks=[Watch()], **one)
+        assert len(norms) == 3  # the first call comes before any gradient
+        assert all(norm > 0.1 if largest is None else norm == pytest.approx(0.05, rel=1e-3) for norm in norms)
+
+
+def test_averaged_weights_are_validated_kept_and_tested(tmp_path) -> None:
+    """The average after step n is 0.7 of that before it and 0.3 of the weights; it starts with those of step 1."""
+    steps, validated = [], []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+            steps.append({k: v.detach().clone() for k, v in pl_module.state_dict().items()})
+
+        def on_validation_batch_start(self, trainer, pl_module, *args) -> None:
+            validated.append({k: v.detach().clone() for k, v in pl_module.state_dict().items()})
+
+    one = module(ema=0.7)
+    fit(one, few(), tmp_path, seed=0, callbacks=[Watch()], **{**TRAINER, "max_epochs": 1})
+    average = steps[0]
+    for weights in steps[1:]:
+        average = {k: 0.7 * average[k] + 0.3 * v for k, v in weights.items()}
+    kept = load_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["state_dict"]
+    assert len(steps) == 4
+    assert any((average[k] - steps[-1][k]).abs().max() > 1e-3 for k in average)
+    for key, value in average.items():
+        for found in (kept, validated[-1], one.state_dict()):
+            torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_an_early_stop_comes_after_so_many_epochs_without_a_better_one(tmp_path) -> None:
+    class Spoil(Callback):
+        """Makes the second epoch the best, by hand."""
+
+        def on_validation_epoch_end(self, trainer, pl_module) -> None:
+            right = {0: 3, 1: 5}.get(trainer.current_epoch, 4)
+            pl_module.metrics["val"]["accuracy"].tp.fill_(right)
+
+    often = {**TRAINER, "max_epochs": 9}
+    more = [Spoil(), EarlyStop("val/accuracy", "max", 3)]
+    fit(module(), few(), tmp_path, seed=0, callbacks=more, **often)
+    assert [int(float(row["epoch"])) for row in rows(tmp_path)] == [0, 1, 2, 3, 4]
+    assert load_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["epoch"] == 1
+    more = [Spoil(), EarlyStop("val/accuracy", "max", 3)]
+    fit(module(), few(), tmp_path, seed=0, callbacks=more, resume=True, **often)
+    assert len(rows(tmp_path)) == 5  # it had stopped before it was killed
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.float32), ("64-true", torch.float64)])
+def test_precisions(tmp_path, precision, dtype) -> None:
+    seen = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            hook = pl_module.model.blocks[0].layer.output.register_forward_hook(lambda *a: seen.append(a[2].dtype))
+            seen.append(hook)
+
+    one = module()
+    loop = fit(
+        one, few(), tmp_path, seed=0, callbacks=[Watch()], **{**TRAINER, "max_epochs": 1, "precision": precision}
+    )
+    assert {p.dtype for p in one.parameters()} == {dtype}
+    assert torch.bfloat16 in seen if precision == "bf16-mixed" else torch.float64 in seen
+    assert 0 < score(one, few(), loop)["loss"] < 5
+
+
+def test_the_loss_is_the_mean_over_labels_not_over_batches(tmp_path) -> None:
+    """32 rows in batches of 10: the last one has two."""
+    one = module()
+    rows_ = digits(batch_size=10, limit_train=64, limit_eval=32, seed=3)
+    loop = fit(one, rows_, tmp_path, seed=0, **{**TRAINER, "max_epochs": 1})
+    found = score(one, rows_, loop)["loss"]
+    one.eval()
+    with torch.no_grad():
+        every = [nn.functional.cross_entropy(one.model(b.x)[0], b.y, reduction="none") for b in rows_.test_dataloader()]
+    assert [len(losses) for losses in every] == [10, 10, 10, 2]
+    assert found == pytest.approx(torch.cat(every).mean().item(), rel=1e-6)
+
+
+def test_thresholds_decay_only_where_that_is_asked_for() -> None:
+    """Guards defect 41: AdamW pulled log thresholds towards 0; the published results were made so."""
+    model = tiny()
+    thresholds = {id(p) for name, p in model.named_parameters() if "threshold" in name}
+    assert len(thresholds) == 2
+    for asked, expected in ((False, 0.0), (True, 0.1)):
+        groups = parameter_groups(model, lr=0.01, weight_decay=0.1, decay_threshold=asked)
+        assert {g["weight_decay"] for g in groups for p in g["params"] if id(p) in thresholds} == {expected}
+        assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_betas_reach_the_optimiser(tmp_path) -> None:
+    loop = fit(module(betas=[0.8, 0.95]), few(), tmp_path, seed=0, **{**TRAINER, "max_epochs": 1})
+    assert {group["betas"] for group in loop.optimizers[0].param_groups} == {(0.8, 0.95)}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"betas": [0.9]}, r"betas must be two numbers in \[0, 1\), got \[0.9\]"),
+        ({"betas": 0.9}, "betas must be two numbers"),
+        ({"ema": 1.0}, r"optim\.ema must be in \(0, 1\) or null, got 1.0"),
+    ],
+)
+def test_options_of_the_optimiser_out_of_range(options, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        module(**options)
+
+
+def test_a_patience_is_a_whole_number() -> None:
+    with pytest.raises(ValueError, match=r"early_stop\.patience must be an integer >= 1 or null, got 0"):
+        EarlyStop("val/accuracy", "max", 0)

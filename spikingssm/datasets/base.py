@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
-from spikingssm.datasets.order import EpochSampler, InOrder, limited, split_rows
+from spikingssm.datasets.order import EpochSampler, limited, shared_batches, split_rows
 
 __all__ = ["IGNORED", "Batch", "Rows", "SequenceData"]
 
@@ -30,8 +30,9 @@ class Batch(NamedTuple):
 class Rows(NamedTuple):
     """One part of a data set as stored: ``x`` (N, L, C), ``y`` (N,) or (N, L), ``lengths`` (N,) or None.
 
-    Tokens are ``x`` (N, L) integers; pairs of them (N, 2, L) with ``lengths`` (N, 2). Each is a tensor or anything with a length that takes a list of row numbers and gives an array, such as a NumPy
-    array or a memory map: rows are read when they are drawn.
+    Tokens are ``x`` (N, L) integers; pairs of them (N, 2, L) with ``lengths`` (N, 2). Each is a tensor or anything with
+    a length that takes a list of row numbers and gives an array, such as a NumPy array or a memory map: rows are read
+    when they are drawn.
     """
 
     x: Any
@@ -111,7 +112,8 @@ class SequenceData(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         _check_rows(name, train, test, val, vocab)
-        self.name, self.split, self.first_epoch = name, split, 0
+        self.name, self.split = name, split
+        self.first_epoch, self.first_batch = 0, 0  # where a resumed run goes on
         self.vocab, self.generated, self.stream = vocab, generated, stream
         self.length, self.d_input = (int(n) for n in train.x.shape[1:]) if vocab is None else (train.x.shape[-1], 1)
         self.pairs = vocab is not None and len(train.x.shape) == 3
@@ -134,17 +136,29 @@ class SequenceData(lightning.LightningDataModule):
         self.test_set = _Drawn(test, prepare)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Full batches in the order of (seed, epoch)."""
-        sampler = EpochSampler(self.train_rows, self.seed, self.first_epoch)
-        return self._loader(self.train_set, sampler, drop_last=True)
+        """Full batches in the order of (seed, epoch), of this process if there are several.
+
+        Raises:
+            ValueError: fewer training rows than one batch of every process.
+        """
+        rank, ranks = self._place()
+        if self.batch_size * ranks > len(self.train_rows):
+            raise ValueError(
+                f"{self.name}: batches of {self.batch_size} on {ranks} devices need {self.batch_size * ranks} training "
+                f"rows, there are {len(self.train_rows)}; lower data.batch_size or trainer.devices."
+            )
+        first = {"epoch": self.first_epoch, "skip": self.first_batch}
+        place = {"batch_size": self.batch_size, "rank": rank, "ranks": ranks}
+        sampler = EpochSampler(self.train_rows, self.seed, **first, **place)
+        return self._loader(self.train_set, sampler=sampler, batch_size=self.batch_size, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Every validation row once."""
-        return self._loader(self.val_set, InOrder(self.val_rows), 1 if self.stream else None)
+        """Every validation row once, over all processes; a stream is not cut: each process then runs all of it."""
+        return self._loader(self.val_set, batch_sampler=self._shared(self.val_rows))
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """Every test row once."""
-        return self._loader(self.test_set, InOrder(self.test_rows), 1 if self.stream else None)
+        """Every test row once, over all processes; a stream is not cut: each process then runs all of it."""
+        return self._loader(self.test_set, batch_sampler=self._shared(self.test_rows))
 
     def facts(self) -> dict[str, Any]:
         """What a result must say of its data: name, whether all of it, sizes of the parts, and how they were split."""
@@ -155,15 +169,18 @@ class SequenceData(lightning.LightningDataModule):
             shape["vocab"] = self.vocab
         return {"name": self.name, "size": size, **sizes, **shape, "split": self.split, "seed": self.seed}
 
-    def _loader(
-        self, data: _Drawn, sampler: Sampler[int], batch_size: int | None = None, drop_last: bool = False
-    ) -> DataLoader[Batch]:
+    def _place(self) -> tuple[int, int]:
+        """This process among those of the training, and how many they are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _shared(self, rows: Tensor) -> list[list[int]]:
+        return shared_batches(rows, 1) if self.stream else shared_batches(rows, self.batch_size, *self._place())
+
+    def _loader(self, data: _Drawn, **batches: Any) -> DataLoader[Batch]:
         return DataLoader(
             data,
-            batch_size=batch_size or self.batch_size,
-            sampler=sampler,
+            **batches,
             collate_fn=_as_drawn,
-            drop_last=drop_last,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

@@ -1,44 +1,77 @@
-"""Which rows are drawn, and in which order: pure functions of (seed, epoch)."""
+"""Which rows are drawn, in which order and by which process: pure functions of (seed, epoch)."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import Sampler
 
-__all__ = ["EpochSampler", "InOrder", "limited", "split_rows"]
+__all__ = ["EpochSampler", "limited", "shared_batches", "split_rows"]
 
 
 class EpochSampler(Sampler[int]):
     """A new order of ``rows`` each epoch, drawn from (seed, epoch) alone: a resumed run draws what it would have drawn.
 
+    With several processes, batch k of all of them together holds the rows of batch k of one process whose batches are
+    ``ranks`` times as large; rows that fill no such batch are left out of the epoch.
+
     Args:
         rows: the row numbers to order.
         seed: of the run.
         epoch: the epoch that comes first; on resume Lightning calls `set_epoch` after loader processes have started.
+        batch_size: rows a batch of one process.
+        rank: which process this is, 0 <= rank < ranks.
+        ranks: how many there are.
+        skip: batches of the first epoch that were trained before; their rows are not drawn.
     """
 
-    def __init__(self, rows: Tensor, seed: int, epoch: int = 0) -> None:
+    def __init__(
+        self,
+        rows: Tensor,
+        seed: int,
+        epoch: int = 0,
+        *,
+        batch_size: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
+        skip: int = 0,
+    ) -> None:
         self.rows, self.seed, self.epoch = rows, seed, epoch
+        self.batch_size, self.rank, self.ranks = batch_size, rank, ranks
+        self._skip = {epoch: skip}
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        generator = _generator(self.seed, 1 + self.epoch)
-        return iter(self.rows[torch.randperm(len(self.rows), generator=generator)].tolist())
+        order = self.rows[torch.randperm(len(self.rows), generator=_generator(self.seed, 1 + self.epoch))]
+        batches = order[: len(self) * self.ranks].view(-1, self.ranks, self.batch_size)[:, self.rank]
+        return iter(batches[self._skip.get(self.epoch, 0) :].flatten().tolist())
 
     def __len__(self) -> int:
-        return len(self.rows)
+        """Rows that this process draws in a whole epoch."""
+        return len(self.rows) // (self.batch_size * self.ranks) * self.batch_size
 
 
-class InOrder(SequentialSampler):
-    """The same rows in the same order every time; a SequentialSampler, so that Lightning knows it is not shuffled."""
+def shared_batches(rows: Tensor, batch_size: int, rank: int = 0, ranks: int = 1) -> list[list[int]]:
+    """The batches of one process, so that all processes together take every row once, in equally many batches each.
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.data_source.tolist())
+    Equally many, since a sharded model talks to the others in every batch. Where that cannot be (fewer rows than
+    processes; single rows that do not divide) every process takes all rows, which leaves every mean over rows as it is.
+
+    Args:
+        rows: row numbers in their order.
+        batch_size: most rows a batch.
+        rank: which process this is, 0 <= rank < ranks.
+        ranks: how many there are.
+    """
+    batches = math.ceil(len(rows) / (ranks * batch_size))
+    if ranks == 1 or len(rows) // ranks < batches:
+        return [part.tolist() for part in rows.split(batch_size)]
+    return [part.tolist() for part in rows[rank::ranks].tensor_split(batches)]
 
 
 def split_rows(name: str, rows: int, val_fraction: float | None, seed: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,58 @@
+"""Several processes: what they tell one another, and how a large model is cut for them."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import FSDPStrategy, Strategy
+from lightning.pytorch.utilities import move_data_to_device, rank_zero_only
+from torch import Tensor, distributed, nn
+
+__all__ = ["ALONE", "Sharded", "as_strategy", "first_process", "gathered", "total"]
+
+ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+"""Arguments of a trainer that runs in this process only."""
+
+
+class Sharded(FSDPStrategy):
+    """FSDP that writes whole checkpoints, which load without it; on CPUs it runs too, for tests.
+
+    Args:
+        model: each of whose ``blocks`` is a unit: gathered, run, and cut up again.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        units = {type(block) for block in getattr(model, "blocks", ())}
+        super().__init__(auto_wrap_policy=units or None, state_dict_type="full")
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes the run folder: rank 0 in the environment of its launcher."""
+    return rank_zero_only.rank == 0
+
+
+def as_strategy(name: str | Strategy, model: nn.Module) -> str | Strategy:
+    """What Lightning is given for ``trainer.strategy``.
+
+    Args:
+        name: as in the configuration: "auto", "ddp", "ddp_find_unused_parameters_true", "fsdp" (see `Sharded`), ...
+        model: what is trained.
+    """
+    return Sharded(model) if name == "fsdp" else name
+
+
+def gathered(value: Any) -> list[Any]:
+    """A value of plain values and tensors from every process, by rank, on the CPU; just this one's without others."""
+    value = move_data_to_device(value, torch.device("cpu"))
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [value]
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, value)
+    return found
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all processes, elementwise."""
+    if distributed.is_available() and distributed.is_initialized():
+        values = values.clone()
+        distributed.all_reduce(values)
+    return values

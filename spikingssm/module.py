@@ -1,0 +1,184 @@
+"""A model as Lightning trains it: its steps, what is logged, and its optimiser."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.utilities import move_data_to_device
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import MeanMetric, Metric
+
+from spikingssm.callbacks import averaging
+from spikingssm.datasets.base import Batch
+from spikingssm.distributed import Sharded, total
+from spikingssm.metrics import SpikeRecord, record_spikes
+from spikingssm.optim import parameter_groups, warmup_cosine
+from spikingssm.tasks import Task
+
+__all__ = ["SequenceModule"]
+
+SHARD = "_fsdp_wrapped_module."  # what sharding puts into the names of modules
+STAGES = ("fit", "val", "test")  # a ModuleDict has a method named train
+NAMES = {"fit": "train", "val": "val", "test": "test"}
+
+
+class SequenceModule(lightning.LightningModule):
+    """A model, a task and an optimiser: AdamW, linear warm-up and half a cosine to 0 over the real number of steps.
+
+    Logged per epoch: train/ and val/ loss and accuracy, and val/spike_rate in all and per layer; test/ the same.
+
+    Args:
+        model: (x (B, L, C), lengths=(B,) or None) -> (logits, state).
+        task: loss and metrics.
+        classes: number of classes.
+        lr: peak learning rate.
+        weight_decay: of the weights; none on the rest, see `parameter_groups`.
+        warmup: part of all steps with a rising learning rate, in [0, 1).
+        betas: of AdamW, each in [0, 1).
+        decay_threshold: let the weight decay pull what neurons learn, as the published code does.
+        ema: decay per step of averaged weights that are validated and kept, in (0, 1); None averages nothing.
+        carry_state: whether validation and test batches follow one another in one stream, see `SequenceData`.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        *,
+        classes: int,
+        lr: float = 0.01,
+        weight_decay: float = 0.01,
+        warmup: float = 0.01,
+        betas: Sequence[float] = (0.9, 0.999),
+        decay_threshold: bool = False,
+        ema: float | None = None,
+        carry_state: bool = False,
+    ) -> None:
+        super().__init__()
+        if not (lr > 0 and weight_decay >= 0 and 0 <= warmup < 1):
+            raise ValueError(
+                "SequenceModule: lr must be > 0, weight_decay >= 0 and warmup in [0, 1), "
+                f"got lr={lr}, weight_decay={weight_decay}, warmup={warmup}."
+            )
+        if not (isinstance(betas, Sequence) and len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
+            raise ValueError(f"SequenceModule: betas must be two numbers in [0, 1), got {betas}.")
+        self.model, self.task = model, task
+        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.betas, self.decay_threshold, self.ema = betas, decay_threshold, ema
+        if ema is not None:
+            averaging(ema)  # refuses what is out of range before any time is spent
+        self.carry_state, self._state = carry_state, None
+        self.metrics = nn.ModuleDict({stage: nn.ModuleDict(task.metrics(classes)) for stage in STAGES})
+        kept = float("nan")  # what is not a number stays so; "disable" would drop the weights
+        self.losses = nn.ModuleDict({s: MeanMetric(nan_strategy=kept).set_dtype(torch.float64) for s in STAGES})
+        self.last_loss: Tensor | None = None
+        self._open, self._spikes = ExitStack(), None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch, weighted so that the mean over all processes is the mean over all their labels.
+
+        Raises:
+            ValueError: a loss that is not finite; no checkpoint has seen it.
+        """
+        loss, count = self._score("fit", batch)
+        self.last_loss = loss.detach()
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"train/loss became {loss.item()} in step {self.global_step + 1}; the checkpoints of the steps before "
+                "are intact. Lower optim.lr and start again, or look at the data."
+            )
+        if self.trainer.world_size == 1:
+            return loss
+        labels = total(torch.tensor(count, dtype=torch.float64, device=loss.device)).clamp(min=1)
+        return loss * (self.trainer.world_size * count / labels).to(loss.dtype)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect the validation metrics."""
+        self._score("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect the test metrics."""
+        self._score("test", batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting spikes."""
+        self._start_counting()
+
+    def on_test_epoch_start(self) -> None:
+        """Start counting spikes."""
+        self._start_counting()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics and the spike rates."""
+        self.log_metrics("val")
+        self._log_rates("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics and the spike rates."""
+        self.log_metrics("test")
+        self._log_rates("test")
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW on `parameter_groups`, `warmup_cosine` per step."""
+        groups = parameter_groups(self.model, self.lr, self.weight_decay, self.decay_threshold)
+        optimizer = torch.optim.AdamW(groups, betas=(self.betas[0], self.betas[1]))
+        steps = int(self.trainer.estimated_stepping_batches)
+        warm = round(self.warmup * steps)
+        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warm, steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any, gradient_clip_algorithm: Any) -> None:
+        """Lightning's; the norm of a sharded model is taken over all its parts."""
+        if isinstance(self.trainer.strategy, Sharded) and gradient_clip_val:
+            self.trainer.model.clip_grad_norm_(gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def log_metrics(self, stage: str) -> None:
+        """Log loss and metrics of a stage (fit, val or test) over all its batches and processes; at the epoch's end."""
+        for name, metric in self._metrics(stage).items():
+            shown = stage != "test" and name != "loss"
+            self.log(f"{NAMES[stage]}/{name}", metric, on_step=False, on_epoch=True, batch_size=1, prog_bar=shown)
+
+    def running(self) -> dict[str, dict[str, Any]]:
+        """The training metrics of this process over the epoch so far: metric -> name of a sum -> tensor."""
+        return {name: dict(metric.metric_state) for name, metric in self._metrics("fit").items()}
+
+    def go_on_from(self, running: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over what `running` gave."""
+        for name, metric in self._metrics("fit").items():
+            for key, value in running[name].items():
+                setattr(metric, key, move_data_to_device(value, metric.device))
+
+    def _metrics(self, stage: str) -> dict[str, Metric]:
+        return {"loss": self.losses[stage], **dict(self.metrics[stage].items())}
+
+    def _score(self, stage: str, batch: Batch) -> tuple[Tensor, int]:
+        carry = self.carry_state and stage != "fit"
+        found = self.task.run(self.model, batch, self._state if carry else None, training=stage == "fit")
+        self._state = found.state if carry else None
+        self.losses[stage].update(found.loss.detach(), found.count)
+        for metric, values in found.updates.items():
+            self.metrics[stage][metric].update(*values)
+        return found.loss, found.count
+
+    def _start_counting(self) -> None:
+        self._state = None
+        self._open.close()
+        self._spikes: SpikeRecord | None = self._open.enter_context(record_spikes(self.model))
+
+    def _log_rates(self, stage: str) -> None:
+        self._open.close()
+        assert self._spikes is not None
+        spikes = self._spikes.summed(lambda counts: total(counts.to(self.device)))
+        rates = {
+            "": spikes.total_rate,
+            **{f"/{name.replace(SHARD, '')}": rate for name, rate in spikes.rates().items()},
+        }
+        self.log_dict({f"{stage}/spike_rate{name}": rate for name, rate in rates.items()}, sync_dist=True)
