@@ -1,28 +1,58 @@
-"""What a network does, measured: spike rates."""
+"""What the neurons of a network do while it runs: spikes, counted over the steps that are real."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sdn import Neuron
 
-__all__ = ["SpikeRecord", "record_spikes", "spikes_of"]
+__all__ = ["Firing", "SpikeRecord", "neurons_of", "record_spikes", "spikes_of", "watch_neurons"]
+
+
+class Firing(NamedTuple):
+    """One call of a neuron: its name, its arguments, its spikes (B, L, H) and the steps that are real."""
+
+    name: str
+    current: Tensor
+    state: Any
+    spikes: Tensor
+    valid: Tensor | None
+    """(B, L), False at padding; None is all True."""
 
 
 class SpikeRecord:
-    """Spikes and opportunities to spike (elements) per neuron layer, over all that was run."""
+    """Spikes, steps and rows per neuron layer, over all that was run; padding is left out.
+
+    A row is one row of a batch in one call: a sequence, a chunk of a stream, or a single step.
+
+    Args:
+        names: of the layers.
+    """
 
     def __init__(self, names: list[str]) -> None:
         self._spikes: dict[str, Tensor | int] = dict.fromkeys(names, 0)
-        self.elements: dict[str, int] = dict.fromkeys(names, 0)
+        self._steps: dict[str, Tensor | int] = dict.fromkeys(names, 0)
+        self._channels = dict.fromkeys(names, 0)
+        self.rows: dict[str, int] = dict.fromkeys(names, 0)
 
     @property
     def spikes(self) -> dict[str, int]:
         """Number of spikes per layer."""
         return {name: int(count) for name, count in self._spikes.items()}
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """Number of steps per layer, over all rows."""
+        return {name: int(count) for name, count in self._steps.items()}
+
+    @property
+    def elements(self) -> dict[str, int]:
+        """Opportunities to spike per layer: steps times channels."""
+        return {name: count * self._channels[name] for name, count in self.steps.items()}
 
     def rates(self) -> dict[str, float]:
         """Spikes per element of each layer, in [0, 1].
@@ -30,8 +60,8 @@ class SpikeRecord:
         Raises:
             ValueError: a layer that was not run.
         """
-        self._refuse_empty()
-        return {name: count / self.elements[name] for name, count in self.spikes.items()}
+        elements = self._elements()
+        return {name: count / elements[name] for name, count in self.spikes.items()}
 
     @property
     def total_rate(self) -> float:
@@ -40,17 +70,45 @@ class SpikeRecord:
         Raises:
             ValueError: a layer that was not run.
         """
-        self._refuse_empty()
-        return sum(self.spikes.values()) / sum(self.elements.values())
+        return sum(self.spikes.values()) / sum(self._elements().values())
 
-    def add(self, name: str, spikes: Tensor) -> None:
-        """Count one output of a layer: any shape, 0 and 1."""
-        self._spikes[name] = self._spikes[name] + torch.count_nonzero(spikes.detach())
-        self.elements[name] += spikes.numel()
+    def add(self, name: str, spikes: Tensor, valid: Tensor | None = None) -> None:
+        """Count one output of a layer.
 
-    def _refuse_empty(self) -> None:
-        if silent := [name for name, count in self.elements.items() if count == 0]:
+        Args:
+            name: of the layer.
+            spikes: (B, L, H), 0 and 1.
+            valid: (B, L), False at padding; None is all True.
+        """
+        spikes = spikes.detach()
+        if valid is None:
+            fired, steps = torch.count_nonzero(spikes), spikes.shape[0] * spikes.shape[1]
+        else:
+            fired, steps = (torch.count_nonzero(spikes, dim=-1) * valid).sum(), valid.sum()
+        self._spikes[name] = self._spikes[name] + fired
+        self._steps[name] = self._steps[name] + steps
+        self._channels[name] = spikes.shape[-1]
+        self.rows[name] += len(spikes)
+
+    def summed(self, over: Callable[[Tensor], Tensor]) -> "SpikeRecord":
+        """The record of all processes.
+
+        Args:
+            over: sums an int64 tensor over the processes; every process must call it.
+        """
+        names = list(self.rows)
+        found = over(torch.tensor([[self.spikes[n], self.steps[n], self.rows[n]] for n in names])).tolist()
+        record = SpikeRecord(names)
+        record._channels = dict(self._channels)
+        for name, (spikes, steps, rows) in zip(names, found, strict=True):
+            record._spikes[name], record._steps[name], record.rows[name] = spikes, steps, rows
+        return record
+
+    def _elements(self) -> dict[str, int]:
+        elements = self.elements
+        if silent := [name for name, count in elements.items() if count == 0]:
             raise ValueError(f"spike rates: {silent} were not run; call the model inside `with record_spikes(model)`.")
+        return elements
 
 
 @contextmanager
@@ -58,7 +116,8 @@ def record_spikes(model: nn.Module) -> Iterator[SpikeRecord]:
     """Count the spikes of every `sdn.Neuron` in a model while the context is open.
 
     Counted is the neuron's own output, 0 or 1, before any dropout scales it, so rates are right in training too.
-    Padding counts as steps. The counts stay on the model's device until they are read.
+    Padding is left out where the modules around a neuron are told of it, see `watch_neurons`. The counts stay on the
+    model's device until they are read.
 
     Args:
         model: any module; layers go by their names in ``model.named_modules()``, e.g. "blocks.0.layer.neuron".
@@ -71,19 +130,55 @@ def record_spikes(model: nn.Module) -> Iterator[SpikeRecord]:
 
     Example:
         >>> with record_spikes(model) as record:
-        ...     logits, _ = model(x)
+        ...     logits, _ = model(x, lengths=lengths)
         >>> record.rates(), record.total_rate
     """
-    neurons = {name or "neuron": module for name, module in model.named_modules() if isinstance(module, Neuron)}
-    if not neurons:
-        raise ValueError(f"record_spikes: {type(model).__name__} holds no sdn.Neuron, so there are no spikes to count.")
-    record = SpikeRecord(list(neurons))
-    handles = [module.register_forward_hook(_counter(record, name)) for name, module in neurons.items()]
-    try:
+    record = SpikeRecord(list(neurons_of(model)))
+    with watch_neurons(model, lambda seen: record.add(seen.name, seen.spikes, seen.valid)):
         yield record
+
+
+@contextmanager
+def watch_neurons(model: nn.Module, look: Callable[[Firing], None]) -> Iterator[None]:
+    """Call ``look`` after every call of an `sdn.Neuron` in a model while the context is open.
+
+    Which steps are real is what the innermost module around the neuron is told: by an argument ``valid`` (B, L, 1) of
+    its forward, or by ``lengths`` (B,), counted in steps of its input and divided by its attribute ``patch``, if any.
+
+    Args:
+        model: any module that holds neurons.
+        look: gets a `Firing`.
+
+    Raises:
+        ValueError: a model without neurons, or lengths that are not of the neuron's rows.
+    """
+    told: list[Tensor | None] = [None]
+    handles = []
+    for name, neuron in neurons_of(model).items():
+        handles.append(neuron.register_forward_hook(_teller(name, told, look), with_kwargs=True))
+    for module in model.modules():
+        known = inspect.signature(module.forward).parameters
+        key = next((key for key in ("valid", "lengths") if key in known), None)
+        if key is not None and any(isinstance(part, Neuron) for part in module.modules()):
+            handles.append(module.register_forward_pre_hook(_pusher(key, told), with_kwargs=True))
+            handles.append(module.register_forward_hook(_popper(told), always_call=True))
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def neurons_of(model: nn.Module) -> dict[str, Neuron]:
+    """Every `sdn.Neuron` of a model by its name in ``named_modules()``; "neuron" for one that is the model.
+
+    Raises:
+        ValueError: a model without neurons.
+    """
+    neurons = {name or "neuron": module for name, module in model.named_modules() if isinstance(module, Neuron)}
+    if not neurons:
+        raise ValueError(f"{type(model).__name__} holds no sdn.Neuron, so there are no spikes to look at.")
+    return neurons
 
 
 @torch.no_grad()
@@ -98,27 +193,51 @@ def spikes_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
         layer name -> (B, L, H), 0 and 1.
     """
     seen: dict[str, Tensor] = {}
-    neurons = {name or "neuron": module for name, module in model.named_modules() if isinstance(module, Neuron)}
-    handles = [module.register_forward_hook(_keeper(seen, name)) for name, module in neurons.items()]
     training = model.training
-    try:
-        model.eval()(x)
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
+    with watch_neurons(model, lambda firing: seen.update({firing.name: firing.spikes})):
+        try:
+            model.eval()(x)
+        finally:
+            model.train(training)
     return seen
 
 
-def _keeper(seen: dict[str, Tensor], name: str) -> Any:
-    def keep(module: nn.Module, inputs: tuple[Any, ...], output: tuple[Tensor, Any]) -> None:
-        seen[name] = output[0]
+def _pusher(key: str, told: list[Tensor | None]) -> Any:
+    def push(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found = inspect.signature(module.forward).bind(*args, **kwargs).arguments.get(key)
+        if found is None:
+            told.append(told[-1])
+        else:
+            told.append(found.squeeze(-1) if key == "valid" else -(-found // getattr(module, "patch", 1)))
 
-    return keep
+    return push
 
 
-def _counter(record: SpikeRecord, name: str) -> Any:
-    def count(module: nn.Module, inputs: tuple[Any, ...], output: tuple[Tensor, Any]) -> None:
-        record.add(name, output[0])
+def _popper(told: list[Tensor | None]) -> Any:
+    def pop(*_: Any) -> None:
+        if len(told) > 1:  # else the call failed before it was pushed
+            told.pop()
 
-    return count
+    return pop
+
+
+def _teller(name: str, told: list[Tensor | None], look: Callable[[Firing], None]) -> Any:
+    def tell(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: tuple[Tensor, Any]) -> None:
+        call = {**dict(zip(("current", "state"), args, strict=False)), **kwargs}
+        look(Firing(name, call["current"], call.get("state"), output[0], _valid(name, told[-1], output[0])))
+
+    return tell
+
+
+def _valid(name: str, told: Tensor | None, spikes: Tensor) -> Tensor | None:
+    """(B, L) from a mask of that shape, or from lengths (B,)."""
+    if told is None:
+        return None
+    told = told.to(spikes.device)
+    valid = told if told.dtype == torch.bool else torch.arange(spikes.shape[1], device=spikes.device) < told[..., None]
+    if valid.shape != spikes.shape[:2]:
+        raise ValueError(
+            f"{name}: the module around it was given lengths of shape {tuple(told.shape)} and the neuron "
+            f"{tuple(spikes.shape[:2])} rows and steps; give a module in between an argument valid (B, L, 1)."
+        )
+    return valid

@@ -1,7 +1,10 @@
 """Figures and tables out of run folders."""
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -13,18 +16,29 @@ from torch import Tensor
 from sdn import Trajectory
 from sdn.files import writing
 
-__all__ = ["demo_figure", "learning_curve", "raster", "table"]
+__all__ = ["demo_figure", "learning_curve", "load_results", "raster", "report", "results_table", "swap_table", "table"]
+
+KINDS = {
+    "run": {"name", "seed", "test", "dataset", "parameters", "epochs", "solver", "seconds", "device"},
+    "study": {"study", "name", "seed", "dataset", "rows"},
+    "SDN": {"dynamics", "metrics"},
+}
+"""What each kind of result holds at least."""
+COSTS = ("loss", "spike_rate", "spike_rates", "steps", "sops", "sops_by_layer", "energy", "not_counted")
+"""What a result of a test holds beside the metrics of its task."""
 
 
 def learning_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Loss, accuracy and spike rate by epoch, as a PNG.
+    """Loss, accuracy (or perplexity, where there is none) and spike rate by epoch, as a PNG.
 
     Args:
-        rows: of a ``metrics.csv``, with epoch and any of train/ and val/ loss, accuracy, spike_rate.
+        rows: of a ``metrics.csv``, with epoch and any of train/ and val/ loss, accuracy, perplexity, spike_rate.
         path: of the picture.
     """
     figure = Figure(figsize=(10, 3), layout="constrained")
-    for axis, metric in zip(figure.subplots(1, 3), ("loss", "accuracy", "spike_rate"), strict=True):
+    logged = {key.split("/", 1)[-1] for row in rows for key, value in row.items() if value not in (None, "")}
+    quality = "perplexity" if "perplexity" in logged and "accuracy" not in logged else "accuracy"
+    for axis, metric in zip(figure.subplots(1, 3), ("loss", quality, "spike_rate"), strict=True):
         for stage in ("train", "val"):
             known = [row for row in rows if row.get(f"{stage}/{metric}") not in (None, "")]
             if known:
@@ -76,17 +90,140 @@ def demo_figure(exact: Trajectory, predicted: Tensor, spikes: Tensor, title: str
 
 def table(values: Mapping[str, Any]) -> str:
     """Names and values in two aligned columns, a line each; a mapping inside is indented below its name."""
-    lines = []
+    lines = list(_lines(values))
+    width = max((len(name) for name, _ in lines), default=0)
+    return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in lines)
+
+
+def report(paths: Iterable[str | Path]) -> str:
+    """Results as Markdown: a table of runs, and one of solver swaps.
+
+    Args:
+        paths: as in `load_results`; results of SDNs are left out.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `load_results`, or nothing but results of SDNs.
+    """
+    found = load_results(paths)
+    runs, swaps = [r for r in found if "test" in r], [r for r in found if r.get("study") == "solver-swap"]
+    if not runs and not swaps:
+        raise ValueError("report: no result of a network among the files; give run folders or their summary.json.")
+    return "\n\n".join(make(part) for make, part in ((results_table, runs), (swap_table, swaps)) if part)
+
+
+def load_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
+    """Results as they were written.
+
+    Args:
+        paths: run folders, and JSON files: a ``summary.json``, a copy of one, or the result of a study.
+
+    Raises:
+        FileNotFoundError: a folder without a finished run, or no such file.
+        ValueError: a file that is no result.
+    """
+    found = []
+    for path in map(Path, paths):
+        file = path / "summary.json" if path.is_dir() else path
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file; give the folder of a finished run, or a JSON of results.")
+        try:
+            result = json.loads(file.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file}: not readable as JSON ({error}); give a summary.json.") from None
+        kinds = [kind for kind, keys in KINDS.items() if isinstance(result, dict) and keys <= set(result)]
+        if not kinds:
+            raise ValueError(f"{file}: is no result of ours; give a run folder, its summary.json, or that of a study.")
+        found.append(result)
+    return found
+
+
+def results_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of runs; several seeds of one experiment are followed by a line of their mean and range."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for result in sorted(results, key=lambda r: (r["name"], r["seed"])):
+        data = {key: value for key, value in result["dataset"].items() if key != "seed"}
+        same = (result["name"], data, result["parameters"], result["solver"])
+        groups.setdefault(json.dumps(same), []).append(result)
+    rows = []
+    for runs in groups.values():
+        rows += [_run_row([run]) for run in runs]
+        if len(runs) > 1:
+            rows.append(_run_row(runs))
+    head = ["experiment", "data (train / val / test)", "seed", "epochs", "test", "spike rate", "SOPs a sample"]
+    return _markdown([*head, "minutes", "device"], rows)
+
+
+def swap_table(studies: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of networks under several neurons: the test, and each layer's spikes beside the exact ones."""
+    rows = []
+    for study in studies:
+        task = f"{study['name']}, seed {study['seed']}, {study['dataset']['size']}, {study['rows'][0]['rows']} tested"
+        for row in study["rows"]:
+            test = ", ".join(_metric(name, [value]) for name, value in row["metrics"].items())
+            layers = ["exact"] * 3
+            if "agreement" in row:
+                by = row["agreement"]
+                pairs = (("network", "agreement"), ("network", "f1"), ("layer", "agreement"))
+                layers = [" / ".join(_percent(s[score]) for s in by[kind].values()) for kind, score in pairs]
+            rows.append([task, row["neuron"], test, f"{100 * row['spike_rate']:.2f} %", *layers])
+    head = ["task", "neuron", "test", "spike rate", "agreement by layer, %", "F1 by layer, %"]
+    return _markdown([*head, "agreement on the same currents, %"], rows)
+
+
+def _run_row(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One run, or the mean of several."""
+    run, tests = runs[0], [run["test"] for run in runs]
+    data, epochs = run["dataset"], sorted({run["epochs"] for run in runs})
+    names = [name for name in tests[0] if name not in COSTS and all(name in test for test in tests)]
+    rate = fmean(test["spike_rate"] for test in tests)
+    sops = fmean(test["sops"] for test in tests) if all("sops" in test for test in tests) else None
+    return [
+        run["name"],
+        f"{data['name']}, {data['size']} ({data['train']} / {data['val']} / {data['test']})",
+        str(run["seed"]) if len(runs) == 1 else f"mean of {len(runs)} (range)",
+        " to ".join(str(number) for number in dict.fromkeys((epochs[0], epochs[-1]))),
+        ", ".join(_metric(name, [test[name] for test in tests]) for name in names),
+        f"{100 * rate:.2f} %",
+        "not counted" if sops is None else _short(sops),
+        f"{fmean(run['seconds'] for run in runs) / 60:.1f}",
+        ", ".join(dict.fromkeys(run["device"] for run in runs)),
+    ]
+
+
+def _metric(name: str, values: Sequence[float]) -> str:
+    """A name and its value, such as accuracy 97.21 %; of several values the mean and the range."""
+    factor, unit = (100, " %") if name.startswith("accuracy") else (1, "")
+    shown = [f"{factor * value:.2f}" for value in (fmean(values), min(values), max(values))]
+    return f"{name} {shown[0]}{unit}" + (f" ({shown[1]} to {shown[2]})" if len(values) > 1 else "")
+
+
+def _percent(part: float) -> str:
+    """In percent, rounded down: 100.00 is all of it."""
+    return f"{math.floor(1e4 * part + 1e-6) / 100:.2f}"
+
+
+def _short(count: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.3g}"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def _lines(values: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
-            lines += [(name, ""), *((f"  {inner}", found) for inner, found in value.items())]
+            yield f"{indent}{name}", ""
+            yield from _lines(value, f"{indent}  ")
+        elif isinstance(value, float):
+            small, large = 0 < abs(value) < 1e-3, abs(value) >= 1e4
+            yield f"{indent}{name}", f"{value:.3e}" if small else f"{value:.0f}" if large else f"{value:.4f}"
         else:
-            lines.append((name, value))
-    width = max((len(name) for name, _ in lines), default=0)
-    return "\n".join(
-        f"{name:<{width}}  {value:.4f}".rstrip() if isinstance(value, float) else f"{name:<{width}}  {value}".rstrip()
-        for name, value in lines
-    )
+            yield f"{indent}{name}", str(value)
 
 
 def _draw_raster(axis: Axes, spikes: Tensor, title: str) -> None:

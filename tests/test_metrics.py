@@ -6,7 +6,7 @@ from torch import nn
 
 import sdn
 from sdn import LIF, Neuron
-from spikingssm.metrics import record_spikes
+from spikingssm.metrics import record_spikes, spikes_of, watch_neurons
 from spikingssm.models import SpikingSSM
 
 
@@ -109,3 +109,103 @@ def test_names_the_layers_of_spikingssm():
         {"blocks.0.layer.neuron": outputs[0], "blocks.1.layer.neuron": outputs[1]}, rel=1e-6
     )
     assert 0.02 < record.total_rate < 0.8
+
+
+def network(**options):
+    torch.manual_seed(3)
+    sizes = {"d_model": 8, "n_layers": 2, "d_state": 4, "dynamics": sdn.LIF(0.3, 0.4), "solver": "loop", **options}
+    return SpikingSSM(1 if "vocab" in options else 3, 2, **sizes).eval()
+
+
+def counted_row_by_row(model, rows):
+    """Spikes and steps of each layer when every row is run alone, without padding."""
+    spikes, steps = {}, {}
+    for row in rows:
+        for name, fired in spikes_of(model, row.unsqueeze(0)).items():
+            spikes[name] = spikes.get(name, 0) + int(fired.sum())
+            steps[name] = steps.get(name, 0) + fired.shape[1]
+    return spikes, steps
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"patch": 4}, {"prenorm": True, "norm": "batch"}])
+def test_padding_is_no_step(options):
+    """Guards defect 39: what is behind a row's end was counted."""
+    model, lengths = network(**options), torch.tensor([30, 1, 17])
+    x = 5 * torch.randn(3, 30, 3)
+    with record_spikes(model) as record:
+        model(x, lengths=lengths)
+    spikes, steps = counted_row_by_row(model, [row[:n] for row, n in zip(x, lengths, strict=True)])
+    assert record.spikes == spikes
+    assert record.steps == steps
+    assert record.elements == {name: 8 * n for name, n in steps.items()}
+    assert record.rows == dict.fromkeys(spikes, 3)
+    assert min(spikes.values()) > 0
+    with record_spikes(model) as padded:
+        model(x)
+    assert padded.steps != steps
+
+
+def test_padding_of_pairs_is_no_step():
+    model, lengths = network(vocab=11, pairs=True), torch.tensor([[9, 4], [2, 7]])
+    x = torch.randint(0, 11, (2, 2, 9))
+    with record_spikes(model) as record:
+        model(x, None, lengths)
+    alone = network(vocab=11)  # the same weights up to the decoder, one sequence at a time
+    alone.load_state_dict({k: v for k, v in model.state_dict().items() if "decoder" not in k}, strict=False)
+    rows = [row[:n] for row, n in zip(x.flatten(0, 1), lengths.flatten(), strict=True)]
+    assert (record.spikes, record.steps) == counted_row_by_row(alone, rows)
+    assert record.rows == dict.fromkeys(record.spikes, 4)
+
+
+def test_padding_is_no_step_where_only_features_are_asked_for():
+    model, x = network(vocab=11, pool="each"), torch.randint(0, 11, (2, 12))
+    with record_spikes(model) as record:
+        model.features(x, None, torch.tensor([12, 5]))
+    assert (record.spikes, record.steps) == counted_row_by_row(model, [x[0], x[1, :5]])
+
+
+class Framed(nn.Module):
+    """A model of one's own that is told lengths, and whose neuron sees every second step."""
+
+    patch = 2
+
+    def __init__(self):
+        super().__init__()
+        self.neuron = Neuron(LIF(0.0), 1)
+
+    def forward(self, x, lengths=None):
+        return self.neuron(x[:, ::2])[0]
+
+
+def test_lengths_of_a_model_of_ones_own_are_counted_in_its_frames():
+    model = Framed()
+    with record_spikes(model) as record:
+        model(torch.ones(3, 7, 1), torch.tensor([7, 4, 1]))  # frames: 4, 2, 1
+        model(torch.ones(2, 7, 1))
+    assert record.spikes == record.elements == {"neuron": 7 + 8}
+    with pytest.raises(ValueError, match=r"lengths of shape \(3,\).*\(2, 4\) rows"), record_spikes(model):
+        model(torch.ones(2, 7, 1), lengths=torch.tensor([7, 7, 7]))
+
+
+def test_a_call_that_fails_leaves_no_mask_behind():
+    model, seen = network(), []
+    with watch_neurons(model, lambda firing: seen.append(firing.valid)):
+        with pytest.raises(ValueError, match="lengths must be"):
+            model(torch.randn(2, 5, 3), lengths=torch.tensor([9, 9]))
+        with pytest.raises(TypeError):
+            model(torch.randn(2, 5, 3), nonsense=1)
+        model(torch.randn(2, 5, 3), lengths=torch.tensor([5, 2]))
+        model.blocks[0].layer.neuron(torch.randn(2, 5, 8))
+        model(torch.randn(2, 5, 3))
+    assert [None if valid is None else valid.sum().item() for valid in seen] == [7, 7, None, None, None]
+
+
+def test_records_of_processes_add_up():
+    model = Two().eval()
+    with record_spikes(model) as record:
+        model(two_inputs())
+    both = record.summed(lambda counts: 2 * counts)
+    assert both.spikes == {"first": 18, "second": 8}
+    assert both.elements == {"first": 80, "second": 40}
+    assert both.rows == {"first": 4, "second": 4}
+    assert both.rates() == record.rates()

@@ -1,0 +1,169 @@
+"""A trained network, tested again: under any solver, at another sampling rate, beside its exact self."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from sdn import Solver, Surrogate
+from sdn.solvers import as_solver
+from spikingssm.agreement import Agreement
+from spikingssm.config import call
+from spikingssm.datasets import SequenceData
+from spikingssm.distributed import ALONE
+from spikingssm.metrics import neurons_of
+from spikingssm.runfolder import stored
+from spikingssm.training import SequenceModule, check_weights, make_trainer, score
+
+__all__ = ["TrainedRun", "evaluate", "load_run", "measure", "solver_for"]
+
+
+class TrainedRun(NamedTuple):
+    """A run folder, opened: its configuration, its data, and its module with the best weights."""
+
+    config: DictConfig
+    data: SequenceData
+    module: SequenceModule
+
+
+def evaluate(
+    run_dir: str | Path,
+    solver: str | Solver | None = None,
+    *,
+    agreement: bool = False,
+    rate: float | None = None,
+    limit: int | None = None,
+    root: str | Path | None = None,
+) -> dict[str, Any]:
+    """Test the best checkpoint of a run folder, under any solver.
+
+    Args:
+        run_dir: the run folder.
+        solver: a word or a value; None is the one that the run was trained with.
+        agreement: compare the spikes with those of exact neurons too, see `Agreement`; a second network runs along.
+        rate: test on data of a ``rate``-th of the sampling rate, with time steps that are as much longer.
+        limit: test on that many rows only.
+        root: folder of the data, where it is not that of the training.
+
+    Returns:
+        ``solver``, ``rows`` (of the test), ``device``; the task's metrics, ``loss``, ``spike_rate``, ``spike_rates`` by
+        layer and the costs of a sample, see `spikingssm.training.score`; ``agreement``, if asked for.
+
+    Raises:
+        FileNotFoundError: no run there, or no checkpoint yet.
+        ValueError: a solver that cannot run the model's neurons, or data without what is asked for.
+    """
+    value = None if solver is None else as_solver(solver)
+    run = load_run(run_dir, own_solver=value is None, rate=rate, limit=limit, root=root)
+    return measure(run, value, agreement=agreement)
+
+
+def load_run(
+    run_dir: str | Path,
+    *,
+    own_solver: bool = True,
+    rate: float | None = None,
+    limit: int | None = None,
+    root: str | Path | None = None,
+) -> TrainedRun:
+    """Open a run folder; arguments as in `evaluate`. Without ``own_solver`` the neurons are left to the loop.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `evaluate`.
+    """
+    from spikingssm.experiment import build  # which gives `evaluate` on, so it stands above
+
+    config = stored(run_dir)
+    if not own_solver:
+        OmegaConf.update(config, "model.solver", "loop", merge=False)
+    changes = {"root": None if root is None else str(root), "limit_eval": limit}
+    if rate is not None:
+        found = _known(config, "rate", "sampling rates are for audio") * rate
+        changes["rate"] = int(found) if found == int(found) else found
+    for key, value in changes.items():
+        if value is not None:
+            _known(config, key, f"leave --{key.removesuffix('_eval')} out")
+            OmegaConf.update(config, f"data.{key}", value)
+    data, module = build(config)
+    module.load_state_dict(check_weights(Path(run_dir) / "checkpoints" / "best.ckpt", module))
+    if rate is not None:
+        module.model = _able(module.model, "with_rate").with_rate(rate)
+    return TrainedRun(config, data, module)
+
+
+def measure(run: TrainedRun, solver: Solver | None = None, *, agreement: bool = False) -> dict[str, Any]:
+    """Test an opened run once; arguments and result as in `evaluate`. The run is left as it was.
+
+    Raises:
+        ValueError: a solver that cannot run the model's neurons.
+    """
+    model = run.module.model
+    options = OmegaConf.to_container(run.config.trainer, resolve=True)
+    shown = options.get("enable_progress_bar", True) and sys.stdout.isatty()
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": shown,
+    }
+    if options.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
+        options["accelerator"] = "auto"
+    comparison = Agreement() if agreement else None
+    loop = make_trainer(**{**options, **quiet, **ALONE}, callbacks=[comparison] if comparison else [])
+    try:
+        if solver is not None:
+            run.module.model = _able(model, "with_solver").with_solver(solver)
+        name = str(next(iter(neurons_of(run.module.model).values())).solver)
+        found = score(run.module, run.data, loop)
+    finally:
+        run.module.model = model
+    device = loop.strategy.root_device
+    place = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
+    facts = {"solver": name, "rows": len(run.data.test_rows), "device": place, **found}
+    return {**facts, "agreement": comparison.scores()} if comparison else facts
+
+
+def solver_for(
+    run_dir: str | Path, word: str | None = None, artifact: str | Path | None = None, refine: int | None = None
+) -> Solver | None:
+    """The solver that a command line asks for; None where it asks for none.
+
+    The surrogate is that of the run where the run has one, else the shipped one; ``artifact`` and ``refine`` change it.
+
+    Raises:
+        FileNotFoundError: no run there.
+        ValueError: an unknown word, or an artifact or sweeps for a solver that has none.
+    """
+    if word is None and artifact is None and refine is None:
+        return None
+    value = as_solver("surrogate" if word is None else word)
+    if not isinstance(value, Surrogate):
+        for option, given in {"--artifact": artifact, "--refine": refine}.items():
+            if given is not None:
+                raise ValueError(
+                    f"{option} {given} is for the surrogate, --solver is {word!r}; use --solver surrogate."
+                )
+        return value
+    own = stored(run_dir).model.get("solver")
+    if isinstance(own, DictConfig):
+        trained = call("model.solver", own)
+        value = trained if isinstance(trained, Surrogate) else value
+    return replace(value, artifact=artifact or value.artifact, refine=value.refine if refine is None else refine)
+
+
+def _known(config: DictConfig, key: str, hint: str) -> Any:
+    """The value of a key of the data."""
+    if key not in config.data:
+        target = config.data.get("_target_", "of the run")
+        raise ValueError(f"the data {target} have no data.{key}, their keys are {', '.join(config.data)}; {hint}.")
+    return config.data[key]
+
+
+def _able(model: nn.Module, method: str) -> Any:
+    if not hasattr(model, method):
+        raise ValueError(f"{type(model).__name__} has no {method}, which is needed here.")
+    return model

@@ -1,0 +1,216 @@
+"""The arithmetic of a network, counted module by module; every rule stands in docs/energy.md too."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from sdn import ALIF, BRF, LIF, RF, Dynamics, Neuron, Surrogate
+from spikingssm.layers import (
+    S4D,
+    EachStep,
+    LastStep,
+    MeanOverTime,
+    PairDecoder,
+    Residual,
+    SpikingBlock,
+    TiedDropout,
+    TokenEncoder,
+    Vocabulary,
+)
+
+__all__ = ["FORMS", "Operations", "driven", "not_counted", "operations"]
+
+FORMS = ("recurrence", "fft")
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Numbers of operations: multiplications, additions (comparisons too), and functions (divisions, exp, sqrt)."""
+
+    multiplications: float = 0.0
+    additions: float = 0.0
+    functions: float = 0.0
+
+    def __add__(self, other: "Operations") -> "Operations":
+        return Operations(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def __mul__(self, times: float) -> "Operations":
+        return Operations(*(times * n for n in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """How a network is run: its form, steps of one sequence, rates by layer, and whether as its real-valued twin."""
+
+    form: str
+    length: float
+    rates: Mapping[str, float]
+    dense: bool
+
+
+def operations(
+    model: nn.Module,
+    steps: float,
+    rates: Mapping[str, float],
+    form: str = "recurrence",
+    *,
+    sequences: int = 1,
+    dense: bool = False,
+) -> dict[str, Operations]:
+    """All arithmetic of one sample by part: encoder, norm, ssm, neuron, mix, gate, residual, pool, decoder, other.
+
+    Args:
+        model: the network, in inference: norms over batches are constants, dropout is nothing.
+        steps: of one sample, as its neurons see them: without padding, and in frames where it reads patches.
+        rates: of each neuron layer, in [0, 1], as `SpikeRecord.rates` gives them.
+        form: "recurrence": every state space layer and the exact neuron step by step, as in a stream. "fft": the
+            convolution over whole sequences, and the neuron as its solver runs it (a surrogate: its SDN).
+        sequences: that make up one sample, 2 for pairs.
+        dense: of the real-valued twin instead: the same network whose linear maps read real numbers and which has no
+            neuron, nor any activation in its place.
+
+    Raises:
+        ValueError: another form.
+    """
+    if form not in FORMS:
+        raise ValueError(f"operations: form must be one of {', '.join(FORMS)}, got {form!r}.")
+    run, found = _Run(form, steps / sequences, rates, dense), defaultdict(Operations)
+    once = not isinstance(getattr(model, "pool", None), EachStep)  # the decoder then runs once a sample
+    left_out = _left_out(model)
+    for name, module in model.named_modules():
+        rule, place = _rule(module), name.split(".")[0]
+        if rule is None or id(module) in left_out:
+            continue
+        for part, count in rule(module, name, run).items():
+            part = place if part == "other" and place in ("encoder", "decoder") else part
+            found[part] += count * (1 if place == "decoder" and once else steps)
+    return dict(found)
+
+
+def driven(model: nn.Module) -> dict[str, nn.Linear]:
+    """The linear map that the spikes of each neuron layer drive, by the name of the neuron."""
+    blocks = {name: part for name, part in model.named_modules() if isinstance(part, SpikingBlock)}
+    return {f"{name}.neuron".removeprefix("."): block.output for name, block in blocks.items()}
+
+
+def not_counted(model: nn.Module) -> list[str]:
+    """Modules that no rule knows, as "name (Type)": what they compute is in no count, nor their spikes in the SOPs."""
+    return [
+        f"{name or 'model'} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if _is_unknown(module) or (isinstance(module, Neuron) and _update(module) is None)
+    ]
+
+
+def _rule(module: nn.Module) -> Callable[[Any, str, _Run], dict[str, Operations]] | None:
+    return next((RULES[kind] for kind in type(module).__mro__ if kind in RULES), None)
+
+
+def _is_unknown(module: nn.Module) -> bool:
+    leaf = next(module.children(), None) is None
+    own = next(module.parameters(recurse=False), None) is not None
+    return _rule(module) is None and (leaf or own)
+
+
+def _left_out(model: nn.Module) -> set[int]:
+    """Modules that the rule of another one counts, or whose result goes nowhere."""
+    maps = {id(output) for output in driven(model).values()}
+    return maps | {id(part.norm) for part in model.modules() if isinstance(part, Residual) and part.norm_as_published}
+
+
+# ---- what a module computes in one step, by part
+def _block(block: SpikingBlock, name: str, run: _Run) -> dict[str, Operations]:
+    weights, width = block.output.in_features * block.output.out_features, block.output.out_features // 2
+    if run.dense:
+        mix = Operations(weights, weights)
+    else:
+        mix = Operations(additions=run.rates[f"{name}.neuron".removeprefix(".")] * weights)
+    return {"mix": mix, "gate": Operations(1, 1, 2) * width}  # the sigmoid is exp, an addition and a division
+
+
+def _s4d(ssm: S4D, name: str, run: _Run) -> dict[str, Operations]:
+    if run.form == "recurrence":
+        modes = (2 if ssm.bidirectional else 1) * ssm.d_state // 2
+        channel = Operations(8, 6) * modes  # A x + B u: 6 and 4, the real part of C x in the sum: 2 and 2
+    else:  # two real transforms of 2 L numbers and the product of two spectra, over L steps
+        channel = Operations(4, 6) * math.log2(2 * run.length) + Operations(4, 2)
+    return {"ssm": (channel + Operations(1, 1)) * ssm.d_model}  # and D u
+
+
+UPDATES: dict[type[Dynamics], Operations] = {
+    LIF: Operations(1, 3),  # decay u; input, comparison, reset
+    ALIF: Operations(4, 5),  # a: 1 and 1, theta: 1 and 1, h: 2 and 1; comparison, reset
+    RF: Operations(5, 4),  # u: 3 and 2, v: 2 and 1; comparison
+    BRF: Operations(7, 9),  # b: 0 and 1, u: 3 and 3, v: 3 and 2, q: 1 and 1; threshold + q, comparison
+}
+"""One step of one exact neuron; what its parameters alone decide is computed before."""
+
+
+def _update(neuron: Neuron) -> Operations | None:
+    if type(neuron.dynamics) is LIF and neuron.dynamics.reset == "none":
+        return Operations(1, 2)
+    return UPDATES.get(type(neuron.dynamics))
+
+
+def _neuron(neuron: Neuron, name: str, run: _Run) -> dict[str, Operations]:
+    if run.dense:
+        return {}
+    one = _update(neuron) or Operations()
+    if run.form == "fft" and isinstance(neuron.solver, Surrogate):
+        made_for, artifact = neuron.solver._find(neuron.dynamics)
+        weights = sum(p.numel() for key, p in artifact.network.named_parameters() if key.endswith("weight"))
+        width = artifact.network.d_model * artifact.network.n_layers  # two ReLUs and one sum each; input; comparison
+        scaled = "threshold" in neuron.learned or made_for.threshold != neuron.dynamics.threshold
+        once = Operations(weights + (2 if scaled else 0), weights + 3 * width + 2)
+        one = once + one * neuron.solver.refine
+    return {"neuron": one * neuron.channels}
+
+
+def _residual(residual: Residual, name: str, run: _Run) -> dict[str, Operations]:
+    width = next((part.channels for part in residual.modules() if isinstance(part, Neuron)), 0)
+    return {"residual": Operations(additions=width)}
+
+
+def _layer_norm(norm: nn.LayerNorm, name: str, run: _Run) -> dict[str, Operations]:
+    width = math.prod(norm.normalized_shape)
+    return {"norm": Operations(3 * width + 2, 4 * width, 2)}  # mean, centre, variance, 1 / sqrt, scale, affine
+
+
+def _batch_norm(norm: nn.BatchNorm1d, name: str, run: _Run) -> dict[str, Operations]:
+    return {"norm": Operations(norm.num_features, norm.num_features)}
+
+
+def _linear(layer: nn.Linear, name: str, run: _Run) -> dict[str, Operations]:
+    return {"other": Operations(1, 1) * (layer.in_features * layer.out_features)}
+
+
+def _vocabulary(table: Vocabulary, name: str, run: _Run) -> dict[str, Operations]:
+    return {"other": Operations(1, 1) * (table.d_model * table.vocab)}
+
+
+def _pairs(head: PairDecoder, name: str, run: _Run) -> dict[str, Operations]:
+    # a - b, a * b, and x / 2 (1 + erf(x / sqrt 2)); its maps are modules of their own
+    return {"other": (Operations(1, 1) + Operations(2, 1, 1)) * head.inner.out_features}
+
+
+def _mean(pool: MeanOverTime, name: str, run: _Run) -> dict[str, Operations]:
+    return {"pool": Operations(additions=pool.d_model)}
+
+
+def _nothing(module: nn.Module, name: str, run: _Run) -> dict[str, Operations]:
+    return {}
+
+
+RULES: dict[type[nn.Module], Callable[[Any, str, _Run], dict[str, Operations]]] = {
+    SpikingBlock: _block, S4D: _s4d, Neuron: _neuron, Residual: _residual, nn.LayerNorm: _layer_norm,
+    nn.BatchNorm1d: _batch_norm, nn.Linear: _linear, Vocabulary: _vocabulary, PairDecoder: _pairs,
+    MeanOverTime: _mean,
+    # read from a table, passed on, or only there in training
+    TokenEncoder: _nothing, nn.Embedding: _nothing, LastStep: _nothing, EachStep: _nothing, TiedDropout: _nothing,
+    nn.Dropout: _nothing, nn.Identity: _nothing, nn.ParameterDict: _nothing, nn.ModuleList: _nothing,
+}  # fmt: skip
+"""A module's own arithmetic, without that of the modules in it; a new kind of layer gets a line here."""

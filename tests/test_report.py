@@ -1,0 +1,126 @@
+"""Tables out of results, and the learning curve."""
+
+import json
+import sys
+
+import pytest
+from matplotlib.figure import Figure
+
+from spikingssm.__main__ import main as command
+from spikingssm.report import learning_curve, report, results_table, swap_table, table
+
+
+def result(seed=0, **changes):
+    test = {"accuracy": 0.9 + 0.02 * seed, "loss": 0.5, "spike_rate": 0.1 + 0.1 * seed, "spike_rates": {"a": 0.1}}
+    test |= {"sops": 1e6 * (1 + seed), "energy": {}}
+    dataset = {"name": "digits", "size": "full", "train": 90, "val": 10, "test": 20, "seed": seed}
+    return {
+        "name": "small", "seed": seed, "test": test, "dataset": dataset, "parameters": 7, "epochs": 3 + seed,
+        "solver": "Fused()", "seconds": 90.0, "device": "cpu, 1 threads", **changes,
+    }  # fmt: skip
+
+
+def cells(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+
+
+def test_a_run_is_a_row():
+    head, rule, row = cells(results_table([result()]))
+    assert len(head) == len(rule) == len(row) == 9
+    assert row == [
+        "small", "digits, full (90 / 10 / 20)", "0", "3", "accuracy 90.00 %", "10.00 %", "1 M", "1.5", "cpu, 1 threads"
+    ]  # fmt: skip
+
+
+def test_seeds_are_followed_by_their_mean_and_range():
+    rows = cells(results_table([result(2), result(0), result(0, name="other"), result(1)]))[2:]
+    assert [row[:3:2] for row in rows] == [
+        ["other", "0"], ["small", "0"], ["small", "1"], ["small", "2"], ["small", "mean of 3 (range)"]
+    ]  # fmt: skip
+    assert rows[4][3:8] == ["3 to 5", "accuracy 92.00 % (90.00 to 94.00)", "20.00 %", "2 M", "1.5"]
+
+
+def test_what_differs_in_more_than_the_seed_has_no_mean():
+    other = result(1, parameters=8)
+    subset = result(2, dataset={**result()["dataset"], "size": "subset"})
+    assert len(cells(results_table([result(), other, subset]))) == 5
+
+
+def test_perplexities_and_older_results_are_told():
+    test = {"perplexity": 123.456, "loss": 1.0, "spike_rate": 0.25}
+    row = cells(results_table([result(test=test)]))[2]
+    assert row[4:7] == ["perplexity 123.46", "25.00 %", "not counted"]
+    both = [result(test={**test, "accuracy_all": 0.5}), result(1, test=test)]
+    assert cells(results_table(both))[4][4] == "perplexity 123.46 (123.46 to 123.46)"
+
+
+def swapped():
+    scores = {"a": {"agreement": 0.99999, "f1": 0.5}, "b": {"agreement": 1.0, "f1": 1.0}}
+    rows = [
+        {"neuron": "surrogate", "metrics": {"accuracy": 0.5}, "spike_rate": 0.1, "rows": 20,
+         "agreement": {"network": scores, "layer": scores}},
+        {"neuron": "exact", "metrics": {"accuracy": 0.75}, "spike_rate": 0.2, "rows": 20},
+    ]  # fmt: skip
+    return {"study": "solver-swap", "name": "small", "seed": 1, "dataset": {"size": "full"}, "rows": rows}
+
+
+def test_a_swap_has_a_row_for_every_neuron():
+    rows = cells(swap_table([swapped()]))[2:]
+    task = "small, seed 1, full, 20 tested"
+    by_layer = ["99.99 / 100.00", "50.00 / 100.00", "99.99 / 100.00"]
+    assert rows[0] == [task, "surrogate", "accuracy 50.00 %", "10.00 %", *by_layer]
+    assert rows[1] == [task, "exact", "accuracy 75.00 %", "20.00 %", "exact", "exact", "exact"]
+
+
+def test_the_command_reads_folders_and_files(tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(result()))
+    (tmp_path / "swap.json").write_text(json.dumps(swapped()))
+    (tmp_path / "sdn.json").write_text(json.dumps({"dynamics": {}, "metrics": {}}))
+    places = [str(tmp_path / name) for name in ("run", "swap.json", "sdn.json")]
+    monkeypatch.setattr(sys, "argv", ["spikingssm", "report", *places])
+    command()
+    shown = capsys.readouterr().out
+    assert shown == results_table([result()]) + "\n\n" + swap_table([swapped()]) + "\n"
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--out", str(tmp_path / "new" / "table.md")])
+    command()
+    assert (tmp_path / "new" / "table.md").read_text() == shown
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_no_result_is_one_line(tmp_path):
+    (tmp_path / "half.json").write_text('{"name": ')
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "other.json").write_text('{"test": {}}')
+    (tmp_path / "sdn.json").write_text(json.dumps({"dynamics": {}, "metrics": {}}))
+    for name, error, says in (
+        ("half.json", ValueError, "not readable as JSON"),
+        ("list.json", ValueError, "no result of ours"),
+        ("other.json", ValueError, "no result of ours"),
+        ("sdn.json", ValueError, "no result of a network"),
+        ("nothing.json", FileNotFoundError, "no such file"),
+        (".", FileNotFoundError, "summary.json: no such file"),
+    ):
+        with pytest.raises(error, match=says) as caught:
+            report([tmp_path / name])
+        assert "\n" not in str(caught.value)
+
+
+def test_mappings_are_indented_to_any_depth():
+    values = {"a": 1.5, "bb": {"c": {"d": 2e-7}, "e": "word"}, "f": 123456.7, "g": 0.0}
+    assert table(values) == "a      1.5000\nbb\n  c\n    d  2.000e-07\n  e    word\nf      123457\ng      0.0000"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "title"),
+    [(["accuracy"], "accuracy"), (["perplexity"], "perplexity"), (["accuracy", "perplexity"], "accuracy")],
+)
+def test_the_curve_shows_perplexity_where_there_is_no_accuracy(tmp_path, monkeypatch, metrics, title):
+    drawn, real = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (drawn.append(figure), real(figure, *a, **k))[1])
+    rows = [{"epoch": e, **{f"{s}/{m}": e + 1.0 for s in ("train", "val") for m in metrics}} for e in range(3)]
+    learning_curve(rows, tmp_path / "curve.png")
+    axes = drawn[0].axes
+    assert [axis.get_title() for axis in axes] == ["loss", title, "spike rate"]
+    assert [list(line.get_ydata()) for line in axes[1].lines] == [[1.0, 2.0, 3.0]] * 2
+    assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
