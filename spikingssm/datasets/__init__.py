@@ -12,10 +12,11 @@ from spikingssm.datasets.images import mnist, read_idx
 from spikingssm.datasets.imdb import imdb
 from spikingssm.datasets.listops import listops
 from spikingssm.datasets.order import EpochSampler
+from spikingssm.datasets.pathfinder import pathfinder
 from spikingssm.datasets.speech_commands import speech_commands
 from spikingssm.datasets.wikitext import wikitext
 
 __all__ = [
     "Batch", "EpochSampler", "Rows", "SequenceData", "aan", "arrays", "cifar", "digits", "dvs128gesture", "ecg", "fsdd",
-    "imdb", "listops", "mnist", "read_idx", "speech_commands", "wikitext",
+    "imdb", "listops", "mnist", "pathfinder", "read_idx", "speech_commands", "wikitext",
 ]  # fmt: skip

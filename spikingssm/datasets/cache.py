@@ -4,22 +4,34 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from loguru import logger
 
-__all__ = ["CACHE", "cached", "source_facts"]
+__all__ = ["CACHE", "Pieces", "cached", "source_facts"]
 
 CACHE = Path("dataset") / "cache"
 """Below the current folder; it can be deleted at any time."""
 _FACTS = "facts.json"
 
 
+class Pieces(NamedTuple):
+    """An array that is larger than memory: ``pieces`` one after another along its first axis, read once, in order."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    pieces: Iterable[np.ndarray]
+
+
 def cached(
-    name: str, facts: Mapping[str, Any], make: Callable[[], Mapping[str, np.ndarray]], *, folder: Path | None = None
+    name: str,
+    facts: Mapping[str, Any],
+    make: Callable[[], Mapping[str, np.ndarray | Pieces]],
+    *,
+    folder: Path | None = None,
 ) -> dict[str, np.ndarray]:
     """The arrays that ``make`` gives, from disk where the same call made them before.
 
@@ -27,7 +39,8 @@ def cached(
         name: of the data set, part of the folder's name.
         facts: everything that the arrays depend on, as plain values: options, and `source_facts` of the files. Other
             facts mean another folder.
-        make: reads and prepares; called only where the arrays are not there yet. Its keys become file names.
+        make: reads and prepares; called only where the arrays are not there yet. Its keys become file names, and are
+            written in their order, `Pieces` as they come.
         folder: where cached folders stand; `CACHE` by default.
 
     Returns:
@@ -42,7 +55,7 @@ def cached(
         try:
             logger.info(f"{name}: preparing {home} (once)")
             for key, array in make().items():
-                np.save(partial / f"{key}.npy", np.ascontiguousarray(array), allow_pickle=False)
+                _save(partial / f"{key}.npy", array)
             (partial / _FACTS).write_text(text + "\n")
             if not (home / _FACTS).is_file():  # another process may have been faster
                 shutil.rmtree(home, ignore_errors=True)
@@ -50,6 +63,21 @@ def cached(
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in sorted(home.glob("*.npy"))}
+
+
+def _save(path: Path, array: np.ndarray | Pieces) -> None:
+    if not isinstance(array, Pieces):
+        np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+        return
+    dtype, written = np.dtype(array.dtype), 0
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": array.shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in array.pieces:
+            file.write(np.ascontiguousarray(piece, dtype).data)
+            written += piece.size
+    if written != int(np.prod(array.shape)):
+        raise ValueError(f"{path.name}: {written} numbers came for the shape {array.shape}.")
 
 
 def source_facts(*paths: str | Path) -> dict[str, list[int]]:
