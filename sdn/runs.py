@@ -34,7 +34,7 @@ warnings.filterwarnings(
 
 
 class EpochRecord(Callback):
-    """One row of ``metrics.csv`` and one log line per epoch, from the metrics that the module logged.
+    """One row of ``metrics.csv`` and one log line per epoch: what the module logged, seconds and CPU seconds.
 
     On resume the table is cut back to the restored epoch, so it reads as if the run had never stopped; the seconds of
     an epoch that was interrupted are those of both parts. Of several processes the first one writes.
@@ -45,36 +45,39 @@ class EpochRecord(Callback):
 
     def __init__(self, run_dir: str | Path) -> None:
         self.path = Path(run_dir) / "metrics.csv"
-        self.started, self.before = 0.0, 0.0
+        self.started, self.before = _clocks(), dict.fromkeys(_clocks(), 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Seconds of the epoch so far."""
-        return {"seconds": time.perf_counter() - self.started}
+        return self._passed()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Seconds of the epoch before it was interrupted."""
-        self.before = state_dict["seconds"]
+        self.before = {name: float(state_dict.get(name, 0.0)) for name in self.before}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Cut the table back to the epochs that this run starts after."""
-        self.started = time.perf_counter() - self.before  # no epoch starts where one goes on
+        self.started = {name: now - self.before[name] for name, now in _clocks().items()}  # where an epoch goes on
         if trainer.is_global_zero:
             self._write([row for row in read_metrics(self.path) if row["epoch"] < trainer.current_epoch])
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        """Start the clock."""
-        self.started = time.perf_counter()
+        """Start the clocks."""
+        self.started = _clocks()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Append this epoch (validation has run by now)."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         values = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
-        seconds = round(time.perf_counter() - self.started, 3)
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": seconds, **values}
+        passed = {name: round(seconds, 3) for name, seconds in self._passed().items()}
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, **passed, **values}
         self._write([*read_metrics(self.path), row])
         shown = " | ".join(f"{k}: {v:.6f}" for k, v in values.items() if k.count("/") < 2)  # not every layer
-        logger.info(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} | {shown} | {seconds:.1f} s")
+        logger.info(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs} | {shown} | {passed['seconds']:.1f} s")
+
+    def _passed(self) -> dict[str, float]:
+        return {name: now - self.started[name] for name, now in _clocks().items()}
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -82,6 +85,11 @@ class EpochRecord(Callback):
             table = csv.DictWriter(file, columns, restval="")
             table.writeheader()
             table.writerows(rows)
+
+
+def _clocks() -> dict[str, float]:
+    """Seconds on the wall, and of this process on all its cores."""
+    return {"seconds": time.perf_counter(), "cpu_seconds": time.process_time()}
 
 
 class RunCheckpoint(ModelCheckpoint):

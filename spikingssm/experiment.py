@@ -234,6 +234,7 @@ def _summary(
         "parameters": _count(module),
         "epochs": len(rows),
         "seconds": round(sum(row["seconds"] for row in rows), 1),
+        "cpu_minutes": round(sum(row.get("cpu_seconds", 0.0) for row in rows) / 60, 1),
         "solver": _solver(module),
         "seed": config.seed,
         "device": torch.cuda.get_device_name(device)

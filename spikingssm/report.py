@@ -185,9 +185,17 @@ def _run_row(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         ", ".join(_metric(name, [test[name] for test in tests]) for name in names),
         f"{100 * rate:.2f} %",
         "not counted" if sops is None else _short(sops),
-        f"{fmean(run['seconds'] for run in runs) / 60:.1f}",
+        _minutes(runs),
         ", ".join(dict.fromkeys(run["device"] for run in runs)),
     ]
+
+
+def _minutes(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Minutes of training on the wall, and on all cores together where that was kept."""
+    wall = f"{fmean(run['seconds'] for run in runs) / 60:.1f}"
+    if not all("cpu_minutes" in run for run in runs):
+        return wall
+    return f"{wall} ({fmean(run['cpu_minutes'] for run in runs):.1f} CPU)"
 
 
 def _metric(name: str, values: Sequence[float]) -> str:
