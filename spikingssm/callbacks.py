@@ -1,6 +1,7 @@
 """Callbacks of a training: what a resume needs, checkpoints inside an epoch, early stop, averaged weights, a bar."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ class ResumeState(Callback):
 
     Args:
         seed: of the noise, >= 0.
+        data: facts of the data; a run goes on with the same only.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed, self.place = seed, {"epoch": 0, "batch": 0}
+    def __init__(self, seed: int, data: Mapping[str, Any] | None = None) -> None:
+        self.seed, self.place, self.data = seed, {"epoch": 0, "batch": 0}, dict(data or {})
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Seed the noise of this batch."""
@@ -49,7 +51,7 @@ class ResumeState(Callback):
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add place and metrics."""
-        checkpoint["place"] = dict(self.place)
+        checkpoint["place"], checkpoint["data"] = dict(self.place), self.data
         checkpoint["running"] = gathered(pl_module.running()) if self.place["batch"] else []
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -144,8 +146,8 @@ def averaging(decay: float) -> WeightAveraging:
     Raises:
         ValueError: a decay out of range.
     """
-    if not 0 < decay < 1:
-        raise ValueError(f"optim.ema must be in (0, 1) or null, got {decay}.")
+    if not (isinstance(decay, float) and 0 < decay < 1):
+        raise ValueError(f"optim.ema must be a number in (0, 1) or null, got {decay!r}.")
     return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 

@@ -1,4 +1,4 @@
-"""Configurations out of ``configs/`` and overrides: the only file that knows Hydra."""
+"""Configurations out of ``configs/`` and overrides: with `launch` the only file that knows Hydra."""
 
 import itertools
 import re
@@ -21,8 +21,9 @@ __all__ = ["call", "load", "sweep"]
 
 NULLABLE = (
     "threads", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes", "data.limit_train",
-    "data.limit_eval", "model.spike", "optim.ema", "checkpoint.every_n_steps", "checkpoint.every_minutes",
-    "early_stop.patience", "logger.wandb", "model.cutoffs", "task.unlabelled_as", "trainer.gradient_clip_val",
+    "data.limit_eval", "data.rows", "data.distractors", "data.scaling", "data.leave_out", "model.spike", "model.cutoffs",
+    "task.unlabelled_as", "optim.ema", "checkpoint.every_n_steps", "checkpoint.every_minutes", "early_stop.patience",
+    "logger.wandb", "trainer.gradient_clip_val",
 )  # fmt: skip
 """Keys that may be null, whatever an experiment or a tier sets them to."""
 MOVABLE = (
@@ -30,6 +31,8 @@ MOVABLE = (
     "checkpoint.every_n_steps", "checkpoint.every_minutes", "logger.wandb",
 )  # fmt: skip
 """Keys that may change on resume: where things lie and how fast they go, not what comes out."""
+FREE = ("trainer.devices",)
+"""Keys whose values may be of several kinds: a number, a list, auto."""
 ALIASES = {f"experiment=spikingssm/{published}": f"experiment=spikingssm/{ours}" for published, ours in (
     ("minst", "mnist"), ("pminst", "pmnist"),
 )}  # fmt: skip
@@ -47,16 +50,17 @@ def load(overrides: Sequence[str]) -> DictConfig:
         FileNotFoundError: no ``configs`` folder, or no run to resume.
     """
     parsed = _parse(overrides)
-    asked = _compose(parsed)
-    if asked.resume is None:
-        return asked
-    found = stored(asked.resume)
-    moved = [o.key_or_group for o in parsed if o.key_or_group in MOVABLE]
-    for key in moved:
-        OmegaConf.update(found, key, OmegaConf.select(asked, key), force_add=True)
-    changed = [o.key_or_group for o in parsed if o.key_or_group not in ("resume", *moved)]
+    run = next((o.value() for o in parsed if o.key_or_group == "resume"), None)
+    if run is None:
+        return _compose(parsed)
+    found, moved = stored(run), [o for o in parsed if o.key_or_group in MOVABLE]
+    for override in moved:
+        _check_key(found, override)
+        OmegaConf.update(found, override.key_or_group, override.value(), force_add=True)
+    asked = _compose([o for o in parsed if o not in moved])
+    changed = [o.key_or_group for o in parsed if o.key_or_group != "resume" and o not in moved]
     old, new = (_leaves(OmegaConf.to_container(config, resolve=True)) for config in (found, asked))
-    keys = [k for k in old | new if k not in ("resume", "run_dir")]
+    keys = [k for k in old | new if k not in ("resume", "run_dir", *(o.key_or_group for o in moved))]
     if not any((_folder() / key).is_dir() for key in changed):
         keys = [k for k in keys if any(f"{k}.".startswith(f"{key}.") for key in changed)]
     if differ := [k for k in keys if old.get(k) != new.get(k)]:
@@ -195,7 +199,7 @@ def _check_key(base: DictConfig, override: Override) -> None:
     if override.is_sweep_override() or override.is_delete():
         return
     old, new = OmegaConf.select(base, override.key_or_group), override.value()
-    if new is None and override.key_or_group in NULLABLE:
+    if (new is None and override.key_or_group in NULLABLE) or override.key_or_group in FREE:
         return
     if problem := _misfit(old, new):
         raise ValueError(f"{override.key_or_group} takes {problem}, got {new!r}.")

@@ -193,7 +193,7 @@ class LanguageModel:
 
     def metrics(self, classes: int) -> dict[str, Metric]:
         """``perplexity``."""
-        return {"perplexity": Perplexity()}
+        return {"perplexity": Perplexity(nan_strategy=float("nan"))}  # else it leaves them out
 
 
 class Perplexity(MeanMetric):

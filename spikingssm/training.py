@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -51,7 +52,8 @@ def fit(
         the trainer, with which `score` can run.
 
     Raises:
-        ValueError: a loss that is not finite, a damaged checkpoint, or an unknown argument of the trainer.
+        ValueError: a loss that is not finite, a damaged checkpoint, other data than before, or an unknown
+            argument of the trainer.
     """
     if str(trainer.get("precision")).startswith("64"):
         module.double()  # Lightning would do it behind the loading of a checkpoint, which then loses half its digits
@@ -61,13 +63,16 @@ def fit(
         data.first_epoch, data.first_batch = found["place"]["epoch"], found["place"]["batch"]
         for path in (last, best) if data.first_epoch else (last,):
             check_weights(path, module)
+        _check_data(run_dir, found.get("data"), data)
         start = {"ckpt_path": str(last), "weights_only": True}
     strategy = as_strategy(trainer.pop("strategy", "auto"), module.model)
     sharded = isinstance(strategy, Sharded)
     trained = copy.deepcopy(module) if sharded else module  # sharding cuts a module up for good
-    own = [ResumeState(seed), EpochRecord(run_dir), *checkpoints(run_dir, *module.task.monitor)]
-    if module.ema is not None and sharded:
+    own = [ResumeState(seed, data.facts()), EpochRecord(run_dir), *checkpoints(run_dir, *module.task.monitor)]
+    if sharded and module.ema is not None:
         raise ValueError(f"optim.ema={module.ema} does not go with trainer.strategy=fsdp; use ddp, or no averaging.")
+    if sharded and not torch.cuda.is_available():
+        raise ValueError("trainer.strategy=fsdp needs GPUs and there is none; use trainer.strategy=ddp.")
     if module.ema is not None:
         own.append(averaging(module.ema))
     if shown := trainer.get("enable_progress_bar", True) and sys.stdout.isatty():
@@ -88,6 +93,16 @@ def fit(
     module.load_state_dict(check_weights(best, module))
     whole = {"strategy": "ddp", "logger": False, "enable_checkpointing": False}
     return make_trainer(**whole, **options) if sharded else loop
+
+
+def _check_data(run_dir: str | Path, known: dict[str, Any] | None, data: SequenceData) -> None:
+    """Refuse to go on with other data than those of the run; a checkpoint of an older version does not say."""
+    facts = data.facts()
+    if differ := [key for key in facts if known and known.get(key) != facts[key]]:
+        raise ValueError(
+            f"the run in {run_dir} was trained on data with {differ[0]} {known.get(differ[0])!r}, these have "
+            f"{facts[differ[0]]!r}; set data.root to the same files, or start a new run with another run_dir=."
+        )
 
 
 def make_trainer(**options: Any) -> lightning.Trainer:

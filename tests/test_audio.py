@@ -10,9 +10,9 @@ import pytest
 import soundfile
 import torch
 
+from spikingssm.datasets import Selected
 from spikingssm.datasets.audio import (
     PEAK,
-    Selected,
     files_in,
     fitted,
     folder_facts,

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from test_datasets import write_mnist
 
 from sdn import Loop
 from sdn.runs import load_checkpoint
@@ -32,7 +33,7 @@ SIZES = {
     "pmnist": ((1, 10, None), 0.66, 665610),
     "cifar": ((1, 10, None), 3.76, 3763210),
     "listops": ((1, 10, 18), 0.82, 828938),
-    "imdb": ((1, 2, 258), 0.82, 888322),
+    "imdb": ((1, 2, 256), 0.82, 887810),
     "aan": ((1, 2, 98), 1.09, 1380098),
     "pathfinder": ((1, 2, None), 1.09, 1093122),
     "pathx": ((1, 2, None), 1.19, 1191426),
@@ -93,7 +94,8 @@ def test_every_experiment_shrunk_takes_a_step(name) -> None:
     config = load([f"experiment=spikingssm/{name}", "+tier=smoke", *shrunk])
     data, module = build(config)
     batch = next(iter(data.train_dataloader()))
-    batch = batch._replace(x=batch.x[..., :64] if data.vocab else batch.x[:, :64], lengths=None)
+    lengths = None if batch.lengths is None else batch.lengths.clamp(max=64)
+    batch = batch._replace(x=batch.x[..., :64] if data.vocab else batch.x[:, :64], lengths=lengths)
     batch = batch._replace(y=batch.y[:, :64]) if batch.y.ndim == 2 else batch
     if not data.vocab:  # the first pixels of an image may all be 0
         batch = batch._replace(x=batch.x + torch.rand_like(batch.x))
@@ -217,6 +219,44 @@ def test_resume_keeps_the_configuration(finished) -> None:
         load(["model.d_model=9", f"resume={finished}"])
     with pytest.raises(ValueError, match=r"not .* \(and \d+ more keys differ\)"):
         load(["experiment=spikingssm/digits", f"resume={finished}"])
+
+
+def test_files_may_have_moved_when_a_run_goes_on_but_not_changed(tmp_path) -> None:
+    for folder, rows_trained in (("one", 30), ("moved", 30), ("other", 20)):
+        write_mnist(tmp_path / folder, rows_trained)
+    tiny = [
+        "experiment=spikingssm/mnist",
+        *TINY[1:],
+        "data.generated=false",
+        "data.batch_size=2",
+        "data.val_fraction=0.07",
+    ]
+    run_dir = tmp_path / "run"
+    run(load([*tiny, f"data.root={tmp_path / 'one'}", f"run_dir={run_dir}", "data.limit_train=4"]))
+    (run_dir / "summary.json").unlink()
+    found = load([f"resume={run_dir}", f"data.root={tmp_path / 'moved'}"])
+    assert found.data.root == str(tmp_path / "moved")
+    run(found)
+    (run_dir / "summary.json").unlink()
+    with pytest.raises(ValueError, match=r"trained on data with val 2, these have 1; set data\.root to the same"):
+        run(load([f"resume={run_dir}", f"data.root={tmp_path / 'other'}"]))
+    with pytest.raises(ValueError, match=r"unknown key 'data.path'; data has the keys .*root"):
+        load([f"resume={run_dir}", "data.path=x"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["trainer.devices=auto", "trainer.devices=[0,1]", "data.scaling=null", "data.leave_out=theo", "optim.ema=0.9"],
+)
+def test_values_of_several_kinds_are_taken(override) -> None:
+    key, value = override.split("=")
+    found = OmegaConf.select(load(["experiment=spikingssm/fsdd", override]), key)
+    assert found == OmegaConf.create(f"value: {value}").value
+
+
+def test_a_tier_of_drawn_images_can_be_used_with_the_released_ones() -> None:
+    config = load(["experiment=spikingssm/pathfinder", "+tier=small", "data.rows=null", "data.root=x"])
+    assert (config.data.rows, config.data.root) == (None, "x")
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -226,6 +226,7 @@ def test_frames_of_half_the_samples_read_the_same_signal() -> None:
         ({"patch": 0}, "patch must be at least 1 step, got 0"),
         ({"patch": 2, "pool": "each"}, "patch=2 does not go with pool='each'"),
         ({"patch": 2, "vocab": 5}, "patch=2 does not go with tokens"),
+        ({"vocab": 5, "pool": "each", "bidirectional": True}, "must not see the token that it is asked for"),
         ({"pairs": True}, "pairs are of token sequences"),
         ({"cutoffs": [3]}, "are a language model's"),
         ({"embedding_dropout": 0.1}, "embedding_dropout=0.1 needs tokens"),
@@ -245,3 +246,20 @@ def test_a_task_of_language_needs_a_language_model() -> None:
         LanguageModel().run(SpikingSSM(1, 9, vocab=9, **SMALL), Batch(x, x))
     assert isinstance(language_model().decoder, Vocabulary)
     assert isinstance(SpikingSSM(1, 9, vocab=9, **SMALL).decoder, nn.Linear)
+
+
+def test_what_lies_behind_the_length_changes_nothing_in_the_last_frame_either() -> None:
+    model = SpikingSSM(3, 2, patch=4, bidirectional=True, **SMALL).double().eval()
+    for _ in range(10):
+        x = 2 * torch.randn(1, 20, 3).double()
+        padded, _ = model(x, lengths=torch.tensor([17]))
+        torch.testing.assert_close(padded, model(x[:, :17])[0])
+        other = x.clone()
+        other[:, 17:] += 5
+        assert torch.equal(model(other, lengths=torch.tensor([17]))[0], padded)
+
+
+def test_perplexity_is_nan_where_a_likelihood_is() -> None:
+    metric = LanguageModel().metrics(5)["perplexity"]
+    metric.update(torch.tensor([1.0, float("nan"), 1.0]))
+    assert metric.compute().isnan()

@@ -2,7 +2,7 @@
 
 from spikingssm.datasets.aan import aan
 from spikingssm.datasets.arrays import arrays
-from spikingssm.datasets.base import Batch, Rows, SequenceData
+from spikingssm.datasets.base import Batch, Rows, Selected, SequenceData
 from spikingssm.datasets.cifar import cifar
 from spikingssm.datasets.digits import digits
 from spikingssm.datasets.dvs import dvs128gesture
@@ -17,6 +17,6 @@ from spikingssm.datasets.speech_commands import speech_commands
 from spikingssm.datasets.wikitext import wikitext
 
 __all__ = [
-    "Batch", "EpochSampler", "Rows", "SequenceData", "aan", "arrays", "cifar", "digits", "dvs128gesture", "ecg", "fsdd",
-    "imdb", "listops", "mnist", "pathfinder", "read_idx", "speech_commands", "wikitext",
+    "Batch", "EpochSampler", "Rows", "Selected", "SequenceData", "aan", "arrays", "cifar", "digits", "dvs128gesture",
+    "ecg", "fsdd", "imdb", "listops", "mnist", "pathfinder", "read_idx", "speech_commands", "wikitext",
 ]  # fmt: skip

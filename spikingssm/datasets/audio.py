@@ -16,7 +16,6 @@ from torch import Tensor
 
 __all__ = [
     "PEAK",
-    "Selected",
     "files_in",
     "fitted",
     "folder_facts",
@@ -30,25 +29,6 @@ __all__ = [
 
 PEAK = 2**15
 """One more than the largest 16-bit sample; samples / PEAK are in [-1, 1)."""
-
-
-class Selected:
-    """The rows ``chosen`` of ``array``, read when they are drawn.
-
-    Args:
-        array: (N, ...), such as a memory map.
-        chosen: (M,) row numbers; row i here is ``array[chosen[i]]``.
-    """
-
-    def __init__(self, array: np.ndarray, chosen: np.ndarray) -> None:
-        self.array, self.chosen = array, chosen
-        self.shape = (len(chosen), *array.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, rows: list[int]) -> np.ndarray:
-        return self.array[self.chosen[rows]]
 
 
 def read_wav(data: bytes, path: str | Path, rate: int) -> np.ndarray:

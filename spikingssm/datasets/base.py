@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spikingssm.datasets.order import EpochSampler, limited, shared_batches, split_rows
 
-__all__ = ["IGNORED", "Batch", "Rows", "SequenceData"]
+__all__ = ["IGNORED", "Batch", "Rows", "Selected", "SequenceData"]
 
 IGNORED = -100
 """The label of a step that has none."""
@@ -38,6 +39,25 @@ class Rows(NamedTuple):
     x: Any
     y: Any
     lengths: Any = None
+
+
+class Selected:
+    """The rows ``chosen`` of ``array``, read when they are drawn.
+
+    Args:
+        array: (N, ...), such as a memory map.
+        chosen: (M,) row numbers; row i here is ``array[chosen[i]]``.
+    """
+
+    def __init__(self, array: np.ndarray, chosen: np.ndarray) -> None:
+        self.array, self.chosen = array, chosen
+        self.shape = (len(chosen), *array.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, rows: list[int]) -> np.ndarray:
+        return self.array[self.chosen[rows]]
 
 
 class _Drawn(Dataset[Batch]):

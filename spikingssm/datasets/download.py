@@ -58,7 +58,7 @@ class _Resuming:
         import requests
 
         have = self.partial.stat().st_size if self.partial.is_file() else 0
-        headers = {"Range": f"bytes={have}-"} if have else {}
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, stream=True, timeout=30, headers=headers) as answer:
             if not (have and answer.status_code == 416):  # else there is nothing behind what we have
                 answer.raise_for_status()

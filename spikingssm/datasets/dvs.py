@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spikingssm.datasets import standin
 from spikingssm.datasets.aedat import Events, in_order, read_aedat
-from spikingssm.datasets.base import Rows, SequenceData
+from spikingssm.datasets.base import Rows, Selected, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.order import split_rows
 
@@ -221,22 +221,9 @@ def _labels(path: Path) -> list[tuple[int, int, int]]:
     return [(label - 1, start, min(end, limit)) for (label, start, end), limit in zip(found, limits, strict=True)]
 
 
-class _Picked:
-    """Some rows of an array that stays where it is, such as on disk."""
-
-    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
-        self.array, self.rows, self.shape = array, rows, (len(rows), *array.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: list[int]) -> np.ndarray:
-        return self.array[self.rows[index]]
-
-
 def _of_users(rows: Rows, users: np.ndarray, names: np.ndarray) -> Rows:
     picked = np.flatnonzero(np.isin(users, names))
-    return Rows(_Picked(rows.x, picked), rows.y[picked])
+    return Rows(Selected(rows.x, picked), rows.y[picked])
 
 
 def _scale(x: Tensor) -> Tensor:

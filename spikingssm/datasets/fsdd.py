@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from spikingssm.datasets.audio import (
-    Selected,
     files_in,
     fitted,
     folder_facts,
@@ -20,7 +19,7 @@ from spikingssm.datasets.audio import (
     stacked,
     tones,
 )
-from spikingssm.datasets.base import Rows, SequenceData
+from spikingssm.datasets.base import Rows, Selected, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
 

@@ -21,6 +21,7 @@ SYMBOLS = {MIN: b"[MIN", MAX: b"[MAX", MED: b"[MED", SM: b"[SM", CLOSE: b"]"}
 OPERATOR_CHANCE = 0.25
 PARTS = ("train", "val", "test")
 RELEASED = (96_000, 2_000, 2_000)
+PUBLISHED = (500, 2_000, 10, 10)
 TRIES, REPEATS = 100_000, 10_000
 """Attempts at one expression of a permitted length, and repeated expressions in a row, before we give up."""
 COMPILED_FROM = 1000
@@ -78,7 +79,9 @@ def listops(
         facts = {"version": 1, "length": length, "rows": rows, "grammar": grammar, "seed": generator_seed}
         make = partial(_draw, length, rows, grammar, generator_seed)
         found = make() if generated else cached("listops", facts, make)
-        split = f"drawn by our generator with seed {generator_seed}: the published grammar, not the released rows"
+        split = f"drawn by our generator with seed {generator_seed}, not the released rows: "
+        split += f"{min_length} to {max_length} tokens, depth {max_depth}, up to {max_args} arguments"
+        split += " as published" if grammar == PUBLISHED else ""
     else:
         files = [arena_file("listops", root, "listops-1000", f"basic_{part}.tsv") for part in PARTS]
         facts = {"version": 1, "length": length, "files": source_facts(*files)}

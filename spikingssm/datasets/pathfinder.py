@@ -12,7 +12,7 @@ import torch
 from loguru import logger
 from torch import Tensor
 
-from spikingssm.datasets.base import Rows, SequenceData
+from spikingssm.datasets.base import Rows, Selected, SequenceData
 from spikingssm.datasets.cache import Pieces, cached, source_facts
 from spikingssm.datasets.contours import BLOCK, SETTINGS, Setting, draw, render
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
@@ -77,15 +77,17 @@ def pathfinder(
         short = SETTINGS[resolution].distractors if distractors is None else distractors
         setting = replace(SETTINGS[resolution], contour_length=contour_length, distractors=short)
         parts = _own(name, setting, RELEASED if rows is None else rows, generator_seed)
-        split = f"drawn by our generator with seed {generator_seed}: the published task, not the released images"
+        split = f"drawn by our generator with seed {generator_seed}, not the released images: contours of "
+        split += f"{contour_length} dashes, up to {short} distractors"
     else:
         if rows is not None or distractors is not None:
             raise ValueError(
-                f"{name}: rows={rows} and distractors={distractors} are for drawn images; with data.root use "
-                "limit_train and limit_eval."
+                f"{name}: rows={rows} and distractors={distractors} are for drawn images; with data.root set data.rows "
+                "and data.distractors to null, and use limit_train and limit_eval."
             )
         parts = _released(name, Path(root), resolution, contour_length)
-        split = f"80/10/10 of the released images, shuffled with seed {SPLIT_SEED} as in the published pipeline"
+        split = f"80/10/10 of the released images with contours of {contour_length} dashes, shuffled with seed "
+        split += f"{SPLIT_SEED} as in the published pipeline"
     return SequenceData(
         name,
         parts[0],
@@ -148,20 +150,6 @@ def _logged(name: str, pieces: Iterator[np.ndarray], rows: int) -> Iterator[np.n
         yield piece
 
 
-class _Chosen:
-    """Rows of an array by number, read when they are drawn."""
-
-    def __init__(self, array: np.ndarray, numbers: np.ndarray) -> None:
-        self.array, self.numbers = array, numbers
-        self.shape = (len(numbers), *array.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, rows: list[int]) -> np.ndarray:
-        return self.array[self.numbers[rows]]
-
-
 def _released(name: str, root: Path, resolution: int, contour_length: int) -> list[Rows]:
     """The parts of the released images: torch's shuffle of them in the order of the metadata, as published."""
     if contour_length not in FOLDERS:
@@ -185,7 +173,7 @@ def _released(name: str, root: Path, resolution: int, contour_length: int) -> li
     if not held:
         raise ValueError(f"{name}: {home} has {len(good)} readable images; at least 10 are needed for three parts.")
     train, val, test = np.split(order, [len(good) - 2 * held, len(good) - held])
-    return [Rows(_Chosen(found["x"], part), y[part]) for part in (train, val, test)]
+    return [Rows(Selected(found["x"], part), y[part]) for part in (train, val, test)]
 
 
 def _folder(name: str, root: Path, size: str, level: str) -> Path:

@@ -115,7 +115,7 @@ class Residual(nn.Module):
         norm: "batch" (over batch and time), "layer" (over channels) or "none".
         prenorm: norm before the layer, else after the sum.
         norm_as_published: compute post-norm as the published code runs: the norm exists but its result goes nowhere, so
-            the output is ``x + drop(f(x))`` and its parameters never receive a gradient. For comparisons only.
+            the output is ``x + drop(f(x))`` and its parameters are not trained. For comparisons only.
         dropout: on the branch, tied over time, in [0, 1).
 
     Raises:
@@ -141,7 +141,7 @@ class Residual(nn.Module):
             raise ValueError("Residual: norm_as_published is about post-norm, got prenorm=True; drop one of the two.")
         self.layer, self.prenorm, self.norm_as_published = layer, prenorm, norm_as_published
         norms = {"batch": ChannelBatchNorm, "layer": nn.LayerNorm, "none": lambda _: nn.Identity()}
-        self.norm = norms[norm](d_model)
+        self.norm = norms[norm](d_model).requires_grad_(not norm_as_published)
         self.dropout = TiedDropout(dropout)
 
     def forward(self, x: Tensor, state: Any = None, valid: Tensor | None = None) -> tuple[Tensor, Any]:

@@ -101,6 +101,10 @@ class SpikingSSM(nn.Module):
                 raise ValueError(f"SpikingSSM: {name} must be at least 1, got {size}.")
         language = vocab is not None and pool == "each"
         _check_together(patch, pool, vocab, pairs, language, cutoffs, output_dropout, embedding_dropout)
+        if language and bidirectional:
+            raise ValueError(
+                "SpikingSSM: a language model must not see the token that it is asked for; use bidirectional=False."
+            )
         self.d_input, self.d_output, self.bidirectional = d_input, d_output, bidirectional
         self.vocab, self.pairs, self.patch, self.language = vocab, pairs, patch, language
         neuron: dict[str, Any] = {"solver": solver, "spike": spike, "learn_threshold": learn_threshold}
@@ -154,6 +158,8 @@ class SpikingSSM(nn.Module):
         if state is not None and self.patch > 1 and x.shape[1] % self.patch:
             found = f"a chunk of {x.shape[1]} steps is no whole number of frames of {self.patch}"
             raise ValueError(f"SpikingSSM: {found}; cut the stream at whole frames.")
+        if lengths is not None and self.patch > 1:
+            x = x.masked_fill(padding(lengths, x.shape[1]), 0)  # the last frame reads padding too
         h, states = self._encode(x), []
         lengths = None if lengths is None else -(-lengths // self.patch)
         valid = ~padding(lengths, h.shape[1]) if lengths is not None else None
