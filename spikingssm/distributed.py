@@ -14,7 +14,7 @@ ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
 
 class Sharded(FSDPStrategy):
-    """FSDP that writes whole checkpoints, which load without it; on CPUs it runs too, for tests.
+    """FSDP that writes whole checkpoints, which load without it.
 
     Args:
         model: each of whose ``blocks`` is a unit: gathered, run, and cut up again.

@@ -75,8 +75,7 @@ class SequenceModule(lightning.LightningModule):
             averaging(ema)  # refuses what is out of range before any time is spent
         self.carry_state, self._state = carry_state, None
         self.metrics = nn.ModuleDict({stage: nn.ModuleDict(task.metrics(classes)) for stage in STAGES})
-        kept = float("nan")  # what is not a number stays so; "disable" would drop the weights
-        self.losses = nn.ModuleDict({s: MeanMetric(nan_strategy=kept).set_dtype(torch.float64) for s in STAGES})
+        self.losses = nn.ModuleDict({stage: _mean() for stage in STAGES})
         self.last_loss: Tensor | None = None
         self._open, self._spikes = ExitStack(), None
 
@@ -182,3 +181,9 @@ class SequenceModule(lightning.LightningModule):
             **{f"/{name.replace(SHARD, '')}": rate for name, rate in spikes.rates().items()},
         }
         self.log_dict({f"{stage}/spike_rate{name}": rate for name, rate in rates.items()}, sync_dist=True)
+
+
+def _mean() -> MeanMetric:
+    """A weighted mean in which NaN stays NaN; with nan_strategy="disable" torchmetrics drops the weights."""
+    dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64  # there are no doubles on MPS
+    return MeanMetric(nan_strategy=float("nan")).set_dtype(dtype)

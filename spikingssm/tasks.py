@@ -193,7 +193,7 @@ class LanguageModel:
 
     def metrics(self, classes: int) -> dict[str, Metric]:
         """``perplexity``."""
-        return {"perplexity": Perplexity(nan_strategy=float("nan"))}  # else it leaves them out
+        return {"perplexity": Perplexity(nan_strategy=float("nan"))}
 
 
 class Perplexity(MeanMetric):
@@ -205,7 +205,8 @@ class Perplexity(MeanMetric):
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    total = functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="sum")
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    total = functional.cross_entropy(logits.to(wide), labels, label_smoothing=smoothing, reduction="sum")
     return total / max(1, len(labels))
 
 

@@ -41,7 +41,7 @@ def both(tmp_path_factory):
 
 def table(folder) -> list[dict[str, float]]:
     with (folder / "metrics.csv").open() as file:
-        return [{k: float(v) for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        return [{k: float(v) for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
 
 
 def test_two_processes_take_the_first_step_of_one_with_twice_the_batch(both) -> None:
@@ -152,7 +152,7 @@ def test_alone_there_is_nothing_to_exchange() -> None:
     assert gathered({"a": 1}) == [{"a": 1}]
 
 
-def test_fsdp_shards_block_by_block_and_writes_whole_checkpoints(tmp_path) -> None:
+def test_fsdp_shards_block_by_block_and_writes_whole_checkpoints(tmp_path, monkeypatch) -> None:
     module = two_processes.module()
     strategy = as_strategy("fsdp", module.model)
     assert isinstance(strategy, Sharded)
@@ -164,4 +164,8 @@ def test_fsdp_shards_block_by_block_and_writes_whole_checkpoints(tmp_path) -> No
     assert as_strategy("ddp", module.model) == "ddp"
     module.ema = 0.9
     with pytest.raises(ValueError, match=r"optim\.ema=0\.9 does not go with trainer\.strategy=fsdp"):
+        fit(module, two_processes.data(5), tmp_path, seed=0, strategy="fsdp")
+    module.ema = None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"trainer\.strategy=fsdp needs GPUs and there is none"):
         fit(module, two_processes.data(5), tmp_path, seed=0, strategy="fsdp")

@@ -49,7 +49,9 @@ class Vocabulary(nn.Module):
 
     def nll(self, features: Tensor, labels: Tensor) -> Tensor:
         """Features (M, H) and next tokens (M,) -> negative log likelihoods in nats, (M,)."""
-        return functional.cross_entropy(self(features).float(), labels, reduction="none")
+        logits = self(features)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return functional.cross_entropy(logits.to(wide), labels, reduction="none")
 
 
 class AdaptiveVocabulary(nn.Module):
@@ -120,5 +122,5 @@ class AdaptiveVocabulary(nn.Module):
         if not len(labels):
             return features.sum(-1)
         with torch.autocast(features.device.type, enabled=False):  # torch's module mixes types under autocast
-            features = functional.dropout(features.float(), self.output_dropout, self.training)
-            return -self.softmax(features.to(self.softmax.head.weight.dtype), labels).output
+            features = features.to(self.softmax.head.weight.dtype)
+            return -self.softmax(functional.dropout(features, self.output_dropout, self.training), labels).output
