@@ -162,7 +162,10 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides([ALIASES.get(text, text) for text in overrides])
     except HydraException as error:
-        raise ValueError(f"{_one_line(error)}; an override is key=value, e.g. model.d_model=64.") from None
+        raise ValueError(
+            f"{_one_line(error).split(' See https')[0]}; an override is key=value, e.g. model.d_model=64; a value with "
+            "= ~ , ( ) or blanks stands in quotes of its own: \"data.root='/a folder'\"."
+        ) from None
 
 
 def _folder() -> Path:

@@ -78,6 +78,10 @@ def load_run(
     from spikingssm.experiment import build  # which gives `evaluate` on, so it stands above
 
     config = stored(run_dir)
+    if limit is not None and limit < 1:
+        raise ValueError(f"evaluate: --limit must be at least 1 row, got {limit}.")
+    if root is not None and config.data.get("generated"):
+        raise ValueError(f"{run_dir} was trained on a drawn stand-in, which has no root; leave --root {root} out.")
     if not own_solver:
         OmegaConf.update(config, "model.solver", "loop", merge=False)
     changes = {"root": None if root is None else str(root), "limit_eval": limit}

@@ -113,9 +113,10 @@ def run(config: DictConfig) -> Path:
         keep_artifact(config, folder)
     data, module = build(config)
     callbacks, loggers = _callbacks(config, module, folder), _loggers(config, folder)
+    command = _command(folder, resume)
     if writes:
         with writing(folder / "config.yaml") as partial:
-            partial.write_text(OmegaConf.to_yaml(config))
+            partial.write_text(f"# {command}\n{OmegaConf.to_yaml(config)}")
         if not resume:
             (folder / "metrics.csv").unlink(missing_ok=True)
     handler = log_to(folder / "run.log" if writes else None)
@@ -126,7 +127,7 @@ def run(config: DictConfig) -> Path:
         loop = fit(module, data, folder, seed=config.seed, resume=resume, **more)
         found = score(module, data, loop)
         if writes:
-            _report(folder, config, module, data, loop, found)
+            _report(folder, config, module, data, loop, {"test": found, "command": command})
     finally:
         for other in loggers if writes else ():
             other.experiment.finish()
@@ -136,15 +137,26 @@ def run(config: DictConfig) -> Path:
 
 
 def _report(
-    folder: Path, config: DictConfig, module: SequenceModule, data: SequenceData, loop: Trainer, found: dict[str, Any]
+    folder: Path, config: DictConfig, module: SequenceModule, data: SequenceData, loop: Trainer, known: dict[str, Any]
 ) -> None:
     """Write what a finished run leaves, and say how it ended."""
     _draw(folder, module, data)
-    write_json(folder / "summary.json", _summary(folder, config, module, data, loop, found))
+    write_json(folder / "summary.json", {**_summary(folder, config, module, data, loop), **known})
+    found = known["test"]
     quality = " | ".join(f"test {name} {found[name]:.4f}" for name in module.metrics["test"])
     logger.info(f"{folder}/summary.json | {quality} | spikes {found['spike_rate']:.4f}")
-    if not 1e-3 < found["spike_rate"] < 0.9:
-        logger.warning(f"spike rate {found['spike_rate']:.4f}: the neurons hardly ever change; check their input scale")
+    for layer, rate in found["spike_rates"].items():
+        if not 1e-3 < rate < 0.9:
+            logger.warning(f"{layer}: spike rate {rate:.4f}, its neurons hardly ever change; check their input scale")
+
+
+def _command(folder: Path, resume: bool) -> str:
+    """The command of this run; of a resumed one that which began it, the first line of its configuration."""
+    if resume and (folder / "config.yaml").is_file():
+        first = (folder / "config.yaml").read_text().splitlines()[:1]
+        if first and first[0].startswith("# "):
+            return first[0].removeprefix("# ")
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _callbacks(config: DictConfig, module: SequenceModule, folder: Path) -> list[Callback]:
@@ -182,6 +194,8 @@ def build(config: DictConfig) -> tuple[SequenceData, SequenceModule]:
         raise ValueError(f"trainer.max_epochs must be an integer >= 1, got {config.trainer.max_epochs!r}.")
     tokens = {} if data.vocab is None else {"vocab": data.vocab, "pairs": data.pairs}
     model = call("model", config.model, d_input=data.d_input, d_output=data.d_output, **tokens)
+    if getattr(model, "patch", 1) > data.length:
+        raise ValueError(f"model.patch={model.patch} is longer than the {data.length} steps of {data.name}; lower it.")
     task = call("task", config.task)
     module = SequenceModule(model, task, classes=data.d_output, carry_state=data.stream, **config.optim)
     return data, module.double() if str(config.trainer.get("precision")).startswith("64") else module
@@ -219,7 +233,6 @@ def _summary(
     module: SequenceModule,
     data: SequenceData,
     loop: Trainer,
-    found: dict[str, Any],
 ) -> dict[str, Any]:
     """The result of a run as plain values."""
     rows = read_metrics(folder / "metrics.csv")
@@ -229,7 +242,6 @@ def _summary(
     device = loop.strategy.root_device
     return {
         "name": config.name,
-        "test": found,
         "val": {monitor.removeprefix("val/"): best[monitor], "epoch": 1 + int(best["epoch"])},
         "parameters": _count(module),
         "epochs": len(rows),
@@ -242,5 +254,4 @@ def _summary(
         else f"cpu, {torch.get_num_threads()} threads",
         "versions": versions(),
         "dataset": data.facts(),
-        "command": shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

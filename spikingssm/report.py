@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from loguru import logger
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -124,6 +125,9 @@ def load_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     found = []
     for path in map(Path, paths):
         file = path / "summary.json" if path.is_dir() else path
+        if path.is_dir() and not file.is_file() and (path / "config.yaml").is_file():
+            logger.warning(f"{path}: not finished yet, left out")
+            continue
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file; give the folder of a finished run, or a JSON of results.")
         try:
@@ -132,7 +136,10 @@ def load_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
             raise ValueError(f"{file}: not readable as JSON ({error}); give a summary.json.") from None
         kinds = [kind for kind, keys in KINDS.items() if isinstance(result, dict) and keys <= set(result)]
         if not kinds:
-            raise ValueError(f"{file}: is no result of ours; give a run folder, its summary.json, or that of a study.")
+            raise ValueError(
+                f"{file}: is no result of a run or a study (what `evaluate --json` writes is not); give a run folder, "
+                "its summary.json, or the JSON of a study."
+            )
         found.append(result)
     return found
 

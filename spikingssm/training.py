@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from loguru import logger
 from torch import Tensor, nn
 
 from sdn.runs import EpochRecord, WholeCheckpointIO, checkpoints, load_checkpoint, resumable, tensorboard
@@ -64,6 +65,7 @@ def fit(
         for path in (last, best) if data.first_epoch else (last,):
             check_weights(path, module)
         _check_data(run_dir, found.get("data"), data)
+        logger.info(f"going on in epoch {data.first_epoch + 1} with batch {data.first_batch + 1}")
         start = {"ckpt_path": str(last), "weights_only": True}
     strategy = as_strategy(trainer.pop("strategy", "auto"), module.model)
     sharded = isinstance(strategy, Sharded)

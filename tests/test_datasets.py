@@ -122,6 +122,16 @@ def test_mnist_is_found_where_people_keep_it(tmp_path, folder, packed) -> None:
     assert data.facts()["size"] == "subset"
 
 
+def test_a_limit_of_rows_sorted_by_class_meets_every_class_and_is_fixed() -> None:
+    x, y = np.zeros((200, 3, 1), np.float32), np.arange(200) // 20
+    halves = [SequenceData("sorted", Rows(x, y), Rows(x, y), d_output=10, limit_eval=60, seed=s) for s in (0, 1)]
+    for data in halves:
+        assert len(data.test_rows) == 60
+        assert data.test_rows.tolist() == sorted({*data.test_rows.tolist()})
+        assert set(y[data.test_rows]) == set(range(10))
+    assert torch.equal(halves[0].test_rows, halves[1].test_rows)
+
+
 def test_idx_round_trip_and_damage(tmp_path) -> None:
     array = np.random.default_rng(1).integers(0, 256, (3, 4, 5)).astype(np.uint8)
     path = tmp_path / "a"

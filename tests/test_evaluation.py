@@ -233,7 +233,7 @@ def test_the_command_prints_and_writes_what_evaluate_says(padded, tmp_path, monk
         (["--artifact", "/nope"], "/nope"),
         (["--rate", "2"], "have no data.rate, their keys are .*audio"),
         (["--root", "/x"], "have no data.root, .*leave --root out"),
-        (["--limit", "0"], "limit_eval must be at least 1"),
+        (["--limit", "0"], "--limit must be at least 1 row, got 0"),
     ],
 )
 def test_mistakes_are_one_line(padded, monkeypatch, words, says):
@@ -250,5 +250,5 @@ def test_a_folder_without_a_run_is_one_line(tmp_path):
 
 
 def test_another_root_is_read(clips):
-    with pytest.raises(ValueError, match="generated"):
+    with pytest.raises(ValueError, match="drawn stand-in, which has no root; leave --root"):
         evaluate(clips, root="/nowhere")

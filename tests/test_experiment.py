@@ -244,6 +244,27 @@ def test_files_may_have_moved_when_a_run_goes_on_but_not_changed(tmp_path) -> No
         load([f"resume={run_dir}", "data.path=x"])
 
 
+def test_a_resumed_run_keeps_the_command_that_began_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/x/train.py", "experiment=spikingssm/digits"])
+    run(load([*TINY, f"run_dir={tmp_path}"]))
+    (tmp_path / "summary.json").unlink()
+    monkeypatch.setattr(sys, "argv", ["/x/train.py", f"resume={tmp_path}"])
+    run(load([f"resume={tmp_path}"]))
+    assert (
+        json.loads((tmp_path / "summary.json").read_text())["command"] == "python train.py experiment=spikingssm/digits"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(SIZES) - {"digits", "wt103"}))
+def test_every_experiment_finishes_its_smoke_tier(name, tmp_path) -> None:
+    few = ["data.limit_train=16", "data.limit_eval=8", "data.batch_size=8", "trainer.enable_progress_bar=false"]
+    folder = run(load([f"experiment=spikingssm/{name}", "+tier=smoke", *few, f"run_dir={tmp_path}"]))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["dataset"]["size"] == "generated"
+    assert 0 <= summary["test"]["accuracy"] <= 1
+    assert summary["test"]["sops"] > 0
+
+
 @pytest.mark.parametrize(
     "override",
     ["trainer.devices=auto", "trainer.devices=[0,1]", "data.scaling=null", "data.leave_out=theo", "optim.ema=0.9"],
@@ -318,6 +339,8 @@ def test_resume_before_the_first_checkpoint_starts_from_the_stored_configuration
         (["model.solver={_target_:sdn.Surrogate,artifact:/nope}"], "/nope"),
         (["optim.lr=-1"], "lr must be > 0"),
         (["dataset=arrays"], "set data.path"),
+        (["model.patch=65"], "model.patch=65 is longer than the 64 steps of digits"),
+        (["data.x=a=b"], "a value with = ~ , .* stands in quotes of its own"),
         (["resume=/nope"], "/nope/config.yaml: no such file"),
     ],
 )

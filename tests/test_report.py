@@ -95,8 +95,8 @@ def test_what_is_no_result_is_one_line(tmp_path):
     (tmp_path / "sdn.json").write_text(json.dumps({"dynamics": {}, "metrics": {}}))
     for name, error, says in (
         ("half.json", ValueError, "not readable as JSON"),
-        ("list.json", ValueError, "no result of ours"),
-        ("other.json", ValueError, "no result of ours"),
+        ("list.json", ValueError, "no result of a run or a study"),
+        ("other.json", ValueError, "no result of a run or a study"),
         ("sdn.json", ValueError, "no result of a network"),
         ("nothing.json", FileNotFoundError, "no such file"),
         (".", FileNotFoundError, "summary.json: no such file"),

@@ -98,7 +98,8 @@ class SequenceData(lightning.LightningDataModule):
         seed: of the validation split and of the order.
         num_workers: loader processes; 0 reads in the main process.
         limit_train: train on the first that many rows of the seeded shuffle only; `facts` then says subset.
-        limit_eval: validate and test on that many rows only; `facts` then says subset.
+        limit_eval: validate and test on that many rows only, a fixed draw (of a stream the first); `facts` then says
+            subset.
         split: one sentence on where the parts come from.
         full: whether the rows are the complete published data set.
         generated: whether the rows are a drawn stand-in for the data set of that name; `facts` then says generated.
@@ -141,12 +142,11 @@ class SequenceData(lightning.LightningDataModule):
         prepare = prepare or (_to_float if vocab is None else _to_tokens)
         kept, held = split_rows(name, len(train.x), None if val is not None else val_fraction, seed)
         self.train_rows = limited(name, "limit_train", kept, limit_train)
-        self.val_rows = limited(name, "limit_eval", held if val is None else torch.arange(len(val.x)), limit_eval)
-        self.test_rows = limited(name, "limit_eval", torch.arange(len(test.x)), limit_eval)
+        held = held if val is None else torch.arange(len(val.x))
+        self.val_rows = limited(name, "limit_eval", held, limit_eval, drawn=not stream)
+        self.test_rows = limited(name, "limit_eval", torch.arange(len(test.x)), limit_eval, drawn=not stream)
         held_out = len(self.val_rows) + len(self.test_rows)
-        self.full = (
-            full and len(self.train_rows) == len(kept) and held_out == len(test.x) + len(held if val is None else val.x)
-        )
+        self.full = full and len(self.train_rows) == len(kept) and held_out == len(test.x) + len(held)
         if not 1 <= batch_size <= len(self.train_rows):
             raise ValueError(
                 f"{name}: batch_size must be from 1 to the {len(self.train_rows)} training rows, got {batch_size}."

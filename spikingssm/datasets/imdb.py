@@ -78,6 +78,8 @@ def imdb(
     """
     if level not in ("byte", "char"):
         raise ValueError(f"imdb: level must be byte or char, got {level!r}.")
+    if length < 2:
+        raise ValueError(f"imdb: length must be at least 2, a token and its end, got {length}.")
     if generated:
         refuse_root("imdb", root)
         found = _draw(length, BYTES if level == "byte" else GENERATED_CHARS)

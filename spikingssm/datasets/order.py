@@ -97,14 +97,23 @@ def split_rows(name: str, rows: int, val_fraction: float | None, seed: int) -> t
     return order[held:], order[:held]
 
 
-def limited(name: str, option: str, rows: Tensor, limit: int | None) -> Tensor:
+def limited(name: str, option: str, rows: Tensor, limit: int | None, drawn: bool = False) -> Tensor:
     """The first ``limit`` rows, or all of them.
+
+    Args:
+        name: of the data set, for errors.
+        option: the name of the limit, for errors.
+        rows: row numbers.
+        limit: how many; None is all.
+        drawn: take a fixed draw in the order of the rows instead: the rows of a file may be sorted by class.
 
     Raises:
         ValueError: a limit below 1.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"{name}: {option} must be at least 1 or null for all {len(rows)} rows, got {limit}.")
+    if drawn and limit is not None:
+        return rows[torch.randperm(len(rows), generator=_generator(0, 0))[:limit].sort().values]
     return rows[:limit]
 
 

@@ -87,7 +87,10 @@ class AdaptiveVocabulary(nn.Module):
         super().__init__()
         cutoffs = [int(c) for c in cutoffs]
         if not cutoffs or cutoffs != sorted({*cutoffs}) or cutoffs[0] < 1 or cutoffs[-1] >= vocab:
-            raise ValueError(f"cutoffs must rise between 1 and the vocabulary of {vocab}, got {cutoffs}.")
+            raise ValueError(
+                f"cutoffs must rise between 1 and the vocabulary of {vocab}, got {cutoffs}; set model.cutoffs to "
+                "smaller ones, or to null for a full softmax."
+            )
         if d_model // div_value ** len(cutoffs) < 1:
             raise ValueError(f"{len(cutoffs)} cutoffs by {div_value} leave no number of d_model {d_model}; use fewer.")
         self.vocab, self.d_model, self.ends = vocab, d_model, [*cutoffs, vocab]
