@@ -67,7 +67,7 @@ def mnist(
     if order is not None:
         train, test = (rows._replace(x=rows.x[:, order]) for rows in (train, test))
     return SequenceData(
-        "mnist",
+        "mnist" if order is None else f"mnist-{permute}",
         train,
         test,
         d_output=10,
