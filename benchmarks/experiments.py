@@ -22,7 +22,7 @@ from spikingssm.datasets import Batch
 __all__ = ["SHAPES", "PublishedNeuron", "run", "step"]
 
 SOLVERS = ("fused", "surrogate", "published neuron")
-MOST = 2**25
+MOST = 2**23
 """Numbers in one tensor of activations, summed over the layers, that a step on a CPU may have."""
 SHAPES = {  # steps, features or None for tokens, classes, size of the vocabulary
     "mnist": (784, 1, 10, None), "pmnist": (784, 1, 10, None), "cifar": (1024, 1, 10, None),
