@@ -5,7 +5,7 @@ import torch
 from helpers import DYNAMICS
 
 from sdn import LIF, Fused, Loop, Neuron, Surrogate, simulate
-from sdn.solvers import as_solver
+from sdn.solvers import as_solver, linear
 
 
 def gradients(neuron, current, weights):
@@ -44,6 +44,21 @@ def test_the_gradient_of_a_current_is_the_slope_at_its_own_step() -> None:
     assert 0.1 < (slope > 0).double().mean() < 0.9
     through_time = gradients(neuron.with_solver("loop"), current, weights)[2]
     assert not torch.allclose(grad, through_time)
+
+
+def test_rounding_of_the_distance_moves_no_spike(monkeypatch) -> None:
+    exact = linear.solve
+
+    def rounded(*args):
+        found = exact(*args)
+        return found._replace(distance=found.distance - 0.05)
+
+    current = torch.randn(2, 200, 4).requires_grad_()
+    neuron = Neuron(LIF(0.5), 4, solver=Fused(detach_state=True))
+    monkeypatch.setattr(linear, "solve", rounded)
+    spikes, _ = neuron(current)
+    assert spikes.requires_grad
+    assert torch.equal(spikes, neuron.with_solver("loop")(current)[0])
 
 
 def test_it_is_the_gradient_of_the_surrogate_up_to_mispredicted_spikes() -> None:
