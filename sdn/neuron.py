@@ -11,13 +11,23 @@ from sdn.dynamics.base import Dynamics, State, Value, check_current
 from sdn.solvers import Solver, as_solver
 from sdn.spike import SpikeGradient
 
-__all__ = ["Neuron", "Start", "normal", "uniform"]
+__all__ = ["Neuron", "SpikingLayer", "Start", "normal", "uniform"]
 
 Start = Value | Callable[[int], Tensor] | None
 """Where a learned field starts: None (the dynamics' value), a number, an (H,) tensor, or channels -> (H,)."""
 
 
-class Neuron(nn.Module):
+class SpikingLayer(nn.Module):
+    """What every layer of neurons is: ``forward(current, state)`` gives spikes (B, L, H), 0 or 1, and a state.
+
+    Such layers are what spikes are counted of. ``channels`` is H; ``solver`` says how they run.
+    """
+
+    channels: int
+    solver: Any
+
+
+class Neuron(SpikingLayer):
     """``channels`` neurons of one kind, run over a sequence: (B, L, H) currents in, (B, L, H) spikes out.
 
     Args:

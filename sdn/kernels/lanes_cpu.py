@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import models, register_model
 
-__all__ = ["BYTES", "Lanes", "add", "flush", "fma", "fnma", "gain", "load", "mul", "store", "width", "zero"]
+__all__ = ["BYTES", "Lanes", "add", "flush", "fma", "fnma", "gain", "load", "mul", "repeat", "store", "width", "zero"]
 
 
 intrinsic: Any = numba_intrinsic  # a caller leaves out the first argument, which a type checker cannot know
@@ -85,6 +85,17 @@ def load(typing: Any, array: Any, index: Any) -> Any:
         out = builder.load(_pointer(context, builder, signature.args[0], *args))
         out.align = array.dtype.bitwidth // 8
         return out
+
+    return Lanes(array.dtype)(array, types.intp), generate
+
+
+@intrinsic
+def repeat(typing: Any, array: Any, index: Any) -> Any:
+    """``array.ravel()[index]`` in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(array)(context, builder, args[0]).data
+        return _splat(builder, builder.load(builder.gep(data, [args[1]])), context.get_value_type(Lanes(array.dtype)))
 
     return Lanes(array.dtype)(array, types.intp), generate
 
