@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sdn import Neuron
+from sdn import SpikingLayer
 
 __all__ = ["Firing", "SpikeRecord", "neurons_of", "record_spikes", "spikes_of", "watch_neurons"]
+
+LARGEST_COUNT = 100
+"""Data of whole numbers up to this one are counts of spikes; grey levels go further."""
 
 
 class Firing(NamedTuple):
@@ -25,7 +28,7 @@ class Firing(NamedTuple):
 
 
 class SpikeRecord:
-    """Spikes, steps and rows per neuron layer, over all that was run; padding is left out.
+    """Spikes, steps and rows per neuron layer, and events of the data, over all that was run; padding is left out.
 
     A row is one row of a batch in one call: a sequence, a chunk of a stream, or a single step.
 
@@ -38,6 +41,16 @@ class SpikeRecord:
         self._steps: dict[str, Tensor | int] = dict.fromkeys(names, 0)
         self._channels = dict.fromkeys(names, 0)
         self.rows: dict[str, int] = dict.fromkeys(names, 0)
+        self._events: Tensor | int | None = None
+        self._no_events: Tensor | int = 0  # elements of the data that are no counts
+
+    @property
+    def events(self) -> int | None:
+        """Events of the data: the sum of its magnitudes, if all of it are whole numbers up to `LARGEST_COUNT`.
+
+        None for other data, and for a model that does not say what reads its data, see `record_spikes`.
+        """
+        return None if self._events is None or int(self._no_events) else int(self._events)
 
     @property
     def spikes(self) -> dict[str, int]:
@@ -90,6 +103,15 @@ class SpikeRecord:
         self._channels[name] = spikes.shape[-1]
         self.rows[name] += len(spikes)
 
+    def add_data(self, x: Tensor, valid: Tensor | None = None) -> None:
+        """Count the events of data (B, L, C); ``valid`` as in `add`."""
+        size = x.detach().abs()
+        if valid is not None:
+            size = size.masked_fill(~valid.unsqueeze(-1), 0)
+        counts = (size <= LARGEST_COUNT) & (size == size.round())
+        self._no_events = self._no_events + (~counts).sum()
+        self._events = (0 if self._events is None else self._events) + size.where(counts, 0).long().sum()
+
     def summed(self, over: Callable[[Tensor], Tensor]) -> "SpikeRecord":
         """The record of all processes.
 
@@ -97,8 +119,11 @@ class SpikeRecord:
             over: sums an int64 tensor over the processes; every process must call it.
         """
         names = list(self.rows)
-        found = over(torch.tensor([[self.spikes[n], self.steps[n], self.rows[n]] for n in names])).tolist()
+        data = [0 if self._events is None else int(self._events), int(self._no_events), 0]
+        counts = [[self.spikes[n], self.steps[n], self.rows[n]] for n in names]
+        *found, (events, no_events, _) = over(torch.tensor([*counts, data])).tolist()
         record = SpikeRecord(names)
+        record._events, record._no_events = None if self._events is None else events, no_events
         record._channels = dict(self._channels)
         for name, (spikes, steps, rows) in zip(names, found, strict=True):
             record._spikes[name], record._steps[name], record.rows[name] = spikes, steps, rows
@@ -113,11 +138,12 @@ class SpikeRecord:
 
 @contextmanager
 def record_spikes(model: nn.Module) -> Iterator[SpikeRecord]:
-    """Count the spikes of every `sdn.Neuron` in a model while the context is open.
+    """Count the spikes of every `sdn.SpikingLayer` in a model while the context is open.
 
     Counted is the neuron's own output, 0 or 1, before any dropout scales it, so rates are right in training too.
     Padding is left out where the modules around a neuron are told of it, see `watch_neurons`. The counts stay on the
-    model's device until they are read.
+    model's device until they are read. Where the model's ``synapses`` name a map of its "input", the events of the data
+    are counted as they enter it.
 
     Args:
         model: any module; layers go by their names in ``model.named_modules()``, e.g. "blocks.0.layer.neuron".
@@ -134,13 +160,17 @@ def record_spikes(model: nn.Module) -> Iterator[SpikeRecord]:
         >>> record.rates(), record.total_rate
     """
     record = SpikeRecord(list(neurons_of(model)))
-    with watch_neurons(model, lambda seen: record.add(seen.name, seen.spikes, seen.valid)):
+    with watch_neurons(model, lambda seen: record.add(seen.name, seen.spikes, seen.valid), record.add_data):
         yield record
 
 
 @contextmanager
-def watch_neurons(model: nn.Module, look: Callable[[Firing], None]) -> Iterator[None]:
-    """Call ``look`` after every call of an `sdn.Neuron` in a model while the context is open.
+def watch_neurons(
+    model: nn.Module,
+    look: Callable[[Firing], None],
+    look_at_data: Callable[[Tensor, Tensor | None], None] | None = None,
+) -> Iterator[None]:
+    """Call ``look`` after every call of an `sdn.SpikingLayer` in a model while the context is open.
 
     Which steps are real is what the innermost module around the neuron is told: by an argument ``valid`` (B, L, 1) of
     its forward, or by ``lengths`` (B,), counted in steps of its input and divided by its attribute ``patch``, if any.
@@ -148,6 +178,8 @@ def watch_neurons(model: nn.Module, look: Callable[[Firing], None]) -> Iterator[
     Args:
         model: any module that holds neurons.
         look: gets a `Firing`.
+        look_at_data: gets the data (B, L, C) and the steps that are real, (B, L) or None, at the first map that the
+            model's ``synapses`` name for its "input", if any.
 
     Raises:
         ValueError: a model without neurons, or lengths that are not of the neuron's rows.
@@ -156,10 +188,14 @@ def watch_neurons(model: nn.Module, look: Callable[[Firing], None]) -> Iterator[
     handles = []
     for name, neuron in neurons_of(model).items():
         handles.append(neuron.register_forward_hook(_teller(name, told, look), with_kwargs=True))
+    say = getattr(type(model), "synapses", None)
+    for target in say(model).get("input", ())[:1] if say and look_at_data else ():
+        entry = model.get_submodule(target)
+        handles.append(entry.register_forward_pre_hook(_reader(target, told, look_at_data)))
     for module in model.modules():
         known = inspect.signature(module.forward).parameters
         key = next((key for key in ("valid", "lengths") if key in known), None)
-        if key is not None and any(isinstance(part, Neuron) for part in module.modules()):
+        if key is not None and any(isinstance(part, SpikingLayer) for part in module.modules()):
             handles.append(module.register_forward_pre_hook(_pusher(key, told), with_kwargs=True))
             handles.append(module.register_forward_hook(_popper(told), always_call=True))
     try:
@@ -169,21 +205,21 @@ def watch_neurons(model: nn.Module, look: Callable[[Firing], None]) -> Iterator[
             handle.remove()
 
 
-def neurons_of(model: nn.Module) -> dict[str, Neuron]:
-    """Every `sdn.Neuron` of a model by its name in ``named_modules()``; "neuron" for one that is the model.
+def neurons_of(model: nn.Module) -> dict[str, SpikingLayer]:
+    """Every `sdn.SpikingLayer` of a model by its name in ``named_modules()``; "neuron" for one that is the model.
 
     Raises:
         ValueError: a model without neurons.
     """
-    neurons = {name or "neuron": module for name, module in model.named_modules() if isinstance(module, Neuron)}
+    neurons = {name or "neuron": module for name, module in model.named_modules() if isinstance(module, SpikingLayer)}
     if not neurons:
-        raise ValueError(f"{type(model).__name__} holds no sdn.Neuron, so there are no spikes to look at.")
+        raise ValueError(f"{type(model).__name__} holds no sdn.SpikingLayer, so there are no spikes to look at.")
     return neurons
 
 
 @torch.no_grad()
 def spikes_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Run a model on ``x`` in eval mode and return what each `sdn.Neuron` in it spiked.
+    """Run a model on ``x`` in eval mode and return what each `sdn.SpikingLayer` in it spiked.
 
     Args:
         model: any module that takes x; its mode is restored afterwards.
@@ -227,6 +263,13 @@ def _teller(name: str, told: list[Tensor | None], look: Callable[[Firing], None]
         look(Firing(name, call["current"], call.get("state"), output[0], _valid(name, told[-1], output[0])))
 
     return tell
+
+
+def _reader(name: str, told: list[Tensor | None], look: Any) -> Any:
+    def read(module: nn.Module, args: tuple[Any, ...]) -> None:
+        look(args[0], _valid(name, told[-1], args[0]))
+
+    return read
 
 
 def _valid(name: str, told: Tensor | None, spikes: Tensor) -> Tensor | None:

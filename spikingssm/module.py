@@ -39,6 +39,7 @@ class SequenceModule(lightning.LightningModule):
         warmup: part of all steps with a rising learning rate, in [0, 1).
         betas: of AdamW, each in [0, 1).
         decay_threshold: let the weight decay pull what neurons learn, as the published code does.
+        slow_lr: peak learning rate of the slow parameters, > 0; None is ``min(lr, 1e-3)``.
         ema: decay per step of averaged weights that are validated and kept, in (0, 1); None averages nothing.
         carry_state: whether validation and test batches follow one another in one stream, see `SequenceData`.
 
@@ -57,6 +58,7 @@ class SequenceModule(lightning.LightningModule):
         warmup: float = 0.01,
         betas: Sequence[float] = (0.9, 0.999),
         decay_threshold: bool = False,
+        slow_lr: float | None = None,
         ema: float | None = None,
         carry_state: bool = False,
     ) -> None:
@@ -68,7 +70,9 @@ class SequenceModule(lightning.LightningModule):
             )
         if not (isinstance(betas, Sequence) and len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
             raise ValueError(f"SequenceModule: betas must be two numbers in [0, 1), got {betas}.")
-        self.model, self.task = model, task
+        if slow_lr is not None and not slow_lr > 0:
+            raise ValueError(f"SequenceModule: slow_lr must be > 0 or null for min(lr, 0.001), got {slow_lr}.")
+        self.model, self.task, self.slow_lr = model, task, slow_lr
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.betas, self.decay_threshold, self.ema = betas, decay_threshold, ema
         if ema is not None:
@@ -125,7 +129,7 @@ class SequenceModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW on `parameter_groups`, `warmup_cosine` per step."""
-        groups = parameter_groups(self.model, self.lr, self.weight_decay, self.decay_threshold)
+        groups = parameter_groups(self.model, self.lr, self.weight_decay, self.decay_threshold, self.slow_lr)
         optimizer = torch.optim.AdamW(groups, betas=(self.betas[0], self.betas[1]))
         steps = int(self.trainer.estimated_stepping_batches)
         warm = round(self.warmup * steps)

@@ -10,16 +10,20 @@ from sdn import Neuron
 __all__ = ["SLOW_LR", "parameter_groups", "warmup_cosine"]
 
 SLOW_LR = 1e-3
-"""Highest learning rate of a module's ``slow_parameters``."""
+"""Highest learning rate of a module's ``slow_parameters`` where none is given."""
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._BatchNorm)
 
 
 def parameter_groups(
-    model: nn.Module, lr: float, weight_decay: float, decay_threshold: bool = False
+    model: nn.Module,
+    lr: float,
+    weight_decay: float,
+    decay_threshold: bool = False,
+    slow_lr: float | None = None,
 ) -> list[dict[str, Any]]:
     """Every parameter in one of three groups: slow, not decayed, decayed.
 
-    Slow: what a module names in ``slow_parameters``, at ``min(lr, 1e-3)`` and not decayed. Not decayed: biases, the
+    Slow: what a module names in ``slow_parameters``, at ``slow_lr`` and not decayed. Not decayed: biases, the
     parameters of norms, what a module names in ``plain_parameters`` (C and D of a state space layer), what neurons
     learn (decay would pull a log threshold towards 1). Decayed: the rest.
 
@@ -28,6 +32,7 @@ def parameter_groups(
         lr: learning rate, > 0.
         weight_decay: of the decayed group, >= 0.
         decay_threshold: put what neurons learn into the decayed group, as the published code does.
+        slow_lr: learning rate of the slow group, > 0; None is ``min(lr, 1e-3)``.
 
     Returns:
         groups for an optimiser, with names; empty ones left out.
@@ -43,7 +48,7 @@ def parameter_groups(
             plain |= {id(parameter) for parameter in module.learned.values()}
         plain |= {id(parameter) for name, parameter in own.items() if name.endswith("bias")}
     groups = {
-        "slow": {"lr": min(lr, SLOW_LR), "weight_decay": 0.0},
+        "slow": {"lr": min(lr, SLOW_LR) if slow_lr is None else slow_lr, "weight_decay": 0.0},
         "plain": {"lr": lr, "weight_decay": 0.0},
         "decayed": {"lr": lr, "weight_decay": weight_decay},
     }

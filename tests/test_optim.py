@@ -71,3 +71,10 @@ def test_thresholds_decay_only_where_that_is_asked_for() -> None:
         groups = parameter_groups(model, lr=0.01, weight_decay=0.1, decay_threshold=asked)
         assert {g["weight_decay"] for g in groups for p in g["params"] if id(p) in thresholds} == {expected}
         assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_the_slow_parameters_can_have_a_learning_rate_of_their_own() -> None:
+    model = S4D(4, 4)
+    rates = [{g["name"]: g["lr"] for g in parameter_groups(model, 0.01, 0.1, slow_lr=rate)} for rate in (None, 0.004)]
+    assert [r["slow"] for r in rates] == [0.001, 0.004]
+    assert [r["plain"] for r in rates] == [0.01, 0.01]

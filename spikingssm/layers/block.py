@@ -102,6 +102,10 @@ class SpikingBlock(nn.Module):
         ssm = self.ssm.initial_state(batch, device, dtype)
         return BlockState(ssm, self.neuron.initial_state(batch, device, torch.promote_types(dtype, torch.float32)))
 
+    def synapses(self) -> dict[str, tuple[str, ...]]:
+        """The linear map that the spikes of the neuron drive, by their names in this block."""
+        return {"neuron": ("output",)}
+
     def _mix(self, spikes: Tensor) -> Tensor:
         return nn.functional.glu(self.output(self.dropout(spikes)), -1)
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "complex_normal", "convolve", "discretise", "fast_length", "kernel", "kernel_naive", "last_state", "log_uniform",
-    "s4d_lin",
+    "DISCRETISATIONS", "complex_normal", "convolve", "discretise", "discretise_spikes", "fast_length", "hippo_normal",
+    "kernel", "kernel_naive", "last_state", "log_uniform", "s4d_lin",
 ]  # fmt: skip
 
 
@@ -56,6 +56,62 @@ def discretise(A: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
     """
     z = dt.unsqueeze(-1) * A
     return z, torch.expm1(z) / A
+
+
+DISCRETISATIONS = ("dirac", "zoh", "bilinear")
+
+
+def discretise_spikes(how: str, A: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of ``x' = A x + u`` as ``x[t] = factor x[t-1] + gain u[t]``, for three ideas of what u does in a step.
+
+    "dirac": u arrives at once, as a spike does; the factor is exact and the gain is eta, with no phase of its own.
+    "zoh": u is held over the step. "bilinear": the trapezoidal rule, which warps frequencies.
+
+    Args:
+        how: one of `DISCRETISATIONS`.
+        A: (P,) complex, real parts < 0.
+        eta: (P,) length of a step, > 0.
+
+    Returns:
+        factor and gain, each (P,) complex; |factor| < 1.
+
+    Raises:
+        ValueError: another word.
+
+    Source: Huber et al., ECCV 2024 workshops (arXiv 2504.00719) for "dirac"; Smith et al., ICLR 2023 (arXiv
+        2208.04933) for the others.
+    """
+    z = A * eta
+    if how == "dirac":
+        return torch.exp(z), eta.to(z.dtype)
+    if how == "zoh":
+        return torch.exp(z), torch.expm1(z) / A
+    if how == "bilinear":
+        return (1 + z / 2) / (1 - z / 2), eta / (1 - z / 2)
+    raise ValueError(f"discretisation must be one of {', '.join(DISCRETISATIONS)}, got {how!r}.")
+
+
+def hippo_normal(size: int) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of HiPPO-N, the normal part of the HiPPO-LegS matrix.
+
+    ``S = A + p p^T`` with ``A[i, j] = -sqrt(2i+1) sqrt(2j+1)`` below the diagonal, ``-(i+1)`` on it, and ``p[i] =
+    sqrt(i + 1/2)``: -1/2 on the diagonal and skew-symmetric beside it, so -iS without its diagonal is Hermitian.
+
+    Args:
+        size: n, >= 1.
+
+    Returns:
+        eigenvalues (n,), real parts -1/2, imaginary parts ascending, both members of every pair; V (n, n), unitary,
+        ``S = V diag(eigenvalues) V^H``, its first row positive; each complex128.
+
+    Source: Gu et al., "How to Train Your HiPPO", ICLR 2023 (arXiv 2206.12037); Smith et al., ICLR 2023, section 3.3.
+    """
+    root = torch.sqrt(2 * torch.arange(size, dtype=torch.float64) + 1)
+    product = torch.outer(root, root) / 2
+    skew = product.triu(1) - product.tril(-1)  # A + p p^T without its diagonal
+    frequencies, V = torch.linalg.eigh(-1j * skew)
+    V = V * (V[0].conj() / V[0].abs())  # else the phases are those of the solver
+    return torch.complex(torch.full_like(frequencies, -0.5), frequencies), V
 
 
 def kernel_naive(weights: Tensor, z: Tensor, length: int) -> Tensor:

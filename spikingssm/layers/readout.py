@@ -1,0 +1,100 @@
+"""A leaky integrator behind a linear map, averaged over time: from spikes to logits."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spikingssm.layers.heads import check_lengths, padding
+
+__all__ = ["LeakyReadout", "ReadoutState"]
+
+
+class ReadoutState(NamedTuple):
+    """The integrator ``y`` and the ``sum`` of its values so far, (B, C) each, and the ``count`` of steps, (B,)."""
+
+    y: Tensor
+    sum: Tensor
+    count: Tensor
+
+
+class LeakyReadout(nn.Module):
+    """The mean over time of leaky integrators: (B, L, P) -> (B, C).
+
+        y[k] = alpha y[k-1] + W s[k],  alpha = sigmoid(tau)  a class,  logits = mean over k of y[k]
+
+    without a gain of 1 - alpha. Computed by its closed form, in which step k of T weighs ``(1 - alpha^(T-k+1)) / (1 -
+    alpha)``: no y is formed but the last.
+
+    Args:
+        d_input: P.
+        d_output: C classes.
+
+    Source: Huber et al., ECCV 2024 workshops (arXiv 2504.00719). Its readout is complex and keeps the real part, so
+        that one half of it never matters; here that half is left out.
+    """
+
+    def __init__(self, d_input: int, d_output: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(d_output, d_input))
+        self.tau = nn.Parameter(torch.full((d_output,), math.log(0.8 / 0.2)))
+        std = d_input**-0.5 / 0.8796256610342398  # what a cut at two standard deviations leaves of 1
+        nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
+
+    def forward(
+        self, x: Tensor, state: ReadoutState | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, ReadoutState]:
+        """The mean over the steps of the state and of x.
+
+        Args:
+            x: (B, L, P).
+            state: after the steps before; None is none.
+            lengths: (B,) integers, valid steps of each row, 1..L (0..L with a state); None is L.
+
+        Returns:
+            (B, C) in x's dtype, and the state (float32, or float64 for float64).
+
+        Raises:
+            ValueError: lengths of another shape or range.
+        """
+        steps = x.shape[1]
+        every = torch.full((len(x),), steps, device=x.device)
+        count = every if lengths is None else check_lengths(lengths, x, state)
+        outputs = functional.linear(x, self.weight.to(x.dtype))
+        outputs = outputs.to(torch.promote_types(x.dtype, torch.float32))
+        log_alpha = functional.logsigmoid(self.tau.to(outputs.dtype))
+        if lengths is None:
+            left = torch.arange(steps - 1, -1, -1, device=x.device).unsqueeze(-1)  # (L, 1)
+        else:
+            outputs = outputs.masked_fill(padding(count, steps), 0)
+            left = (count.unsqueeze(-1) - 1 - torch.arange(steps, device=x.device)).clamp(min=0).unsqueeze(-1)
+        total = (outputs * self._series(left + 1)).sum(1)
+        y = (outputs * torch.exp(left * log_alpha)).sum(1)
+        if state is not None:
+            valid = count.unsqueeze(-1)
+            total = state.sum + total + state.y * torch.exp(log_alpha) * self._series(valid)
+            y, count = y + torch.exp(valid * log_alpha) * state.y, state.count + count
+        return (total / count.clamp(min=1).unsqueeze(-1)).to(x.dtype), ReadoutState(y, total, count)
+
+    def step(self, x: Tensor, state: ReadoutState | None = None) -> tuple[Tensor, ReadoutState]:
+        """One step: (B, P) -> the logits of the prefix (B, C), and the state."""
+        return self(x.unsqueeze(1), state)
+
+    def initial_state(
+        self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> ReadoutState:
+        """Nothing integrated yet."""
+        wide = torch.promote_types(dtype, torch.float32)
+        zeros = torch.zeros(batch, len(self.tau), device=device, dtype=wide)
+        return ReadoutState(zeros, zeros.clone(), torch.zeros(batch, device=device, dtype=torch.long))
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
+
+    def _series(self, terms: Tensor) -> Tensor:
+        """``1 + alpha + ... `` of so many terms, (..., 1) -> (..., C)."""
+        tau = self.tau.to(torch.promote_types(self.tau.dtype, torch.float32))
+        return -torch.expm1(terms * functional.logsigmoid(tau)) / torch.sigmoid(-tau)
