@@ -20,6 +20,7 @@ SUITES = (
     "parallel",
     "scans",
     "s4d",
+    "s5rf",
     "surrogate",
     "model",
     "experiments",

@@ -1,10 +1,12 @@
-"""Suite ``gpu``: a CUDA device. Fused LIF against a memory copy, where other solvers pay, scans; checks come first.
+"""Suite ``gpu``: a CUDA device. Fused LIF against a memory copy, where other solvers pay, scans, S5-RF; checks first.
 
 Times are CUDA events around one run, median of many, after a warm-up that compiles. On a machine without a CUDA device
 it says so and measures nothing. `python -m benchmarks gpu` writes benchmarks/results/gpu.json.
 """
 
+import math
 import statistics
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,9 +18,11 @@ import sdn
 from benchmarks.harness import Bench, one_pass
 from benchmarks.loops import unbind_loop
 from benchmarks.peers import DECAY, installed
+from benchmarks.s5rf import EPOCHS, SIZES, case, passes
+from benchmarks.s5rf_peers import Passes
 from benchmarks.scans import convolution, eager_loop, scan_functions
 
-__all__ = ["run"]
+__all__ = ["run", "s5rf"]
 
 ROWS = (64, 256, 1024, 4096, 25600)
 MOST = 2**29
@@ -35,6 +39,7 @@ def run(bench: Bench) -> None:
     lif(bench)
     crossover(bench)
     scans(bench)
+    s5rf(bench)
 
 
 def correct(bench: Bench) -> None:
@@ -112,6 +117,47 @@ def scans(bench: Bench) -> None:
             error = ((function(a, b) - exact).abs().max() / exact.abs().max()).item()
             forward, both = (_milliseconds(one_pass(partial(function, a), b, back)) for back in (False, True))
             bench.add(table="scans", variant=name, shape=shape, forward=forward, both=both, error=error)
+
+
+def s5rf(bench: Bench, device: str = "cuda") -> None:
+    """Training steps of S5-RF, and the published recipes at that speed: steps only, no data, no validation.
+
+    Args:
+        bench: takes the rows; its level "tiny" is for a look at the code on a CPU.
+        device: where the steps run.
+    """
+    for solver in ("fused", "parallel"):
+        for name in ("smnist 50", "ssc 128"):
+            loss, grads = passes("loop", case(SIZES[name].tiny())).gradients()
+            other, theirs = passes(solver, case(SIZES[name].tiny(), device)).gradients()
+            worst = max(float(abs(theirs[n] - g).max() / abs(g).max()) for n, g in grads.items())
+            found = {"loss_error": abs(other - loss), "gradient_error": worst}
+            bench.add(table="s5rf check", size=name, solver=solver, **found)
+        for name in SIZES:
+            given = case(SIZES[name].tiny() if bench.level == "tiny" else SIZES[name], device)
+            seconds, memory = _training_step(bench, passes(solver, given), device)
+            row: dict[str, Any] = {"table": "s5rf", "size": name, "variant": solver, "seconds": seconds}
+            if name in EPOCHS:
+                sequences, epochs = EPOCHS[name]
+                steps = math.ceil(sequences / SIZES[name].batch)
+                row |= {"steps": steps, "epochs": epochs, "hours": epochs * steps * seconds / 3600}
+            bench.add(**row, gibibytes=memory)
+
+
+def _training_step(bench: Bench, given: Passes, device: str) -> tuple[float, float | None]:
+    """Median seconds on the clock of a step, the queue of the device included, and GiB at its peak on a CUDA device."""
+    cuda = torch.device(device).type == "cuda"
+    wait = torch.cuda.synchronize if cuda else (lambda: None)
+    found = []
+    for turn in range(bench.pick(23, 8, 3)):
+        if cuda and turn == 1:
+            torch.cuda.reset_peak_memory_stats()
+        wait()
+        start = time.perf_counter()
+        given.step()
+        wait()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found[2:]), torch.cuda.max_memory_allocated() / 2**30 if cuda else None
 
 
 def _neuron(bench: Bench, dynamics: sdn.Dynamics, channels: int, solver: str) -> sdn.Neuron | None:

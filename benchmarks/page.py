@@ -181,7 +181,7 @@ def _surrogate(rows: list[Row]) -> str:
     )
 
 
-def _model(rows: list[Row]) -> str:
+def _model(rows: list[Row], head: str = "neuron") -> str:
     fused = {r["size"]: r["seconds"] for r in _table(rows, "steps") if r["variant"] == "fused"}
     lines: list[Row] = []
     for row in rows:
@@ -196,7 +196,7 @@ def _model(rows: list[Row]) -> str:
         elif row["table"] == "memory":
             lines.append({**row, "column": f"{size}: peak, GiB", "cell": f"{row['gibibytes']:.2f}"})
     lines.sort(key=lambda r: str(r["column"]))
-    return pivot(lines, lambda r: r["variant"], lambda r: r["column"], lambda r: r["cell"], "neuron")
+    return pivot(lines, lambda r: r["variant"], lambda r: r["column"], lambda r: r["cell"], head)
 
 
 def _experiments(rows: list[Row]) -> str:
@@ -214,6 +214,16 @@ def _experiments(rows: list[Row]) -> str:
         return f"{row['experiment']}: L={row['length']}, batch {row['batch']}{scaled}"
 
     return pivot(rows, line, lambda r: r["variant"], cell, "s a step (x fused)")
+
+
+def _projection(name: str) -> Callable[[list[Row]], str]:
+    def make(rows: list[Row]) -> str:
+        found = (row for row in _table(rows, name) if "hours" in row)
+        head = "| size | solver | steps x epochs | hours, training steps alone |\n|---|---|---|---|"
+        lines = (f"| {r['size']} | {r['variant']} | {r['steps']} x {r['epochs']} | {r['hours']:.3g} |" for r in found)
+        return "\n".join([head, *lines])
+
+    return make
 
 
 def _parallel(rows: list[Row]) -> str:
@@ -271,12 +281,18 @@ TABLES: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "scans-memory": ("scans", _memory),
     "s4d": ("s4d", _s4d),
     "s4d-growth": ("s4d", _growth),
+    "s5rf": ("s5rf", lambda rows: _model(rows, "variant")),
+    "s5rf-parts": ("s5rf", _sweep("parts", lambda r: r["size"], "ms, fwd+bwd")),
+    "s5rf-growth": ("s5rf", _growth),
+    "s5rf-epochs": ("s5rf", _projection("epochs")),
     "surrogate": ("surrogate", _surrogate),
     "surrogate-memory": ("surrogate", _memory),
     "model": ("model", _model),
     "experiments": ("experiments", _experiments),
     "startup": ("startup", _startup),
     "gpu": ("gpu", _gpu),
+    "gpu-s5rf": ("gpu", lambda rows: _model([{**r, "table": "steps"} for r in _table(rows, "s5rf")], "solver")),
+    "gpu-s5rf-epochs": ("gpu", _projection("s5rf")),
 }
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 import json
 import time
 
+import numpy as np
 import pytest
 import torch
 from helpers import assert_close, assert_lively, currents
 
 import sdn
 from benchmarks import __main__ as command
-from benchmarks import page, record
+from benchmarks import gpu, page, record, s5rf, s5rf_peers
 from benchmarks.harness import Bench, growth, one_pass, timings
 from benchmarks.loops import ScriptedSDN, select_loop, unbind_loop
 from benchmarks.memory import peak
@@ -155,6 +156,77 @@ def test_peers_are_checked_not_trusted():
     found = compare_to_ours(Peer("leaky", lambda x: unbind_loop(x, 0.6, axis=0)), 64)
     assert found["equal dynamics"].startswith("no")
     assert found["equal gradient"] == "no"
+
+
+# ---- S5-RF: one network, however it is computed
+@pytest.fixture(scope="module", params=["smnist 50", "ssc 128"])
+def small_s5rf(request):
+    return s5rf.case(s5rf.SIZES[request.param].tiny())
+
+
+def test_s5rf_network_of_the_benchmark_fires_in_every_layer(small_s5rf):
+    rates = small_s5rf.rates()
+    assert len(rates) == small_s5rf.size.n_layers
+    assert all(0.02 < rate < 0.3 for rate in rates)
+
+
+def test_s5rf_variants_have_the_same_loss_and_gradients(small_s5rf):
+    jax = s5rf_peers.jax_module() is not None
+    names = [name for name in s5rf.VARIANTS if jax or not name.startswith("jax")]
+    for name, found in s5rf.errors(small_s5rf, tuple(names)).items():
+        assert found["loss_error"] < 1e-5, name
+        assert found["gradient_error"] < 1e-4, name
+
+
+def test_s5rf_check_sees_another_network(small_s5rf, monkeypatch):
+    theirs = s5rf_peers.MultiGaussian
+    monkeypatch.setattr(s5rf_peers, "MultiGaussian", lambda: theirs(height=0.2))
+    found = s5rf.errors(small_s5rf, ("tree",))["tree"]
+    assert found["loss_error"] < 1e-5
+    assert found["gradient_error"] > 1e-2
+
+
+def test_s5rf_step_is_that_of_adamw_with_the_published_groups(small_s5rf):
+    before = {name: p.detach().clone() for name, p in small_s5rf.model.named_parameters()}
+    _, grads = s5rf.passes("fused", small_s5rf).gradients()
+    names = [name for name in ("fused", "jax tree") if name == "fused" or s5rf_peers.jax_module() is not None]
+    for name in names:
+        after = s5rf.passes(name, small_s5rf, rates=(0.008, 0.002)).step()
+        for parameter, start in before.items():
+            # The first step of Adam has the size of the learning rate, whatever the gradient's.
+            lr, decay = (0.002, 0.0) if ".neuron." in parameter else (0.008, 1e-4)
+            want = start - lr * (torch.tensor(grads[parameter]).sign() + decay * start)
+            large = torch.tensor(abs(grads[parameter]) > 1e-4)
+            got = torch.as_tensor(np.array(after[parameter].detach() if name == "fused" else after[parameter]))
+            assert large.any(), parameter
+            assert_close(got[large], want[large], factor=10)
+
+
+def test_s5rf_steps_at_a_rate_of_zero_leave_the_network_as_it_is(small_s5rf):
+    runs = s5rf.passes("fused", small_s5rf)
+    loss, _ = runs.gradients()
+    runs.step()
+    assert runs.gradients()[0] == loss
+
+
+def test_s5rf_rows_for_a_device_run_on_a_cpu_and_are_shown():
+    bench = Bench("gpu", "tiny")
+    gpu.s5rf(bench, "cpu")
+    checks = [row for row in bench.rows if row["table"] == "s5rf check"]
+    steps = {(row["size"], row["variant"]): row for row in bench.rows if row["table"] == "s5rf"}
+    assert max(row["gradient_error"] for row in checks) < 1e-4
+    assert set(steps) == {(size, solver) for size in s5rf.SIZES for solver in ("fused", "parallel")}
+    ssc = steps["ssc 128", "fused"]
+    assert ssc["hours"] == pytest.approx(80 * 590 * ssc["seconds"] / 3600)  # 75,466 sequences in batches of 128
+    for name in ("gpu-s5rf", "gpu-s5rf-epochs"):
+        shown = page.render(f"<!-- table {name} -->\nnot yet\n<!-- end -->", {"gpu": _result(bench)})
+        assert "not yet" not in shown
+        assert "ssc 128" in shown
+        assert "fused" in shown
+
+
+def _result(bench):
+    return {"suite": bench.suite, "facts": record.facts(), "rows": bench.rows}
 
 
 # ---- every suite runs, and what it writes can be shown
