@@ -46,6 +46,9 @@ class Task(Protocol):
 class Classification:
     """One label for a sequence: cross entropy and accuracy.
 
+    A label may be a probability of each class, (B, C) float32: cross entropy takes it as it is, and accuracy counts the
+    class of its largest.
+
     Args:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
 
@@ -63,15 +66,17 @@ class Classification:
         """See `Task`."""
         logits, state = model(batch.x, state, lengths=batch.lengths)
         logits, labels = self.scored(logits, batch)
-        return Outcome(self.loss(logits, labels, training), len(labels), state, {"accuracy": (logits, labels)})
+        hard = labels if labels.ndim == 1 else labels.argmax(-1)
+        return Outcome(self.loss(logits, labels, training), len(labels), state, {"accuracy": (logits, hard)})
 
     def scored(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and labels (B,) as they are.
+        """Logits (B, C) and labels, (B,) or probabilities (B, C), as they are.
 
         Raises:
             ValueError: labels or logits of every step.
         """
-        if logits.ndim != 2 or batch.y.ndim != 1:
+        soft = batch.y.is_floating_point() and batch.y.shape == logits.shape
+        if logits.ndim != 2 or (batch.y.ndim != 1 and not soft):
             raise ValueError(
                 f"Classification: logits must be (B, C) and labels (B,), got {tuple(logits.shape)} and "
                 f"{tuple(batch.y.shape)}; labels of every step need task._target_=spikingssm.tasks.StepClassification "
@@ -80,7 +85,7 @@ class Classification:
         return logits, batch.y
 
     def loss(self, logits: Tensor, labels: Tensor, training: bool = True) -> Tensor:
-        """Mean cross entropy of `scored` logits (M, C) and labels (M,); smoothed only in training."""
+        """Mean cross entropy of `scored` logits (M, C) and labels, (M,) or (M, C); smoothed only in training."""
         return _cross_entropy(logits, labels, self.label_smoothing if training else 0.0)
 
     def accuracy(self, classes: int) -> MulticlassAccuracy:

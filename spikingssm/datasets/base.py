@@ -1,6 +1,6 @@
 """A data module of sequences: stored rows in, loaders of batches out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import lightning
@@ -20,7 +20,8 @@ IGNORED = -100
 class Batch(NamedTuple):
     """Sequences ``x``, labels ``y`` (B,) or (B, L) int64, and ``lengths`` (B,) or None (all of L).
 
-    ``x`` is (B, L, C) float32, or tokens (B, L) int64, or pairs of token sequences (B, 2, L) with ``lengths`` (B, 2).
+    Training batches of mixed sequences have ``y`` (B, classes) float32, the probability of each class. ``x`` is
+    (B, L, C) float32, or tokens (B, L) int64, or pairs of token sequences (B, 2, L) with ``lengths`` (B, 2).
     """
 
     x: Tensor
@@ -61,18 +62,25 @@ class Selected:
 
 
 class _Drawn(Dataset[Batch]):
-    """Rows by number, a batch at a time."""
+    """Rows by number, a batch at a time; with ``draw`` by pairs (epoch, number), all of one epoch."""
 
-    def __init__(self, rows: Rows, prepare: Callable[[Tensor], Tensor]) -> None:
-        self.rows, self.prepare = rows, prepare
+    def __init__(
+        self,
+        rows: Rows,
+        prepare: Callable[[Tensor], Tensor],
+        draw: Callable[[list[int], int], Batch] | None = None,
+    ) -> None:
+        self.rows, self.prepare, self.draw = rows, prepare, draw
 
     def __len__(self) -> int:
         return len(self.rows.x)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: Any) -> Batch:
         return self.__getitems__([index])
 
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitems__(self, indices: list[Any]) -> Batch:
+        if self.draw is not None:
+            return self.draw([row for _, row in indices], indices[0][0])
         x, y, lengths = (None if part is None else torch.as_tensor(part[indices]) for part in self.rows)
         assert x is not None
         assert y is not None
@@ -103,6 +111,10 @@ class SequenceData(lightning.LightningDataModule):
         split: one sentence on where the parts come from.
         full: whether the rows are the complete published data set.
         generated: whether the rows are a drawn stand-in for the data set of that name; `facts` then says generated.
+        draw: (row numbers, epoch) -> a training batch as the model takes it, where training rows are drawn anew in each
+            epoch: augmentation. A pure function of these and of the seed, so that a resumed run draws what it would
+            have drawn; it runs in the loader's processes. By default training rows are read as the others are.
+        notes: what `facts` says further, as plain values.
         stream: whether validation and test rows follow one another in one long stream. They then come one a batch, and
             the model's state is carried from each to the next.
 
@@ -129,11 +141,13 @@ class SequenceData(lightning.LightningDataModule):
         split: str = "as given",
         full: bool = True,
         generated: bool = False,
+        draw: Callable[[list[int], int], Batch] | None = None,
+        notes: Mapping[str, Any] | None = None,
         stream: bool = False,
     ) -> None:
         super().__init__()
         _check_rows(name, train, test, val, vocab)
-        self.name, self.split = name, split
+        self.name, self.split, self.notes = name, split, dict(notes or {})
         self.first_epoch, self.first_batch = 0, 0  # where a resumed run goes on
         self.vocab, self.generated, self.stream = vocab, generated, stream
         self.length, self.d_input = (int(n) for n in train.x.shape[1:]) if vocab is None else (train.x.shape[-1], 1)
@@ -151,8 +165,8 @@ class SequenceData(lightning.LightningDataModule):
             raise ValueError(
                 f"{name}: batch_size must be from 1 to the {len(self.train_rows)} training rows, got {batch_size}."
             )
-        self.train_set = _Drawn(train, prepare)
-        self.val_set = self.train_set if val is None else _Drawn(val, prepare)
+        self.train_set = _Drawn(train, prepare, draw)
+        self.val_set = _Drawn(train if val is None else val, prepare)
         self.test_set = _Drawn(test, prepare)
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -169,7 +183,8 @@ class SequenceData(lightning.LightningDataModule):
             )
         first = {"epoch": self.first_epoch, "skip": self.first_batch}
         place = {"batch_size": self.batch_size, "rank": rank, "ranks": ranks}
-        sampler = EpochSampler(self.train_rows, self.seed, **first, **place)
+        tell = self.train_set.draw is not None
+        sampler = EpochSampler(self.train_rows, self.seed, **first, **place, tell_epoch=tell)
         return self._loader(self.train_set, sampler=sampler, batch_size=self.batch_size, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -187,7 +202,7 @@ class SequenceData(lightning.LightningDataModule):
         shape = {"length": self.length, "d_input": self.d_input, "d_output": self.d_output}
         if self.vocab is not None:
             shape["vocab"] = self.vocab
-        return {"name": self.name, "size": size, **sizes, **shape, "split": self.split, "seed": self.seed}
+        return {"name": self.name, "size": size, **sizes, **shape, "split": self.split, "seed": self.seed, **self.notes}
 
     def _place(self) -> tuple[int, int]:
         """This process among those of the training, and how many they are."""

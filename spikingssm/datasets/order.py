@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-__all__ = ["EpochSampler", "limited", "shared_batches", "split_rows"]
+__all__ = ["EpochSampler", "limited", "shared_batches", "split_groups", "split_rows"]
 
 
-class EpochSampler(Sampler[int]):
+class EpochSampler(Sampler[Any]):
     """A new order of ``rows`` each epoch, drawn from (seed, epoch) alone: a resumed run draws what it would have drawn.
 
     With several processes, batch k of all of them together holds the rows of batch k of one process whose batches are
@@ -25,6 +26,7 @@ class EpochSampler(Sampler[int]):
         rank: which process this is, 0 <= rank < ranks.
         ranks: how many there are.
         skip: batches of the first epoch that were trained before; their rows are not drawn.
+        tell_epoch: give pairs (epoch, row number), for rows that are drawn anew in each epoch.
     """
 
     def __init__(
@@ -37,19 +39,21 @@ class EpochSampler(Sampler[int]):
         rank: int = 0,
         ranks: int = 1,
         skip: int = 0,
+        tell_epoch: bool = False,
     ) -> None:
         self.rows, self.seed, self.epoch = rows, seed, epoch
         self.batch_size, self.rank, self.ranks = batch_size, rank, ranks
-        self._skip = {epoch: skip}
+        self._skip, self._tell_epoch = {epoch: skip}, tell_epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         order = self.rows[torch.randperm(len(self.rows), generator=_generator(self.seed, 1 + self.epoch))]
         batches = order[: len(self) * self.ranks].view(-1, self.ranks, self.batch_size)[:, self.rank]
-        return iter(batches[self._skip.get(self.epoch, 0) :].flatten().tolist())
+        rows = batches[self._skip.get(self.epoch, 0) :].flatten().tolist()
+        return iter([(self.epoch, row) for row in rows] if self._tell_epoch else rows)
 
     def __len__(self) -> int:
         """Rows that this process draws in a whole epoch."""
@@ -95,6 +99,38 @@ def split_rows(name: str, rows: int, val_fraction: float | None, seed: int) -> t
     if not (0 < val_fraction < 1 and 0 < held < rows):
         raise ValueError(f"{name}: val_fraction must leave rows on both sides of {rows}, got {val_fraction}.")
     return order[held:], order[:held]
+
+
+def split_groups(name: str, groups: np.ndarray, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers for training and for validation, in order, so that no group has rows on both sides.
+
+    Groups are met in an order drawn by the seed; one is held out where that brings the part held out nearer to
+    ``val_fraction``, and the smallest where none does.
+
+    Args:
+        name: of the data set, for errors.
+        groups: (N,) the group of each row, such as its speaker.
+        val_fraction: part of the rows held out, in (0, 1), about.
+        seed: >= 0.
+
+    Raises:
+        ValueError: a negative seed, or a fraction that leaves one side empty.
+    """
+    if seed < 0:
+        raise ValueError(f"{name}: seed must be >= 0, got {seed}.")
+    names, sizes = np.unique(groups, return_counts=True)
+    wanted, taken, held = val_fraction * len(groups), 0, []
+    for group in torch.randperm(len(names), generator=_generator(seed, 0)).tolist():
+        if abs(taken + sizes[group] - wanted) < abs(taken - wanted):
+            held.append(group)
+            taken += sizes[group]
+    held = held or [int(sizes.argmin())]
+    if not 0 < val_fraction < 1 or len(held) == len(names):
+        raise ValueError(
+            f"{name}: val_fraction must leave some of the {len(names)} groups on both sides, got {val_fraction}."
+        )
+    out = np.isin(groups, names[held])
+    return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 def limited(name: str, option: str, rows: Tensor, limit: int | None, drawn: bool = False) -> Tensor:

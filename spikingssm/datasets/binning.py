@@ -1,0 +1,120 @@
+"""Spike trains as frames: counts in time bins and groups of channels."""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from spikingssm.datasets.heidelberg import UNITS
+
+__all__ = ["Binning"]
+
+BINS = "published", "fixed"
+STEPS, LONGEST_MS = 250, 1400
+"""Bins as published; what fixed bins cover by default, in milliseconds: every recording of the releases."""
+
+
+@dataclass(frozen=True)
+class Binning:
+    """Counts of events in time bins and groups of neighbouring channels.
+
+    Bin j covers [t0 + j w, t0 + (j + 1) w) microseconds. "published" bins span each recording: t0 is its first event
+    and w = floor((last - first) / steps), so the last event and up to ``steps`` - 1 microseconds before it are lost; a
+    recording shorter than ``steps`` microseconds, for which that would be w = 0, gets w = 1 and loses nothing.
+    "fixed" bins start at t0 = 0, the start of the recording; events behind the last bin are lost. A recording without
+    events has empty bins.
+
+    Args:
+        channels: groups of channels, a divisor of 700; channel i is in group floor(i channels / 700).
+        bins: "published" or "fixed".
+        steps: number of bins; None: 250 as published, or fixed ones for 1.4 s.
+        bin_ms: width of fixed bins in milliseconds, whole microseconds.
+        binary: 1 for every bin with an event, else counts.
+
+    Raises:
+        ValueError: an option out of range.
+
+    Source: Huber et al., arXiv:2504.00719, and its code; tonic, ``ToFrame(n_time_bins=250)``.
+    """
+
+    channels: int = 140
+    bins: str = "published"
+    steps: int | None = None
+    bin_ms: float = 4.0
+    binary: bool = True
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or UNITS % self.channels:
+            divisors = ", ".join(str(n) for n in range(1, UNITS + 1) if UNITS % n == 0)
+            raise ValueError(f"data.channels must divide {UNITS}: one of {divisors}; got {self.channels}.")
+        if self.bins not in BINS:
+            raise ValueError(f"data.bins must be {' or '.join(BINS)}, got {self.bins}.")
+        if not (round(1000 * self.bin_ms) >= 1 and abs(1000 * self.bin_ms - round(1000 * self.bin_ms)) < 1e-6):
+            raise ValueError(f"data.bin_ms must be whole microseconds, at least 0.001 ms, got {self.bin_ms}.")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"data.steps must be at least 1, or null for the default, got {self.steps}.")
+
+    @property
+    def length(self) -> int:
+        """Number of bins."""
+        if self.steps is not None:
+            return self.steps
+        return STEPS if self.bins == "published" else -(-1000 * LONGEST_MS // round(1000 * self.bin_ms))
+
+    @property
+    def dtype(self) -> Any:
+        """Of frames."""
+        return np.uint8 if self.binary else np.uint16
+
+    def frame(self, times: np.ndarray, units: np.ndarray) -> np.ndarray:
+        """Events in any order -> frame (length, channels).
+
+        Args:
+            times: (E,) microseconds, >= 0.
+            units: (E,) channels, 0 <= unit < 700.
+
+        Raises:
+            ValueError: a count that does not fit.
+        """
+        size = self.length * self.channels
+        if not len(times):
+            return np.zeros((self.length, self.channels), self.dtype)
+        start, width = self._grid(int(times.min()), int(times.max()))
+        step = (times - start) // width
+        kept = step < self.length
+        cell = step[kept] * self.channels + _group(self.channels)[units[kept]]
+        if self.binary:
+            frame = np.zeros(size, self.dtype)
+            frame[cell] = 1
+            return frame.reshape(self.length, self.channels)
+        counts = np.bincount(cell, minlength=size)
+        if counts.max() > np.iinfo(self.dtype).max:
+            raise ValueError(f"a bin holds {counts.max()} events; set data.binary=true or lower data.bin_ms.")
+        return counts.astype(self.dtype).reshape(self.length, self.channels)
+
+    def lost(self, times: np.ndarray) -> int:
+        """How many of the events at times (E,), in order, lie in no bin."""
+        if not len(times):
+            return 0
+        start, width = self._grid(int(times[0]), int(times[-1]))
+        return len(times) - bisect_left(times, start + self.length * width)
+
+    def valid(self, last: np.ndarray) -> np.ndarray | None:
+        """Bins up to that of the last event, at least 1, from its time (N,); None: all, as published."""
+        if self.bins == "published":
+            return None
+        return np.clip(last // round(1000 * self.bin_ms) + 1, 1, self.length)
+
+    def _grid(self, first: int, last: int) -> tuple[int, int]:
+        """Start of the first bin and width of a bin in microseconds."""
+        if self.bins == "fixed":
+            return 0, round(1000 * self.bin_ms)
+        return first, max(1, (last - first) // self.length)
+
+
+@lru_cache
+def _group(channels: int) -> np.ndarray:
+    """(700,) the group of each channel."""
+    return np.arange(UNITS) * channels // UNITS

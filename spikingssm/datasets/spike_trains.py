@@ -1,0 +1,225 @@
+"""Spike trains as sequences of frames: recordings in, a data module with augmentation out."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from spikingssm.datasets import augment
+from spikingssm.datasets.base import Batch, Rows, Selected, SequenceData
+from spikingssm.datasets.binning import Binning
+from spikingssm.datasets.cache import Pieces, cached
+from spikingssm.datasets.heidelberg import Recordings
+from spikingssm.datasets.order import split_groups, split_rows
+
+__all__ = ["binned", "spike_data"]
+
+
+@dataclass(frozen=True)
+class _Binned:
+    """Rows of `Rows.x`: the recordings ``chosen``, binned when they are drawn."""
+
+    recordings: Recordings
+    chosen: np.ndarray
+    binning: Binning
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.chosen), self.binning.length, self.binning.channels
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, rows: list[int]) -> np.ndarray:
+        return np.stack([self.binning.frame(*_events(self.recordings, row)) for row in self.chosen[rows]])
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Training batches with augmentation: see `SequenceData`. Keys of the random numbers are numbers of recordings."""
+
+    recordings: Recordings
+    rows: Rows
+    chosen: np.ndarray
+    binning: Binning
+    classes: int
+    jitter_us: float
+    shift: str
+    mix: str
+    seed: int
+
+    def __call__(self, rows: list[int], epoch: int) -> Batch:
+        numbers = self.chosen[rows].tolist()
+        x, lengths = self._frames(rows, numbers, epoch)
+        y = torch.as_tensor(self.rows.y[rows])
+        if self.mix != "none":
+            mix = augment.cutmix(x, self.mix, augment.generator(self.seed, epoch, augment.MIX, *numbers))
+            own, other = (torch.nn.functional.one_hot(part, self.classes) for part in (y, y[mix.partner]))
+            weight = torch.as_tensor(mix.weight)[:, None]
+            x, y = mix.x, weight * own + (1 - weight) * other
+            if lengths is not None:
+                reach = np.minimum(lengths[mix.partner], mix.window[1])
+                lengths = np.maximum(lengths, np.where(reach > mix.window[0], reach, 0))
+        x = augment.channel_shift(x, self.shift, self.seed, epoch, numbers)
+        return Batch(torch.as_tensor(x).float(), y, None if lengths is None else torch.as_tensor(lengths))
+
+    def _frames(self, rows: list[int], numbers: list[int], epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Frames (B, length, channels) and their valid bins, jittered where that is asked for."""
+        if not self.jitter_us:
+            return np.asarray(self.rows.x[rows]), None if self.rows.lengths is None else self.rows.lengths[rows]
+        frames, last = [], []
+        for number in numbers:
+            random = augment.generator(self.seed, epoch, augment.JITTER, number)
+            times, units, _ = augment.time_jitter(*_events(self.recordings, number), self.jitter_us, random)
+            frames.append(self.binning.frame(times, units))
+            last.append(times.max(initial=0))
+        return np.stack(frames), self.binning.valid(np.array(last))
+
+
+def binned(name: str, recordings: Recordings, binning: Binning, source: Mapping[str, Any] | None = None) -> np.ndarray:
+    """All recordings as frames (N, length, channels): a memory map from the cache, or in memory.
+
+    Args:
+        name: of the data set, for the folder in the cache.
+        recordings: what to bin.
+        binning: how.
+        source: what the recordings come from, as plain values such as `source_facts`; None keeps nothing on disk.
+    """
+    rows = range(len(recordings.labels))
+    frames = (binning.frame(*_events(recordings, row)) for row in rows)
+    shape = (len(rows), binning.length, binning.channels)
+    if source is None:
+        return np.stack(list(frames)).reshape(shape)
+    facts = {"source": dict(source), "binning": asdict(binning), "version": 1}
+    return cached(f"bins-{name}", facts, lambda: {"x": Pieces(shape, binning.dtype, frames)})["x"]
+
+
+def spike_data(
+    name: str,
+    train: Recordings,
+    test: Recordings,
+    val: Recordings | None = None,
+    *,
+    classes: int,
+    binning: Binning,
+    jitter_us: float = 0.0,
+    channel_shift: str | bool = False,
+    cutmix: str | bool = False,
+    by_speaker: bool = True,
+    source: Mapping[str, Mapping[str, Any]] | None = None,
+    val_fraction: float = 0.1,
+    split: str = "test: as given",
+    seed: int = 0,
+    **options: Any,
+) -> SequenceData:
+    """Recordings of spikes as sequences of frames: x (B, length, channels), with augmentation in training.
+
+    Training batches are drawn in the order jitter, binning, CutMix, channel shift: pure functions of the seed, the
+    epoch and the recordings. Without jitter frames are read from the cache. `SequenceData.facts` says how many events
+    each part has, how many lie in no bin, and how many recordings are empty.
+
+    Args:
+        name: of the data set.
+        train: training recordings.
+        test: test recordings.
+        val: validation recordings; None holds some of the training recordings out: whole speakers, drawn by the seed,
+            where all are known, else single recordings.
+        classes: number of classes.
+        binning: how events become frames.
+        jitter_us: standard deviation of `time_jitter` in microseconds; 0 is none.
+        channel_shift: "batch", "sample", or "none" or False: see `augment.channel_shift`.
+        cutmix: "published", "corrected", or "none" or False: see `augment.cutmix`; labels are then probabilities.
+        by_speaker: False holds single recordings out although speakers are known.
+        source: part -> what its recordings come from, see `binned`; None keeps nothing in the cache.
+        val_fraction: part of the training recordings held out, in (0, 1), about; unused where ``val`` is given.
+        split: on where the test recordings come from; a sentence on the validation follows.
+        seed: of the validation split, of the order and of the augmentation.
+        options: batch_size, num_workers, limit_train, limit_eval, full, generated of `SequenceData`.
+
+    Raises:
+        ValueError: an option out of range, or a label that is no class.
+    """
+    shift, mix = str(channel_shift or "none"), str(cutmix or "none")
+    given = {"train": train, "test": test} | ({} if val is None else {"val": val})
+    _check(name, given, classes, jitter_us, shift, mix)
+    if val is None:
+        kept, held, rule = _held_out(name, train.speakers, val_fraction, seed, by_speaker)
+    else:
+        kept, held, rule = np.arange(len(train.labels)), np.arange(len(val.labels)), "validation: as given"
+    chosen = {"train": (train, kept), "val": (val or train, held), "test": (test, np.arange(len(test.labels)))}
+    rows = {}
+    for part, (recordings, numbers) in chosen.items():
+        file = part if part in given else "train"
+        if jitter_us and file == "train":  # bins of the file as it is are of no use in training
+            x: Any = _Binned(recordings, numbers, binning)
+        else:
+            x = Selected(binned(f"{name}-{file}", recordings, binning, source and source[file]), numbers)
+        rows[part] = Rows(x, recordings.labels[numbers], binning.valid(_last(recordings, numbers)))
+    drawn = _Draw(train, rows["train"], kept, binning, classes, jitter_us, shift, mix, seed)
+    return SequenceData(
+        name,
+        rows["train"],
+        rows["test"],
+        rows["val"],
+        d_output=classes,
+        seed=seed,
+        split=f"{split}; {rule}",
+        draw=drawn if jitter_us or shift != "none" or mix != "none" else None,
+        notes=_notes({part: (*of, binning) for part, of in chosen.items()}),
+        **options,
+    )
+
+
+def _check(name: str, given: Mapping[str, Recordings], classes: int, jitter_us: float, shift: str, mix: str) -> None:
+    for option, value, known in (("channel_shift", shift, augment.SHIFTS), ("cutmix", mix, augment.CUTMIX)):
+        if value not in known:
+            raise ValueError(f"{name}: data.{option} must be one of {', '.join(known)}, got {value}.")
+    if not 0 <= jitter_us < float("inf"):
+        raise ValueError(f"{name}: data.jitter_us must be at least 0 microseconds, got {jitter_us}.")
+    for part, recordings in given.items():
+        if recordings.labels.min() < 0 or recordings.labels.max() >= classes:
+            span = f"{recordings.labels.min()} to {recordings.labels.max()}"
+            raise ValueError(
+                f"{name}: labels of {part} are {span}, must be from 0 to {classes - 1}; set data.root to the folder "
+                f"of {name}."
+            )
+
+
+def _held_out(
+    name: str, speakers: np.ndarray, val_fraction: float, seed: int, by_speaker: bool
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Numbers of the recordings to train on, of those held out, and the rule in words."""
+    if by_speaker and speakers.min() >= 0 and len(np.unique(speakers)) > 1:
+        kept, held = split_groups(name, speakers, val_fraction, seed)
+        names = ", ".join(map(str, np.unique(speakers[held])))
+        return kept, held, f"validation: all recordings of the training speakers {names}, by the seed"
+    why = "" if not by_speaker else ", speakers are not known" if speakers.min() < 0 else ", there is one speaker"
+    kept, held = (np.sort(part.numpy()) for part in split_rows(name, len(speakers), val_fraction, seed))
+    return kept, held, f"validation: single training recordings, by the seed{why}"
+
+
+def _notes(parts: Mapping[str, tuple[Recordings, np.ndarray, Binning]]) -> dict[str, dict[str, int]]:
+    """Part -> its events, those of them in no bin, and its recordings without events."""
+    notes: dict[str, dict[str, int]] = {"events": {}, "events_lost": {}, "empty_recordings": {}}
+    for part, (recordings, numbers, binning) in parts.items():
+        sizes = np.diff(recordings.starts)[numbers]
+        lost = sum(binning.lost(_events(recordings, number)[0]) for number in numbers)
+        for note, count in zip(notes.values(), (sizes.sum(), lost, (sizes == 0).sum()), strict=True):
+            note[part] = int(count)
+    return notes
+
+
+def _last(recordings: Recordings, numbers: np.ndarray) -> np.ndarray:
+    """Time of the last event of each recording, 0 where there is none."""
+    last = np.zeros(len(numbers), np.int64)
+    some = np.diff(recordings.starts)[numbers] > 0
+    last[some] = recordings.times[recordings.starts[numbers[some] + 1] - 1]
+    return last
+
+
+def _events(recordings: Recordings, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Times and units of one recording."""
+    events = slice(recordings.starts[number], recordings.starts[number + 1])
+    return recordings.times[events], recordings.units[events]

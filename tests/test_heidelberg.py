@@ -1,0 +1,178 @@
+"""Recordings of spikes in HDF5: what comes back, and what is refused."""
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from spikingssm.datasets import heidelberg
+from spikingssm.datasets.heidelberg import Recordings, map_recordings, read_recordings, write_recordings
+
+TIMES = [[0.25, 0.5, 0.75], [], [0.0, 1.25]]
+UNITS = [[3, 0, 699], [], [12, 12]]
+BOTH = pytest.mark.parametrize("read", [read_recordings, map_recordings])
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def release(path, times=TIMES, units=UNITS, dtype=np.float16, unit=np.uint16, labels=(1, 0, 2), **more) -> Path:
+    """A file in the layout of the release."""
+    with h5py.File(path, "w") as file:
+        for name, rows, kind in (("times", times, dtype), ("units", units, unit)):
+            data = file.create_dataset(f"spikes/{name}", (len(rows),), h5py.vlen_dtype(kind))
+            for number, row in enumerate(rows):
+                data[number] = np.array(row, kind)
+        file["labels"] = np.array(labels, np.uint8)
+        for name, value in ({"extra/speaker": np.array([5, 5, 7], np.uint16)} | more).items():
+            file[name] = value
+    return path
+
+
+def some(count: int = 30, seed: int = 0) -> Recordings:
+    random = np.random.default_rng(seed)
+    sizes = random.integers(0, 60, count)
+    times = np.concatenate([np.sort(random.integers(0, 1_400_000, n)) for n in sizes])
+    starts = np.concatenate([[0], sizes.cumsum()])
+    labels, speakers = random.integers(0, 9, count), random.integers(-1, 4, count)
+    return Recordings(times, random.integers(0, 700, len(times)).astype(np.uint16), starts, labels, speakers)
+
+
+@BOTH
+def test_a_file_of_the_release_is_read_event_by_event(tmp_path, read) -> None:
+    found = read(release(tmp_path / "a.h5"))
+    assert found.times.tolist() == [250_000, 500_000, 750_000, 0, 1_250_000]
+    assert found.units.tolist() == [3, 0, 699, 12, 12]
+    assert found.starts.tolist() == [0, 3, 3, 5]
+    assert (found.labels.tolist(), found.speakers.tolist()) == ([1, 0, 2], [5, 5, 7])
+
+
+@BOTH
+def test_what_is_written_is_read_again(tmp_path, read, monkeypatch) -> None:
+    monkeypatch.setattr(heidelberg, "ROWS", 7)  # so that recordings come in several pieces
+    wanted = some()
+    write_recordings(tmp_path / "deep" / "a.h5", wanted, [str(n) for n in range(9)])
+    for field, back in zip(wanted, read(tmp_path / "deep" / "a.h5"), strict=True):
+        np.testing.assert_array_equal(back, field)
+    with h5py.File(tmp_path / "deep" / "a.h5") as file:
+        assert [name.decode() for name in file["extra/keys"]] == [str(n) for n in range(9)]
+
+
+def test_a_label_without_a_name_is_not_written(tmp_path) -> None:
+    with pytest.raises(ValueError, match="labels 0 to 8, names for 3"):
+        write_recordings(tmp_path / "a.h5", some(), ["a", "b", "c"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_precision_times_are_the_microseconds_of_their_exact_value(tmp_path) -> None:
+    halves = np.sort(np.random.default_rng(1).uniform(0, 1.4, 200).astype(np.float16))
+    found = read_recordings(release(tmp_path / "a.h5", [halves, [], []], [np.arange(200), [], []]))
+    exact = [1_000_000 * value.as_integer_ratio()[0] // value.as_integer_ratio()[1] for value in halves]
+    assert found.times.tolist() == [int(n) for n in exact]
+
+
+@BOTH
+def test_events_out_of_order_are_sorted_within_their_recording(tmp_path, read) -> None:
+    found = read(release(tmp_path / "a.h5", [[0.5, 0.25, 0.5], [], [0.125, 0.0]], [[1, 2, 3], [], [4, 5]]))
+    assert found.times.tolist() == [250_000, 500_000, 500_000, 0, 125_000]
+    assert found.units.tolist() == [2, 1, 3, 5, 4]
+
+
+def test_unknown_speakers_are_minus_one_and_names_become_numbers(tmp_path) -> None:
+    path = release(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        del file["extra"]
+    assert read_recordings(path).speakers.tolist() == [-1, -1, -1]
+    named = release(tmp_path / "b.h5", **{"extra/speaker": np.array([b"ann", b"bob", b"ann"])})
+    assert read_recordings(named).speakers.tolist() == [0, 1, 0]
+
+
+@BOTH
+@pytest.mark.parametrize("packed", ["gz", "zip"])
+def test_packed_files_are_unpacked_once(tmp_path, read, packed) -> None:
+    plain = release(tmp_path / "a.h5")
+    path = tmp_path / f"a.h5.{packed}"
+    if packed == "gz":
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(plain, "a.h5")
+    plain.unlink()
+    for _ in range(2):
+        assert read(path).units.tolist() == [3, 0, 699, 12, 12]
+    unpacked = list((tmp_path / "dataset" / "cache").glob("unpacked-*"))
+    assert len(unpacked) == 1
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=f"a.h5.{packed}: damaged"):
+        read(path)
+    assert list((tmp_path / "dataset" / "cache").glob("unpacked-*")) == unpacked
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"times": [[0.25, 0.5], [], [0.0, 1.25]]}, "recording 0 has 2 times and 3 units"),
+        ({"times": [[0.25, 0.5, 0.75], [], [-0.5, 1.25]]}, "recording 2 has an event at -0.5 s"),
+        ({"times": [[0.25, 0.5, 0.75], [], [float("nan"), 1.25]]}, "recording 2 has an event at nan s"),
+        ({"times": [[0.25, 0.5, 0.75], [], [0.0, 5000.0]]}, "recording 2 has an event at 5000.0 s"),
+        ({"units": [[3, 0, 700], [], [12, 12]]}, "a unit 700, units must be whole numbers from 0 to 699"),
+        ({"units": [[3, 0, -1], [], [12, 12]], "unit": np.int32}, "a unit -1,"),
+        ({"unit": np.float32}, "a unit float32,"),
+        ({"labels": (1, 0)}, "spikes/times 3, spikes/units 3, labels 2"),
+        ({"times": [], "units": [], "labels": (), "extra/speaker": np.zeros(0, int)}, "at least one, got 0"),
+    ],
+)
+def test_impossible_events_are_named(tmp_path, read, change, says, monkeypatch) -> None:
+    monkeypatch.setattr(heidelberg, "ROWS", 2)
+    with pytest.raises(ValueError, match=says) as error:
+        read(release(tmp_path / "a.h5", **change))
+    assert "\n" not in str(error.value)
+
+
+@BOTH
+def test_foreign_and_damaged_files_are_named(tmp_path, read) -> None:
+    path = tmp_path / "a.h5"
+    whole = release(path).read_bytes()
+    for content in (b"", b"not HDF5" * 100, whole[: len(whole) // 2], whole[:600]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"a.h5: not an HDF5 file, or damaged \(") as error:
+            read(path)
+        assert "\n" not in str(error.value)
+    with h5py.File(path, "w") as file:
+        file["labels"] = [1, 2]
+        file["spikes/times/more"] = [1.0]
+    with pytest.raises(ValueError, match=r"a.h5: holds no spikes/times, spikes/units; it must be a file such as"):
+        read(path)
+    with h5py.File(path, "w") as file:
+        file["labels"] = [1, 2]
+        file["spikes/times"], file["spikes/units"] = np.zeros((2, 4)), np.zeros((2, 4), int)
+    with pytest.raises(ValueError, match="spikes/times must hold one list for each recording, got float64"):
+        read(path)
+    with pytest.raises(FileNotFoundError, match=r"no such file; set data.root"):
+        read(tmp_path / "b.h5")
+
+
+def test_a_file_cut_off_anywhere_is_a_value_error(tmp_path) -> None:
+    path = tmp_path / "a.h5"
+    whole = release(path).read_bytes()
+    for end in range(0, len(whole), 97):
+        path.write_bytes(whole[:end])
+        with pytest.raises(ValueError, match=r"a.h5: not an HDF5 file, or damaged"):
+            read_recordings(path)
+
+
+def test_a_map_is_made_once_and_again_for_a_changed_file(tmp_path, monkeypatch) -> None:
+    path = release(tmp_path / "a.h5")
+    assert map_recordings(path).labels.tolist() == [1, 0, 2]
+    with monkeypatch.context() as without:
+        without.setattr(heidelberg, "_opened", None)
+        assert map_recordings(path).units.tolist() == [3, 0, 699, 12, 12]
+    release(path, labels=(4, 4, 4), more=np.zeros(9))
+    assert map_recordings(path).labels.tolist() == [4, 4, 4]
