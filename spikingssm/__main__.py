@@ -1,4 +1,4 @@
-"""``python -m spikingssm evaluate RUN``, ``study solver-swap RUN...``, ``report RUN...`` and ``demo``."""
+"""``python -m spikingssm evaluate RUN``, ``study solver-swap RUN...``, ``report RUN...``, ``cochlea`` and ``demo``."""
 
 import argparse
 import warnings
@@ -12,11 +12,14 @@ def main() -> None:
     """Do what the command line asks for."""
     warnings.filterwarnings("ignore", ".*(LeafSpec|does not have many workers).*")
     given = _parser().parse_args()
-    {"evaluate": _evaluate, "study": _study, "report": _report, "demo": _demo}[given.command](given)
+    todo = {"evaluate": _evaluate, "study": _study, "report": _report, "cochlea": _cochlea, "demo": _demo}
+    todo[given.command](given)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m spikingssm", description="Results of trained networks, and the demo.")
+    parser = argparse.ArgumentParser(
+        "python -m spikingssm", description="Results of trained networks, spikes of recorded digits, the demo."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     test = commands.add_parser("evaluate", help="test the best checkpoint of a run folder, under any solver")
@@ -39,6 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="a Markdown table of results")
     report.add_argument("results", nargs="+", metavar="RUN_OR_JSON", help="run folders and JSON files of results")
     report.add_argument("--out", metavar="FILE", help="write it there instead of printing it")
+
+    cochlea = commands.add_parser("cochlea", help="spoken digits as spikes, in HDF5 files of the layout of SHD")
+    cochlea.add_argument("root", metavar="ROOT", help="folder or archive of the Free Spoken Digit Dataset")
+    cochlea.add_argument("--out", required=True, metavar="FOLDER", help="write fsdd_train.h5 and fsdd_test.h5 there")
 
     demo = commands.add_parser("demo", help="trajectories, SDN, reduction, SpikingSSM on digits, both neurons")
     demo.add_argument("--out", default="demo", help="folder to work in (default demo)")
@@ -86,6 +93,13 @@ def _report(given: argparse.Namespace) -> None:
         return
     with writing(given.out) as partial:
         partial.write_text(text + "\n")
+
+
+def _cochlea(given: argparse.Namespace) -> None:
+    from spikingssm.datasets.fsdd_spikes import write_fsdd_spikes
+
+    for path, recordings in write_fsdd_spikes(given.root, given.out).items():
+        print(f"{path}: {len(recordings.labels)} recordings, {len(recordings.times)} spikes")
 
 
 def _demo(given: argparse.Namespace) -> None:
