@@ -2,15 +2,16 @@
 
 from typing import TYPE_CHECKING, Any
 
-from spikingssm.layers import S4D, Residual, SpikingBlock
+from spikingssm.layers import S4D, S5, Residual, SpikingBlock
 from spikingssm.metrics import record_spikes, spikes_of
-from spikingssm.models import SpikingSSM
+from spikingssm.models import S5RF, SpikingSSM
 
 if TYPE_CHECKING:
     from spikingssm.experiment import evaluate, load, run
 
 __all__ = [
-    "S4D", "Residual", "SpikingBlock", "SpikingSSM", "evaluate", "load", "record_spikes", "run", "spikes_of",
+    "S4D", "S5", "S5RF", "Residual", "SpikingBlock", "SpikingSSM", "evaluate", "load", "record_spikes", "run",
+    "spikes_of",
 ]  # fmt: skip
 
 

@@ -95,6 +95,17 @@ def test_the_threshold_is_strict(solver, dtype):
     assert spikes.dtype == dtype
 
 
+@every_solver
+@every_dtype
+def test_a_raised_threshold_is_strict_too(solver, dtype):
+    """q is 0, 1, 1/2, 1/4, 1/8 before the steps; the second to fourth potential equal 1 + q."""
+    drive = torch.tensor([1.5, 2.0, 1.5, 1.25, 1.5], dtype=dtype).repeat(2, 1).T.reshape(1, 5, 2).contiguous()
+    factor = torch.zeros(1, dtype=dtype.to_complex())
+    spikes, state = resonate(drive, factor, torch.ones_like(factor), refractory=0.5, solver=solver)
+    assert spikes.flatten().tolist() == [1, 0, 0, 0, 1]
+    assert state.q.item() == 1.0625
+
+
 @every_pair
 @every_dtype
 def test_spikes_last_state_and_every_gradient_are_those_of_the_plain_loop(solver, variant, dtype):

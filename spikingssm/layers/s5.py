@@ -7,7 +7,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from sdn import Fused, Loop, MultiGaussian, Parallel, ResonatorState, SpikeGradient, SpikingLayer, resonate
+from sdn import Fused, Loop, MultiGaussian, Parallel, ResonatorState, Solver, SpikeGradient, SpikingLayer, resonate
+from sdn.solvers import as_solver
 from spikingssm.layers.encoders import check_dropout
 from spikingssm.layers.ssm import DISCRETISATIONS, discretise_spikes, hippo_normal, log_uniform
 
@@ -66,7 +67,7 @@ class ResonateAndFire(SpikingLayer):
         magnitude: bool = False,
         refractory: float | None = None,
         spike: SpikeGradient | None = None,
-        solver: str = "fused",
+        solver: str | Solver = "fused",
     ) -> None:
         super().__init__()
         _check(channels, num_blocks, discretisation, eta_min, eta_max, spectrum, rotate)
@@ -148,7 +149,7 @@ class ResonateAndFire(SpikingLayer):
         V = hippo_normal(self.channels // self.num_blocks)[1]
         return torch.stack([V.real, V.imag]).to(torch.get_default_dtype())
 
-    def with_solver(self, solver: str) -> Self:
+    def with_solver(self, solver: str | Solver) -> Self:
         """The same neurons, with the very same parameters, under another solver."""
         clone = copy.copy(self)
         clone.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in self.__dict__.items()}
@@ -199,7 +200,7 @@ class S5(nn.Module):
         magnitude: bool = False,
         refractory: float | None = None,
         spike: SpikeGradient | None = None,
-        solver: str = "fused",
+        solver: str | Solver = "fused",
     ) -> None:
         super().__init__()
         if d_input < 1:
@@ -249,15 +250,16 @@ def lecun_normal(weight: Tensor, fan_in: int) -> None:
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
-def check_solver(solver: object) -> str:
+def check_solver(solver: str | Solver) -> str:
     """The word for how these neurons run: "fused", "parallel" or "loop", or such a solver with its defaults.
 
     Raises:
+        ValueError: an unknown word.
         NotImplementedError: a solver of `sdn.Neuron` that there is not for these neurons, such as the surrogate.
     """
     values = {"fused": Fused(), "parallel": Parallel(), "loop": Loop()}
     for word, value in values.items():
-        if solver in (word, value):
+        if as_solver(solver) == value:
             return word
     raise NotImplementedError(
         f"resonate-and-fire neurons without a reset run under the solvers {', '.join(values)}, got {solver!r}."
