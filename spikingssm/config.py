@@ -21,8 +21,9 @@ __all__ = ["call", "load", "sweep"]
 
 NULLABLE = (
     "threads", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes", "data.limit_train",
-    "data.limit_eval", "data.rows", "data.distractors", "data.scaling", "data.leave_out", "model.spike",
-    "model.cutoffs", "task.unlabelled_as", "optim.ema", "checkpoint.every_n_steps", "checkpoint.every_minutes",
+    "data.limit_eval", "data.rows", "data.steps", "data.distractors", "data.scaling", "data.leave_out", "model.spike",
+    "model.cutoffs", "model.first_discretisation", "model.refractory", "task.unlabelled_as",
+    "optim.slow_lr", "optim.ema", "checkpoint.every_n_steps", "checkpoint.every_minutes",
     "early_stop.patience", "logger.wandb", "trainer.gradient_clip_val",
 )  # fmt: skip
 """Keys that may be null, whatever an experiment or a tier sets them to."""
@@ -127,7 +128,7 @@ def _compose(parsed: list[Override]) -> DictConfig:
     groups = [o for o in parsed if (folder / o.key_or_group).is_dir()]
     for override in groups:
         _check_file(folder, override.key_or_group, override.value())
-    extra = _tier_of_experiment(folder, groups)
+    extra = _parts_of_tier(folder, groups)
     parsed, groups = extra + parsed, extra + groups
     base = _hydra(folder, groups)
     for override in parsed:
@@ -141,13 +142,13 @@ def _compose(parsed: list[Override]) -> DictConfig:
     return config
 
 
-def _tier_of_experiment(folder: Path, groups: list[Override]) -> list[Override]:
-    """What a tier says of the chosen experiment alone: ``configs/tier/<tier>/<experiment>.yaml``, if it is there."""
+def _parts_of_tier(folder: Path, groups: list[Override]) -> list[Override]:
+    """What a tier says of the chosen family (``configs/tier/<tier>/<family>.yaml``) and experiment, if it is there."""
     chosen = {o.key_or_group: o.value() for o in groups}
-    tier, experiment = chosen.get("tier"), chosen.get("experiment")
-    if not tier or not experiment or not (folder / "tier" / tier / f"{experiment}.yaml").is_file():
-        return []
-    return _parse([f"+tier/{tier}={experiment}"])
+    tier, experiment = chosen.get("tier"), chosen.get("experiment") or "spikingssm/digits"
+    parts = [experiment.split("/")[0], experiment] if tier else []
+    found = [part for part in parts if (folder / "tier" / str(tier) / f"{part}.yaml").is_file()]
+    return _parse([f"+tier/{tier}=[{','.join(found)}]"] if found else [])
 
 
 def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
