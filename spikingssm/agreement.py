@@ -8,7 +8,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from sdn import Neuron
+from sdn import SpikingLayer
 from spikingssm.datasets.base import Batch
 from spikingssm.metrics import Firing, neurons_of, watch_neurons
 
@@ -52,7 +52,7 @@ class Agreement(Callback):
         self.network: dict[str, SpikeTally] = defaultdict(SpikeTally)
         self.layer: dict[str, SpikeTally] = defaultdict(SpikeTally)
         self._exact: Any = None
-        self._neurons: dict[str, Neuron] = {}
+        self._neurons: dict[str, SpikingLayer] = {}
         self._open = ExitStack()
         self._seen: dict[str, list[tuple[Tensor, Tensor | None]]] = defaultdict(list)
         self._state: Any = None  # of the exact network, where batches follow one another in a stream

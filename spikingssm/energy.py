@@ -5,12 +5,13 @@ can cost more than all of the arithmetic.
 """
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from spikingssm.metrics import SpikeRecord
-from spikingssm.operations import FORMS, Operations, driven, not_counted, operations
+from spikingssm.operations import FORMS, INPUT, Operations, driven, not_counted, operations
 
 __all__ = ["ADD", "FUNCTION", "MAC", "MULTIPLY", "account", "joule", "published"]
 
@@ -31,12 +32,13 @@ def joule(count: Operations) -> float:
 
 
 def published(model: nn.Module, steps: float, rates: Mapping[str, float]) -> dict[str, float]:
-    """The count of the paper: the linear maps that spikes drive, and nothing else.
+    """The count of the SpikingSSM paper: the linear maps that spikes drive, and nothing else.
 
-    ``MACs = sum over layers of steps * inputs * outputs``, ``ACs = sum of rate * MACs``, at 4.6 and 0.9 pJ.
+    ``MACs = sum over maps of steps * inputs * outputs``, ``ACs = sum of rate * MACs``, at 4.6 and 0.9 pJ. The rate is
+    that of the layer before; where a skip ends, the sum of the rates of all layers whose spikes arrive.
 
     Args:
-        model: a network of `SpikingBlock`.
+        model: a network that says by ``synapses`` what its spikes drive, see `spikingssm.operations.driven`.
         steps: of one sample.
         rates: of each neuron layer, in [0, 1], as `SpikeRecord.rates` gives them.
 
@@ -49,10 +51,11 @@ def published(model: nn.Module, steps: float, rates: Mapping[str, float]) -> dic
 
     Source: Shen et al., AAAI 2025 (arXiv 2408.14909).
     """
-    macs = {name: steps * output.in_features * output.out_features for name, output in driven(model).items()}
+    arriving = [(name, target) for name, maps in driven(model).items() if name != INPUT for target in maps]
+    macs = {target: steps * _weight(model, target).numel() for _, target in arriving}
     if not macs:
-        raise ValueError(f"published: {type(model).__name__} holds no SpikingBlock, whose linear maps are counted.")
-    total, acs = sum(macs.values()), sum(rates[name] * count for name, count in macs.items())
+        raise ValueError(f"published: {type(model).__name__} has no synapses(), which says what its spikes drive.")
+    total, acs = sum(macs.values()), sum(rates[name] * macs[target] for name, target in arriving)
     energies = {"mac_joule": total * MAC, "ac_joule": acs * ADD}
     return {"macs": total, "acs": acs, **energies, "saving": 1 - energies["ac_joule"] / energies["mac_joule"]}
 
@@ -66,25 +69,45 @@ def account(model: nn.Module, record: SpikeRecord, sequences: int = 1) -> dict[s
         sequences: rows that make up one sample, 2 for pairs.
 
     Returns:
-        ``steps``: of a sample, as the neurons saw them, without padding. ``sops`` and ``sops_by_layer``: synaptic
-        operations of a sample; a spike counts once for each output of the linear map that it drives. ``energy``:
-        `published`, and for each of `FORMS` the ``joule`` of all arithmetic, the ``dense_joule`` of the real-valued
-        twin (see `operations`), the ``saving`` that remains, and the joule of all ``parts``. ``not_counted``: modules
-        that no rule knows.
+        ``steps``: of a sample, as the neurons saw them, without padding. ``spikes``, ``spikes_by_layer``: the neurons'
+        own output, before any skip, which is what the code of S5-RF logs as operations. ``input_events``: of the data,
+        only where these are spikes, see `SpikeRecord.events`. ``sops``, ``sops_by_layer``: synaptic operations; a spike
+        counts once for each output of every linear map at which it arrives, behind skips too, and an event of the data
+        likewise ("input"). ``energy``: `published`, and for each of `FORMS` the ``joule`` of all arithmetic, the
+        ``dense_joule`` of the real-valued twin (see `operations`), the ``saving`` that remains, and the joule of all
+        ``parts``. ``not_counted``: modules that no rule knows.
 
     Raises:
         ValueError: a layer that was not run.
     """
     rates, samples = record.rates(), {name: rows / sequences for name, rows in record.rows.items()}
     steps = sum(count / samples[name] for name, count in record.steps.items()) / len(samples)
-    maps = driven(model)
-    sops = {name: record.spikes[name] * output.out_features / samples[name] for name, output in maps.items()}
-    energy: dict[str, Any] = {"published": published(model, steps, rates)} if maps else {}
+    spikes = {name: count / samples[name] for name, count in record.spikes.items()}
+    found: dict[str, Any] = {"steps": steps, "spikes": sum(spikes.values()), "spikes_by_layer": spikes}
+    counts: dict[str, float] = dict(record.spikes)
+    weights = {name: [_weight(model, target) for target in maps] for name, maps in driven(model).items()}
+    energy: dict[str, Any] = {"published": published(model, steps, rates)} if weights else {}
+    if INPUT in weights and record.events is not None:
+        samples[INPUT] = fmean(samples.values())
+        counts[INPUT], found["input_events"] = record.events, record.events / samples[INPUT]
+        rates[INPUT] = found["input_events"] / (steps * weights[INPUT][0].shape[1])
+    sops = {
+        name: counts[name] * sum(weight.shape[0] for weight in arrays) / samples[name]
+        for name, arrays in weights.items()
+        if name in counts
+    }
     for form in FORMS:
         own, twin = (operations(model, steps, rates, form, sequences=sequences, dense=d) for d in (False, True))
         parts = {name: joule(count) for name, count in own.items()}
         total, dense = sum(parts.values()), sum(joule(count) for count in twin.values())
         saving = 1 - total / dense if dense else 0.0
         energy[form] = {"joule": total, "dense_joule": dense, "saving": saving, "parts": parts}
-    found = {"steps": steps, "sops": sum(sops.values()), "sops_by_layer": sops, "energy": energy}
+    found |= {"sops": sum(sops.values()), "sops_by_layer": sops, "energy": energy}
     return {**found, "not_counted": not_counted(model)}
+
+
+def _weight(model: nn.Module, name: str) -> Tensor:
+    """(outputs, inputs) of a linear map."""
+    weight = model.get_submodule(name).weight
+    assert isinstance(weight, Tensor)
+    return weight

@@ -56,6 +56,7 @@ def evaluate(
     Raises:
         FileNotFoundError: no run there, or no checkpoint yet.
         ValueError: a solver that cannot run the model's neurons, or data without what is asked for.
+        NotImplementedError: a solver that there is not for the model's neurons, such as a surrogate of S5-RF's.
     """
     value = None if solver is None else as_solver(solver)
     run = load_run(run_dir, own_solver=value is None, rate=rate, limit=limit, root=root)
@@ -103,7 +104,7 @@ def measure(run: TrainedRun, solver: Solver | None = None, *, agreement: bool = 
     """Test an opened run once; arguments and result as in `evaluate`. The run is left as it was.
 
     Raises:
-        ValueError: a solver that cannot run the model's neurons.
+        ValueError, NotImplementedError: a solver that cannot run the model's neurons.
     """
     model = run.module.model
     options = OmegaConf.to_container(run.config.trainer, resolve=True)

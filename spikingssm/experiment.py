@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 
-from sdn import Neuron
+from sdn import SpikingLayer
 from sdn.files import versions, write_json, writing
 from sdn.runs import log_to, read_metrics, seed_everything
 from spikingssm.callbacks import EarlyStop, StepCheckpoint
@@ -212,7 +212,7 @@ def _trainer(config: DictConfig) -> dict[str, Any]:
 
 
 def _solver(module: SequenceModule) -> str:
-    return next(str(part.solver) for part in module.model.modules() if isinstance(part, Neuron))
+    return next(str(part.solver) for part in module.model.modules() if isinstance(part, SpikingLayer))
 
 
 def _count(module: SequenceModule) -> int:

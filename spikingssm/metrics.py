@@ -42,7 +42,7 @@ class SpikeRecord:
         self._channels = dict.fromkeys(names, 0)
         self.rows: dict[str, int] = dict.fromkeys(names, 0)
         self._events: Tensor | int | None = None
-        self._no_events: Tensor | int = 0  # elements of the data that are no counts
+        self._foreign: Tensor | int = 0  # steps of the data with other than counts
 
     @property
     def events(self) -> int | None:
@@ -50,7 +50,7 @@ class SpikeRecord:
 
         None for other data, and for a model that does not say what reads its data, see `record_spikes`.
         """
-        return None if self._events is None or int(self._no_events) else int(self._events)
+        return None if self._events is None or int(self._foreign) else int(self._events)
 
     @property
     def spikes(self) -> dict[str, int]:
@@ -104,13 +104,14 @@ class SpikeRecord:
         self.rows[name] += len(spikes)
 
     def add_data(self, x: Tensor, valid: Tensor | None = None) -> None:
-        """Count the events of data (B, L, C); ``valid`` as in `add`."""
+        """Count the events of data (B, L, C), floating-point; ``valid`` as in `add`."""
         size = x.detach().abs()
+        events = size.sum(-1, dtype=torch.promote_types(size.dtype, torch.float32))
+        foreign = ~((size.amax(-1) <= LARGEST_COUNT) & (size.frac().amax(-1) == 0))  # NaN is too
         if valid is not None:
-            size = size.masked_fill(~valid.unsqueeze(-1), 0)
-        counts = (size <= LARGEST_COUNT) & (size == size.round())
-        self._no_events = self._no_events + (~counts).sum()
-        self._events = (0 if self._events is None else self._events) + size.where(counts, 0).long().sum()
+            events, foreign = events.masked_fill(~valid, 0), foreign & valid
+        self._events = (0 if self._events is None else self._events) + events.long().sum()
+        self._foreign = self._foreign + foreign.sum()
 
     def summed(self, over: Callable[[Tensor], Tensor]) -> "SpikeRecord":
         """The record of all processes.
@@ -119,11 +120,11 @@ class SpikeRecord:
             over: sums an int64 tensor over the processes; every process must call it.
         """
         names = list(self.rows)
-        data = [0 if self._events is None else int(self._events), int(self._no_events), 0]
+        data = [0 if self._events is None else int(self._events), int(self._foreign), 0]
         counts = [[self.spikes[n], self.steps[n], self.rows[n]] for n in names]
-        *found, (events, no_events, _) = over(torch.tensor([*counts, data])).tolist()
+        *found, (events, foreign, _) = over(torch.tensor([*counts, data])).tolist()
         record = SpikeRecord(names)
-        record._events, record._no_events = None if self._events is None else events, no_events
+        record._events, record._foreign = None if self._events is None else events, foreign
         record._channels = dict(self._channels)
         for name, (spikes, steps, rows) in zip(names, found, strict=True):
             record._spikes[name], record._steps[name], record.rows[name] = spikes, steps, rows

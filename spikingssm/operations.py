@@ -8,23 +8,27 @@ from typing import Any
 
 from torch import nn
 
-from sdn import ALIF, BRF, LIF, RF, Dynamics, Neuron, Surrogate
+from sdn import ALIF, BRF, LIF, RF, Dynamics, Neuron, SpikingLayer, Surrogate
 from spikingssm.layers import (
     S4D,
     EachStep,
     LastStep,
+    LeakyReadout,
     MeanOverTime,
     PairDecoder,
     Residual,
+    ResonateAndFire,
     SpikingBlock,
     TiedDropout,
     TokenEncoder,
     Vocabulary,
 )
 
-__all__ = ["FORMS", "Operations", "driven", "not_counted", "operations"]
+__all__ = ["FORMS", "INPUT", "Operations", "driven", "not_counted", "operations"]
 
 FORMS = ("recurrence", "fft")
+INPUT = "input"
+"""How a model's ``synapses`` calls its input, see `driven`."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,14 @@ class Operations:
 
 @dataclass(frozen=True)
 class _Run:
-    """How a network is run: its form, steps of one sequence, rates by layer, and whether as its real-valued twin."""
+    """How a network is run: its form, steps of one sequence, rates by layer, whether as its real-valued twin, and what
+    drives each linear map."""
 
     form: str
     length: float
     rates: Mapping[str, float]
     dense: bool
+    drivers: Mapping[str, tuple[str, ...]]
 
 
 def operations(
@@ -66,19 +72,20 @@ def operations(
     Args:
         model: the network, in inference: norms over batches are constants, dropout is nothing.
         steps: of one sample, as its neurons see them: without padding, and in frames where it reads patches.
-        rates: of each neuron layer, in [0, 1], as `SpikeRecord.rates` gives them.
+        rates: of each neuron layer, in [0, 1], as `SpikeRecord.rates` gives them; "input": events of the data per
+            channel and step, where they are spikes (see `SpikeRecord.events`) and the model says what reads them.
         form: "recurrence": every state space layer and the exact neuron step by step, as in a stream. "fft": the
             convolution over whole sequences, and the neuron as its solver runs it (a surrogate: its SDN).
         sequences: that make up one sample, 2 for pairs.
         dense: of the real-valued twin instead: the same network whose linear maps read real numbers and which has no
-            neuron, nor any activation in its place.
+            neuron, nor any activation in its place. What reads the data is the same in both.
 
     Raises:
         ValueError: another form.
     """
     if form not in FORMS:
         raise ValueError(f"operations: form must be one of {', '.join(FORMS)}, got {form!r}.")
-    run, found = _Run(form, steps / sequences, rates, dense), defaultdict(Operations)
+    run, found = _Run(form, steps / sequences, rates, dense, _drivers(model)), defaultdict(Operations)
     once = not isinstance(getattr(model, "pool", None), EachStep)  # the decoder then runs once a sample
     left_out = _left_out(model)
     for name, module in model.named_modules():
@@ -91,10 +98,20 @@ def operations(
     return dict(found)
 
 
-def driven(model: nn.Module) -> dict[str, nn.Linear]:
-    """The linear map that the spikes of each neuron layer drive, by the name of the neuron."""
-    blocks = {name: part for name, part in model.named_modules() if isinstance(part, SpikingBlock)}
-    return {f"{name}.neuron".removeprefix("."): block.output for name, block in blocks.items()}
+def driven(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """The linear maps at which the spikes of each neuron layer arrive, by the names of both.
+
+    Found by asking every module that has a method ``synapses``, which gives just this with names inside that module. A
+    spike that passes a skip arrives at each map behind it. A map is a module with ``weight`` (outputs, inputs). The
+    whole model can say too what reads its data: the maps of "input".
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for name, module in model.named_modules():
+        prefix, say = f"{name}." if name else "", getattr(type(module), "synapses", None)
+        for source, maps in say(module).items() if say else ():
+            if source != INPUT or not prefix:
+                found[prefix + source] = tuple(prefix + target for target in maps)
+    return found
 
 
 def not_counted(model: nn.Module) -> list[str]:
@@ -116,20 +133,36 @@ def _is_unknown(module: nn.Module) -> bool:
     return _rule(module) is None and (leaf or own)
 
 
+def _drivers(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """`driven` the other way round: what arrives at each map."""
+    found: dict[str, tuple[str, ...]] = {}
+    for source, maps in driven(model).items():
+        for target in maps:
+            found[target] = (*found.get(target, ()), source)
+    return found
+
+
 def _left_out(model: nn.Module) -> set[int]:
-    """Modules that the rule of another one counts, or whose result goes nowhere."""
-    maps = {id(output) for output in driven(model).values()}
-    return maps | {id(part.norm) for part in model.modules() if isinstance(part, Residual) and part.norm_as_published}
+    """Modules whose result goes nowhere."""
+    return {id(part.norm) for part in model.modules() if isinstance(part, Residual) and part.norm_as_published}
 
 
 # ---- what a module computes in one step, by part
+def _linear(layer: nn.Linear | LeakyReadout, name: str, run: _Run) -> dict[str, Operations]:
+    outputs, inputs = layer.weight.shape
+    weights, sources = inputs * outputs, run.drivers.get(name, ())
+    if INPUT in sources and INPUT in run.rates:
+        return {"encoder": Operations(additions=run.rates[INPUT] * weights)}
+    if not sources or INPUT in sources:
+        return {"encoder" if sources else "other": Operations(weights, weights)}
+    if not run.dense:  # what passes a skip arrives one by one, so that no sum is formed there
+        return {"mix": Operations(additions=sum(run.rates[source] for source in sources) * weights)}
+    skip = {"residual": Operations(additions=inputs)} if len(sources) > 1 else {}
+    return {"mix": Operations(weights, weights), **skip}
+
+
 def _block(block: SpikingBlock, name: str, run: _Run) -> dict[str, Operations]:
-    weights, width = block.output.in_features * block.output.out_features, block.output.out_features // 2
-    if run.dense:
-        mix = Operations(weights, weights)
-    else:
-        mix = Operations(additions=run.rates[f"{name}.neuron".removeprefix(".")] * weights)
-    return {"mix": mix, "gate": Operations(1, 1, 2) * width}  # the sigmoid is exp, an addition and a division
+    return {"gate": Operations(1, 1, 2) * (block.output.out_features // 2)}  # sigmoid: exp, an addition, a division
 
 
 def _s4d(ssm: S4D, name: str, run: _Run) -> dict[str, Operations]:
@@ -170,8 +203,28 @@ def _neuron(neuron: Neuron, name: str, run: _Run) -> dict[str, Operations]:
     return {"neuron": one * neuron.channels}
 
 
+def _resonator(neuron: ResonateAndFire, name: str, run: _Run) -> dict[str, Operations]:
+    # factor x: 4 and 2; the gain is in the weights of the map before it, whose complex output is added
+    state, turn = Operations(4, 4), Operations()
+    if neuron.rotate:  # one part of V x
+        block = neuron.channels // neuron.num_blocks
+        turn = Operations(2 * block, 2 * block - 1)
+    one = Operations(additions=1)  # comparison
+    if neuron.magnitude:
+        one += turn + Operations(2, 1, 1)
+    if neuron.refractory is not None:
+        one += Operations(1, 2)  # q: 1 and 1; threshold + q
+    ssm = {"ssm": (state + turn) * neuron.channels}
+    return ssm if run.dense else {**ssm, "neuron": one * neuron.channels}
+
+
+def _readout(readout: LeakyReadout, name: str, run: _Run) -> dict[str, Operations]:
+    leak = Operations(1, 2) * len(readout.tau)  # leak and input of the integrator, and the mean
+    return {**_linear(readout, name, run), "pool": leak}
+
+
 def _residual(residual: Residual, name: str, run: _Run) -> dict[str, Operations]:
-    width = next((part.channels for part in residual.modules() if isinstance(part, Neuron)), 0)
+    width = next((part.channels for part in residual.modules() if isinstance(part, SpikingLayer)), 0)
     return {"residual": Operations(additions=width)}
 
 
@@ -182,10 +235,6 @@ def _layer_norm(norm: nn.LayerNorm, name: str, run: _Run) -> dict[str, Operation
 
 def _batch_norm(norm: nn.BatchNorm1d, name: str, run: _Run) -> dict[str, Operations]:
     return {"norm": Operations(norm.num_features, norm.num_features)}
-
-
-def _linear(layer: nn.Linear, name: str, run: _Run) -> dict[str, Operations]:
-    return {"other": Operations(1, 1) * (layer.in_features * layer.out_features)}
 
 
 def _vocabulary(table: Vocabulary, name: str, run: _Run) -> dict[str, Operations]:
@@ -208,7 +257,7 @@ def _nothing(module: nn.Module, name: str, run: _Run) -> dict[str, Operations]:
 RULES: dict[type[nn.Module], Callable[[Any, str, _Run], dict[str, Operations]]] = {
     SpikingBlock: _block, S4D: _s4d, Neuron: _neuron, Residual: _residual, nn.LayerNorm: _layer_norm,
     nn.BatchNorm1d: _batch_norm, nn.Linear: _linear, Vocabulary: _vocabulary, PairDecoder: _pairs,
-    MeanOverTime: _mean,
+    MeanOverTime: _mean, ResonateAndFire: _resonator, LeakyReadout: _readout,
     # read from a table, passed on, or only there in training
     TokenEncoder: _nothing, nn.Embedding: _nothing, LastStep: _nothing, EachStep: _nothing, TiedDropout: _nothing,
     nn.Dropout: _nothing, nn.Identity: _nothing, nn.ParameterDict: _nothing, nn.ModuleList: _nothing,

@@ -25,7 +25,10 @@ KINDS = {
     "SDN": {"dynamics", "metrics"},
 }
 """What each kind of result holds at least."""
-COSTS = ("loss", "spike_rate", "spike_rates", "steps", "sops", "sops_by_layer", "energy", "not_counted")
+COSTS = (
+    "loss", "spike_rate", "spike_rates", "steps", "spikes", "spikes_by_layer", "input_events", "sops", "sops_by_layer",
+    "energy", "not_counted",
+)  # fmt: skip
 """What a result of a test holds beside the metrics of its task."""
 
 

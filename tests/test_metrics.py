@@ -7,7 +7,7 @@ from torch import nn
 import sdn
 from sdn import LIF, Neuron
 from spikingssm.metrics import record_spikes, spikes_of, watch_neurons
-from spikingssm.models import SpikingSSM
+from spikingssm.models import S5RF, SpikingSSM
 
 
 class Two(nn.Module):
@@ -88,7 +88,7 @@ def test_a_neuron_alone_is_a_model():
 
 
 def test_refuses_what_cannot_be_counted():
-    with pytest.raises(ValueError, match=r"Linear holds no sdn\.Neuron"), record_spikes(nn.Linear(2, 2)):
+    with pytest.raises(ValueError, match=r"Linear holds no sdn\.SpikingLayer"), record_spikes(nn.Linear(2, 2)):
         pass
     with record_spikes(Two()) as record:
         pass
@@ -209,3 +209,40 @@ def test_records_of_processes_add_up():
     assert both.elements == {"first": 80, "second": 40}
     assert both.rows == {"first": 4, "second": 4}
     assert both.rates() == record.rates()
+
+
+def reader_of_spikes():
+    """A network that says what reads its data."""
+    return S5RF(3, 2, 8, 2, num_blocks=2, solver="loop").eval()
+
+
+def test_events_of_the_data_leave_padding_out():
+    model, x, lengths = reader_of_spikes(), torch.randint(-2, 3, (3, 20, 3)).float(), torch.tensor([20, 1, 7])
+    with record_spikes(model) as record:
+        model(x, lengths=lengths)
+        model(x[:1])
+    kept = [x[0], x[1, :1], x[2, :7], x[0]]
+    assert record.events == sum(int(row.abs().sum()) for row in kept)  # -1 takes one accumulation too
+    behind = x.clone()
+    behind[1, 1:] = 0.5
+    with record_spikes(model) as padded:
+        model(behind, lengths=lengths)
+    assert padded.events == sum(int(row.abs().sum()) for row in kept[:3])
+
+
+def test_data_of_a_model_that_does_not_say_what_reads_them_are_not_counted():
+    model = network()
+    with record_spikes(model) as record:
+        model(torch.rand(2, 9, 3).round())
+    assert record.events is None
+    assert record.summed(lambda counts: counts).events is None
+
+
+def test_events_of_processes_add_up():
+    model = reader_of_spikes()
+    with record_spikes(model) as record:
+        model(torch.rand(2, 9, 3).round())
+    assert record.summed(lambda counts: 2 * counts).events == 2 * record.events > 0
+    with record_spikes(model) as record:
+        model(0.3 * torch.rand(2, 9, 3).round())
+    assert record.summed(lambda counts: 2 * counts).events is None

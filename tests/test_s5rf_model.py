@@ -260,3 +260,15 @@ def test_bad_input_is_refused_with_its_shape():
             model(signal(), lengths=lengths)
     with pytest.raises(ValueError, match=r"2.*3|3.*2"):
         model(signal(), lively(2).initial_state(3, dtype=torch.float64))
+
+
+def test_a_spike_gradient_of_your_own_runs_under_the_loop_and_is_refused_by_the_fused_solver() -> None:
+    class Own:
+        def slope(self, v: torch.Tensor) -> torch.Tensor:
+            return torch.exp(-v.abs())
+
+    model = S5RF(2, 3, 8, 2, num_blocks=2, spike=Own(), solver="loop")
+    model(torch.rand(2, 9, 2))[0].sum().backward()
+    for make in (lambda: S5RF(2, 3, 8, 2, num_blocks=2, spike=Own()), lambda: model.with_solver("fused")):
+        with pytest.raises(NotImplementedError, match="no compiled form of .*Own.*solver='loop'"):
+            make()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdn import Fused, Loop, MultiGaussian, Parallel, ResonatorState, Solver, SpikeGradient, SpikingLayer, resonate
+from sdn.kernels.gradients import compiled
 from sdn.solvers import as_solver
 from spikingssm.layers.encoders import check_dropout
 from spikingssm.layers.ssm import DISCRETISATIONS, discretise_spikes, hippo_normal, log_uniform
@@ -83,7 +84,7 @@ class ResonateAndFire(SpikingLayer):
         )
         self.threshold, self.magnitude, self.refractory = threshold, magnitude, refractory
         self.spike = MultiGaussian() if spike is None else spike
-        self.solver = check_solver(solver)
+        self.solver = check_solver(solver, self.spike)
         self.eta_range, self.learn_eta, self.rotate = (eta_min, eta_max), learn_eta, rotate
         eigenvalues, _ = hippo_normal(channels // num_blocks)
         omega = eigenvalues.imag.repeat(num_blocks).to(torch.get_default_dtype())
@@ -153,7 +154,7 @@ class ResonateAndFire(SpikingLayer):
         """The same neurons, with the very same parameters, under another solver."""
         clone = copy.copy(self)
         clone.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in self.__dict__.items()}
-        clone.solver = check_solver(solver)
+        clone.solver = check_solver(solver, self.spike)
         return clone
 
     def extra_repr(self) -> str:
@@ -250,16 +251,19 @@ def lecun_normal(weight: Tensor, fan_in: int) -> None:
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
-def check_solver(solver: str | Solver) -> str:
+def check_solver(solver: str | Solver, spike: SpikeGradient | None = None) -> str:
     """The word for how these neurons run: "fused", "parallel" or "loop", or such a solver with its defaults.
 
     Raises:
         ValueError: an unknown word.
-        NotImplementedError: a solver of `sdn.Neuron` that there is not for these neurons, such as the surrogate.
+        NotImplementedError: a solver of `sdn.Neuron` that there is not for these neurons, such as the surrogate; the
+            fused one for a spike gradient of your own.
     """
     values = {"fused": Fused(), "parallel": Parallel(), "loop": Loop()}
     for word, value in values.items():
         if as_solver(solver) == value:
+            if word == "fused" and spike is not None:
+                compiled(spike)
             return word
     raise NotImplementedError(
         f"resonate-and-fire neurons without a reset run under the solvers {', '.join(values)}, got {solver!r}."

@@ -166,7 +166,7 @@ class S5RF(nn.Module):
         model = copy.deepcopy(self, shared)
         for part in model.modules():
             if isinstance(part, ResonateAndFire):
-                part.solver = check_solver(solver)
+                part.solver = check_solver(solver, part.spike)
         return model
 
     def synapses(self) -> dict[str, tuple[str, ...]]:
