@@ -72,7 +72,8 @@ def resonate(
 
     Raises:
         ValueError: shapes, dtypes or ranges as above that do not hold, or a solver that is not known.
-        NotImplementedError: a spike gradient that is not compiled, or a device without kernels.
+        NotImplementedError: a spike gradient that is not compiled, or a device without kernels; on CUDA a rotation
+            with n above 64.
 
     Source: Huber, Lecomte, Polovnikov, von Arnim, "Scaling Up Resonate-and-Fire Networks for Fast Deep Learning",
         ECCV 2024 workshops (arXiv 2504.00719); the refractory threshold is that of Higuchi et al., ICML 2024 (arXiv

@@ -166,3 +166,29 @@ def test_every_experiment_finishes_its_smoke_tier(name, tmp_path) -> None:
 def test_a_tier_of_drawn_images_can_be_used_with_the_released_ones() -> None:
     config = load(["experiment=spikingssm/pathfinder", "+tier=small", "data.rows=null", "data.root=x"])
     assert (config.data.rows, config.data.root) == (None, "x")
+
+
+# Of the published run scripts: neurons, layers, blocks, eta, dropout; batch; rates, decay; epochs, seed.
+PUBLISHED_S5RF = {
+    "smnist": (128, 2, 8, 0.001, 0.1, 0.15, 64, 0.008, 0.002, 1e-4, 100, 42, "zoh"),
+    "psmnist": (128, 2, 8, 0.001, 0.1, 0.15, 64, 0.004, 0.001, 1e-4, 100, 42, "zoh"),
+    "shd": (128, 2, 32, 0.004, 0.1, 0.1, 32, 0.004, 0.002, 1e-4, 20, 42, None),
+    "ssc": (512, 4, 16, 0.004, 0.1, 0.3, 128, 0.004, 0.004, 1e-4, 80, 42, None),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_S5RF)
+def test_the_recipes_of_s5_rf_are_the_published_ones(name) -> None:
+    config = load([f"experiment=s5rf/{name}"])
+    model, optim = config.model, config.optim
+    found = (model.d_model, model.n_layers, model.num_blocks, model.eta_min, model.eta_max, model.dropout)
+    found += (config.data.batch_size, optim.lr, optim.slow_lr, optim.weight_decay, config.trainer.max_epochs)
+    assert (*found, config.seed, model.first_discretisation) == PUBLISHED_S5RF[name]
+    assert (model.discretisation, model.threshold, model.skip, model.dropout_at) == ("dirac", 1.0, *["published"] * 2)
+    assert (optim.warmup, config.task.label_smoothing, model.refractory, model.magnitude) == (0, 0, None, False)
+    if name in ("shd", "ssc"):
+        data = config.data
+        assert (data.channels, data.bins, data.binary, data.jitter_us) == (140, "published", True, 100)
+        assert (data.channel_shift, data.cutmix) == ("batch", "published" if name == "ssc" else "none")
+    else:
+        assert config.data.permute == ("bitreversal" if name == "psmnist" else "none")

@@ -251,11 +251,11 @@ def test_fixed_time_scales_do_not_learn():
 
 
 def test_a_random_spectrum_is_another_draw_of_the_same_reach():
-    omega = [S5(2, 64, num_blocks=4, spectrum="random").neuron.omega.detach() for _ in range(2)]
-    hippo = S5(2, 64, num_blocks=4).neuron.omega.detach()
+    omega = [S5(2, 8192, num_blocks=512, spectrum="random").neuron.omega.detach() for _ in range(2)]
+    hippo = S5(2, 8192, num_blocks=512).neuron.omega.detach()
     assert not torch.equal(*omega)
-    assert len(omega[0].unique()) == 64
-    assert 0.2 < omega[0].std() / hippo.std() < 5
+    assert len(omega[0].unique()) > 8000
+    torch.testing.assert_close(omega[0].square().mean(), hippo.square().mean(), rtol=0.06, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_bad_option_is_refused_with_its_value_in_one_line(match, options):
 def test_an_input_of_another_shape_is_refused():
     layer = S5(3, 16)
     for bad in (torch.zeros(2, 5, 4), torch.zeros(5, 3), torch.zeros(2, 0, 3)):
-        with pytest.raises(ValueError, match=r"\d"):
+        with pytest.raises(ValueError, match=rf"length, 3\), .*\({', '.join(map(str, bad.shape))}\)"):
             layer(bad)
     with pytest.raises(ValueError, match="8"):
         layer(torch.zeros(2, 5, 3), lively().initial_state(2, dtype=torch.float32))

@@ -121,13 +121,19 @@ def _backward_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     drive, _, fixed, rotation, *ctx.options, reuse, save = inputs
     assert save, "a backward pass needs save=True"
-    ctx.reuse = reuse and drive.is_contiguous()
+    ctx.reuse, ctx.spent = reuse and drive.is_contiguous(), False
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(drive, fixed, rotation, output[2])
 
 
 def _pull_back(ctx: Any, grad_spikes: Tensor | None, grad_final: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    if ctx.spent:
+        raise RuntimeError(
+            "resonate: a second backward pass, and the first one has overwritten the drive; build the layer or the "
+            "model with reuse=False."
+        )
     if ctx.reuse and not torch.is_grad_enabled():
+        ctx.spent = True
         drive, *rest = ctx.saved_tensors
         drive = drive.detach()
         others = _resonate_backward_over(grad_spikes, grad_final, drive, *rest, *ctx.options)

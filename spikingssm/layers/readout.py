@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikingssm.layers.heads import check_lengths, padding
+from spikingssm.layers.ssm import lecun_normal_
 
 __all__ = ["LeakyReadout", "ReadoutState"]
 
@@ -40,8 +41,7 @@ class LeakyReadout(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(d_output, d_input))
         self.tau = nn.Parameter(torch.full((d_output,), math.log(0.8 / 0.2)))
-        std = d_input**-0.5 / 0.8796256610342398  # what a cut at two standard deviations leaves of 1
-        nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
+        lecun_normal_(self.weight)
 
     def forward(
         self, x: Tensor, state: ReadoutState | None = None, lengths: Tensor | None = None
@@ -57,9 +57,12 @@ class LeakyReadout(nn.Module):
             (B, C) in x's dtype, and the state (float32, or float64 for float64).
 
         Raises:
-            ValueError: lengths of another shape or range.
+            ValueError: lengths of another shape or range, or the state of another batch or number of classes.
         """
-        steps = x.shape[1]
+        steps, shape = x.shape[1], (len(x), len(self.tau))
+        if state is not None and not tuple(state.y.shape) == tuple(state.sum.shape) == shape:
+            found = f"{tuple(state.y.shape)} and {tuple(state.sum.shape)}"
+            raise ValueError(f"LeakyReadout: the state has y and sum of shape {found}, this input needs {shape}.")
         every = torch.full((len(x),), steps, device=x.device)
         count = every if lengths is None else check_lengths(lengths, x, state)
         outputs = functional.linear(x, self.weight.to(x.dtype))
@@ -70,11 +73,11 @@ class LeakyReadout(nn.Module):
         else:
             outputs = outputs.masked_fill(padding(count, steps), 0)
             left = (count.unsqueeze(-1) - 1 - torch.arange(steps, device=x.device)).clamp(min=0).unsqueeze(-1)
-        total = (outputs * self._series(left + 1)).sum(1)
+        total = (outputs * _series(log_alpha, left + 1)).sum(1)
         y = (outputs * torch.exp(left * log_alpha)).sum(1)
         if state is not None:
             valid = count.unsqueeze(-1)
-            total = state.sum + total + state.y * torch.exp(log_alpha) * self._series(valid)
+            total = state.sum + total + state.y * torch.exp(log_alpha) * _series(log_alpha, valid)
             y, count = y + torch.exp(valid * log_alpha) * state.y, state.count + count
         return (total / count.clamp(min=1).unsqueeze(-1)).to(x.dtype), ReadoutState(y, total, count)
 
@@ -94,7 +97,8 @@ class LeakyReadout(nn.Module):
         """What `print` shows."""
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
 
-    def _series(self, terms: Tensor) -> Tensor:
-        """``1 + alpha + ... `` of so many terms, (..., 1) -> (..., C)."""
-        tau = self.tau.to(torch.promote_types(self.tau.dtype, torch.float32))
-        return -torch.expm1(terms * functional.logsigmoid(tau)) / torch.sigmoid(-tau)
+
+def _series(log_alpha: Tensor, terms: Tensor) -> Tensor:
+    """``1 + alpha + alpha^2 + ...`` of so many terms, (..., 1) -> (..., C)."""
+    log_alpha = log_alpha.clamp(max=-1e-20)  # from there on every term is 1, and the quotient stays one of numbers
+    return torch.expm1(terms * log_alpha) / torch.expm1(log_alpha)

@@ -11,7 +11,7 @@ from sdn import Fused, Loop, MultiGaussian, Parallel, ResonatorState, Solver, Sp
 from sdn.kernels.gradients import compiled
 from sdn.solvers import as_solver
 from spikingssm.layers.encoders import check_dropout
-from spikingssm.layers.ssm import DISCRETISATIONS, discretise_spikes, hippo_normal, log_uniform
+from spikingssm.layers.ssm import DISCRETISATIONS, discretise_spikes, hippo_normal, lecun_normal_, log_uniform
 
 __all__ = ["S5", "ResonateAndFire", "check_solver"]
 
@@ -24,7 +24,7 @@ class ResonateAndFire(SpikingLayer):
         x[t] = factor x[t-1] + gain u[t],    spike[t] = H(Re(V x[t]) - threshold)
 
     with factor and gain out of ``lambda = -exp(log_decay) + i omega`` and ``eta = exp(log_eta)``, see
-    `discretise_spikes`. No neuron can diverge, whatever is learned.
+    `discretise_spikes`. |factor| <= 1 up to rounding, so no neuron can diverge, whatever is learned.
 
     Args:
         channels: P.
@@ -175,6 +175,8 @@ class S5(nn.Module):
         d_input: features per step.
         d_state: P neurons, a multiple of ``num_blocks``.
         dropout: of real and imaginary parts one by one, anew at every step, in [0, 1).
+        reuse: let the backward pass overwrite what ``dense`` gave, which takes a third less memory. A second backward
+            pass through the same graph (``retain_graph=True``) is then an error, and a hook that keeps it must copy it.
         num_blocks, discretisation, eta_min, eta_max, learn_eta, spectrum, rotate, threshold, magnitude, refractory,
             spike, solver: see `ResonateAndFire`.
 
@@ -197,6 +199,7 @@ class S5(nn.Module):
         spectrum: str = "hippo",
         rotate: bool = False,
         dropout: float = 0.0,
+        reuse: bool = True,
         threshold: float = 1.0,
         magnitude: bool = False,
         refractory: float | None = None,
@@ -211,19 +214,17 @@ class S5(nn.Module):
             learn_eta=learn_eta, spectrum=spectrum, rotate=rotate, threshold=threshold, magnitude=magnitude,
             refractory=refractory, spike=spike, solver=solver,
         )  # fmt: skip
+        self.reuse = reuse
         self.dropout = nn.Dropout(check_dropout(dropout))
         self.dense = nn.Linear(d_input, 2 * d_state, bias=False)
-        lecun_normal(self.dense.weight, d_input)
+        lecun_normal_(self.dense.weight)
         if spectrum == "hippo":
             _turn(self.dense.weight, self.neuron)
 
     def forward(self, x: Tensor, state: ResonatorState | None = None) -> tuple[Tensor, ResonatorState]:
-        """The whole sequence, or the next chunk of one: (B, L, d_input) -> spikes (B, L, d_state) and the state.
-
-        The backward pass overwrites what ``dense`` gave; a hook that keeps it must copy it.
-        """
+        """The whole sequence, or the next chunk of one: (B, L, d_input) -> spikes (B, L, d_state) and the state."""
         self._check(x, 3)
-        return self.neuron(self.dropout(self.dense(x)), state, reuse=True)
+        return self.neuron(self.dropout(self.dense(x)), state, reuse=self.reuse)
 
     def step(self, x: Tensor, state: ResonatorState | None = None) -> tuple[Tensor, ResonatorState]:
         """One step: (B, d_input) -> spikes (B, d_state) and the state."""
@@ -243,12 +244,6 @@ class S5(nn.Module):
                 f"S5: x must be a floating-point ({axes}, {self.dense.in_features}), sizes >= 1, got {x.dtype} of "
                 f"shape {tuple(x.shape)}."
             )
-
-
-def lecun_normal(weight: Tensor, fan_in: int) -> None:
-    """Fill with a normal distribution cut off at two standard deviations, of variance 1 / fan_in."""
-    std = fan_in**-0.5 / 0.8796256610342398  # the standard deviation that is left of 1 by the cut
-    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
 def check_solver(solver: str | Solver, spike: SpikeGradient | None = None) -> str:

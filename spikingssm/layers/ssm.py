@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = [
     "DISCRETISATIONS", "complex_normal", "convolve", "discretise", "discretise_spikes", "fast_length", "hippo_normal",
-    "kernel", "kernel_naive", "last_state", "log_uniform", "s4d_lin",
+    "kernel", "kernel_naive", "last_state", "lecun_normal_", "log_uniform", "s4d_lin",
 ]  # fmt: skip
 
 
@@ -35,6 +35,12 @@ def s4d_lin(d_model: int, d_state: int) -> tuple[Tensor, Tensor]:
 def log_uniform(d_model: int, low: float, high: float) -> Tensor:
     """Start of ``log_dt``, (H,): uniform between ``ln low`` and ``ln high``, so that channels cover all time scales."""
     return torch.empty(d_model).uniform_(math.log(low), math.log(high))
+
+
+def lecun_normal_(weight: Tensor) -> None:
+    """Fill (outputs, inputs) with a normal distribution cut off at two standard deviations, of variance 1 / inputs."""
+    std = weight.shape[1] ** -0.5 / 0.8796256610342398  # the standard deviation that the cut leaves of 1
+    torch.nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
 def complex_normal(*shape: int) -> Tensor:
@@ -73,7 +79,7 @@ def discretise_spikes(how: str, A: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]
         eta: (P,) length of a step, > 0.
 
     Returns:
-        factor and gain, each (P,) complex; |factor| < 1.
+        factor and gain, each (P,) complex; |factor| < 1, in floating point at most 1 up to rounding.
 
     Raises:
         ValueError: another word.

@@ -46,6 +46,7 @@ class S5RF(nn.Module):
         dropout_at: "published": in the layers 0 < i < L-1, so in none of two; "all": in every layer.
         skip: "published": around the layers 0 < i < L-1; "all": around every layer but the first; "none".
         solver: "fused", "parallel" or "loop", see `sdn.resonate`.
+        reuse: see `S5`; False allows several backward passes through one graph.
 
     Raises:
         ValueError: a size below 1, an unknown word, or what the parts refuse.
@@ -77,6 +78,7 @@ class S5RF(nn.Module):
         refractory: float | None = None,
         spike: SpikeGradient | None = None,
         solver: str | Solver = "fused",
+        reuse: bool = True,
     ) -> None:
         super().__init__()
         sizes = {"d_input": d_input, "d_output": d_output, "d_model": d_model, "n_layers": n_layers}
@@ -109,6 +111,7 @@ class S5RF(nn.Module):
                 refractory=refractory,
                 spike=spike,
                 solver=check_solver(solver),
+                reuse=reuse,
             )
             self.layers.append(layer)
         self.readout = LeakyReadout(d_model, d_output)
