@@ -80,7 +80,11 @@ def resonate(
         2402.14603).
     """
     channels = _checked(drive, factor, gain, initial, rotation, refractory, solver)
-    check_range("resonate", "threshold", threshold, 0, float("inf"), closed=False)
+    _check_threshold(threshold)
+    if reuse and drive.is_leaf and drive.requires_grad:
+        raise ValueError(
+            "resonate: reuse=True would overwrite a drive that is a leaf; give it a result, or reuse=False."
+        )
     if initial is None:
         initial = rest(len(drive), channels, drive.device, drive.dtype, refractory is not None)
     setting = _Setting(
@@ -189,6 +193,15 @@ def _rounds(v: Tensor, gamma: Tensor, first: Tensor) -> Tensor:
         spikes = found
 
 
+def _check_threshold(threshold: Value) -> None:
+    """Refuse a number or a tensor that is not above 0 everywhere."""
+    check_range("resonate", "threshold", threshold, 0, float("inf"), closed=False)
+    if isinstance(threshold, Tensor) and not (threshold.is_meta or torch.compiler.is_compiling()):
+        low = threshold.detach().min().item()
+        if not low > 0:
+            raise ValueError(f"resonate: threshold must be > 0 everywhere, its smallest value is {low:g}.")
+
+
 def _checked(
     drive: Tensor,
     factor: Tensor,
@@ -220,6 +233,8 @@ def _checked(
         )
     if refractory is not None:
         check_range("resonate", "refractory", refractory, 0, 1)
+    if initial is not None and getattr(initial, "_fields", None) != ResonatorState._fields:
+        raise ValueError(f"resonate: initial must be a ResonatorState(x, q), got {type(initial).__name__}.")
     if initial is not None:
         shapes = [None if part is None else tuple(part.shape) for part in initial]
         wanted = [(batch, channels), None if refractory is None else (batch, channels)]

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 import spikingssm
 from spikingssm.runfolder import stored
 
-__all__ = ["call", "load", "sweep"]
+__all__ = ["call", "load", "sweep", "variant"]
 
 NULLABLE = (
     "threads", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes", "data.limit_train",
@@ -97,6 +97,17 @@ def sweep(overrides: Sequence[str], allowed: bool) -> Iterator[tuple[list[str], 
         choices.append([(v, "" if key == "seed" else re.sub(r"[^\w.=-]+", "_", v.lstrip("+"))) for v in values])
     for job in itertools.product(*choices):
         yield [text for text, _ in job], ",".join(label for _, label in job if label)
+
+
+def variant(overrides: Sequence[str]) -> str:
+    """The overrides that make a run another one than its experiment, such as ``model.learn_eta=false``; "" for none.
+
+    Left out are the experiment, its tier and name, the seed, and where things lie and how fast they go.
+    """
+    usual = ("experiment", "tier", "name", "seed", "run_dir", "resume", *MOVABLE)
+    return ", ".join(
+        o.input_line.lstrip("+") for o in _parse(overrides) if o.key_or_group not in usual and o.input_line
+    )
 
 
 def call(section: str, node: DictConfig, **known: Any) -> Any:

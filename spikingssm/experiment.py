@@ -21,7 +21,7 @@ from sdn import SpikingLayer
 from sdn.files import versions, write_json, writing
 from sdn.runs import log_to, read_metrics, seed_everything
 from spikingssm.callbacks import EarlyStop, StepCheckpoint
-from spikingssm.config import call, load, sweep
+from spikingssm.config import call, load, sweep, variant
 from spikingssm.datasets import SequenceData
 from spikingssm.distributed import first_process
 from spikingssm.evaluation import evaluate
@@ -75,8 +75,8 @@ def main(argv: Sequence[str]) -> None:
     elif launcher:
         launch(jobs, launcher)
     else:
-        for config in configs:
-            run(config)
+        for config, job in zip(configs, jobs, strict=True):
+            run(config, variant(job.overrides))
 
 
 def quiet() -> None:
@@ -85,11 +85,12 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*(LeafSpec|does not have many workers).*")
 
 
-def run(config: DictConfig) -> Path:
+def run(config: DictConfig, changed: str = "") -> Path:
     """Train, test the best checkpoint once, and write the run folder.
 
     Args:
         config: as `load` gives it.
+        changed: what makes it another run than its experiment, for the summary's ``variant``; see `config.variant`.
 
     Returns:
         the run folder: config.yaml, run.log, metrics.csv, tensorboard/, checkpoints/, summary.json, figures/.
@@ -113,10 +114,10 @@ def run(config: DictConfig) -> Path:
         keep_artifact(config, folder)
     data, module = build(config)
     callbacks, loggers = _callbacks(config, module, folder), _loggers(config, folder)
-    command = _command(folder, resume)
+    command, changed = _header(folder, resume, changed)
     if writes:
         with writing(folder / "config.yaml") as partial:
-            partial.write_text(f"# {command}\n{OmegaConf.to_yaml(config)}")
+            partial.write_text(f"# {command}\n# variant: {changed}\n{OmegaConf.to_yaml(config)}")
         if not resume:
             (folder / "metrics.csv").unlink(missing_ok=True)
     handler = log_to(folder / "run.log" if writes else None)
@@ -127,7 +128,7 @@ def run(config: DictConfig) -> Path:
         loop = fit(module, data, folder, seed=config.seed, resume=resume, **more)
         found = score(module, data, loop)
         if writes:
-            _report(folder, config, module, data, loop, {"test": found, "command": command})
+            _report(folder, config, module, data, loop, {"test": found, "command": command, "variant": changed})
     finally:
         for other in loggers if writes else ():
             other.experiment.finish()
@@ -150,13 +151,14 @@ def _report(
             logger.warning(f"{layer}: spike rate {rate:.4f}, its neurons hardly ever change; check their input scale")
 
 
-def _command(folder: Path, resume: bool) -> str:
-    """The command of this run; of a resumed one that which began it, the first line of its configuration."""
-    if resume and (folder / "config.yaml").is_file():
-        first = (folder / "config.yaml").read_text().splitlines()[:1]
-        if first and first[0].startswith("# "):
-            return first[0].removeprefix("# ")
-    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+def _header(folder: Path, resume: bool, changed: str) -> tuple[str, str]:
+    """Command and variant of this run; of a resumed one those that began it, the first lines of its configuration."""
+    first = (
+        (folder / "config.yaml").read_text().splitlines()[:2] if resume and (folder / "config.yaml").is_file() else []
+    )
+    if first and first[0].startswith("# "):
+        return first[0].removeprefix("# "), first[1].removeprefix("# variant: ") if first[1][:1] == "#" else ""
+    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]), changed
 
 
 def _callbacks(config: DictConfig, module: SequenceModule, folder: Path) -> list[Callback]:

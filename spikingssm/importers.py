@@ -9,6 +9,7 @@ The names and shapes are those of the published S5-RF, for L layers of P neurons
     readout.tau          (C,)
 """
 
+import inspect
 import os
 import re
 import zipfile
@@ -54,6 +55,10 @@ def s5rf_from_npz(path: str | os.PathLike[str], *, dtype: torch.dtype = torch.fl
     is dropped, since spikes are real and only the real part of the product is read; V of the later layers, the
     identity there, is checked and not used.
     """
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"s5rf_from_npz: dtype must be torch.float32 or torch.float64, got {dtype}.")
+    if unknown := sorted(options.keys() - inspect.signature(S5RF).parameters.keys()):
+        raise ValueError(f"s5rf_from_npz: {unknown[0]!r} is no option of S5RF.")
     arrays = _read(Path(path))
     if given := sorted(_SIZES & options.keys()):
         raise ValueError(f"s5rf_from_npz: {', '.join(given)}: sizes are read from {path}; leave them out.")
@@ -85,7 +90,12 @@ def s5rf_to_npz(path: str | os.PathLike[str], model: S5RF) -> None:
     Args:
         path: of the file, .npz; overwritten.
         model: the network.
+
+    Raises:
+        ValueError: another kind of model.
     """
+    if not isinstance(model, S5RF):
+        raise ValueError(f"s5rf_to_npz: the model must be an S5RF, got {type(model).__name__}.")
     arrays: dict[str, Tensor] = {}
     for i, layer in enumerate(model.layers):
         arrays[f"layers.{i}.B_tilde"] = torch.stack(layer.dense.weight.chunk(2), -1)
@@ -115,7 +125,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 arrays[name] = np.asarray(file[name])
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, MemoryError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: {name} cannot be read as an .npz of plain numbers ({reason}).") from error
+        raise ValueError(f"{path}: {name} cannot be read as an .npz of plain numbers ({reason}).") from None
     return arrays
 
 

@@ -150,9 +150,9 @@ def load_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
 def results_table(results: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table of runs; several seeds of one experiment are followed by a line of their mean and range."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for result in sorted(results, key=lambda r: (r["name"], r["seed"])):
+    for result in sorted(results, key=lambda r: (_name(r), r["seed"])):
         data = {key: value for key, value in result["dataset"].items() if key != "seed"}
-        same = (result["name"], data, result["parameters"], result["solver"])
+        same = (_name(result), data, result["parameters"], result["solver"])
         groups.setdefault(json.dumps(same), []).append(result)
     rows = []
     for runs in groups.values():
@@ -188,7 +188,7 @@ def _run_row(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     rate = fmean(test["spike_rate"] for test in tests)
     sops = fmean(test["sops"] for test in tests) if all("sops" in test for test in tests) else None
     return [
-        run["name"],
+        _name(run),
         f"{data['name']}, {data['size']} ({data['train']} / {data['val']} / {data['test']})",
         str(run["seed"]) if len(runs) == 1 else f"mean of {len(runs)} (range)",
         " to ".join(str(number) for number in dict.fromkeys((epochs[0], epochs[-1]))),
@@ -198,6 +198,11 @@ def _run_row(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         _minutes(runs),
         ", ".join(dict.fromkeys(run["device"] for run in runs)),
     ]
+
+
+def _name(run: Mapping[str, Any]) -> str:
+    """The experiment, and what was changed of it."""
+    return f"{run['name']}, {run['variant']}" if run.get("variant") else str(run["name"])
 
 
 def _minutes(runs: Sequence[Mapping[str, Any]]) -> str:

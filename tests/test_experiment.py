@@ -16,6 +16,7 @@ from test_datasets import write_mnist
 
 from sdn import Loop
 from sdn.runs import load_checkpoint
+from spikingssm.config import variant
 from spikingssm.experiment import build, evaluate, load, main, run
 
 ROOT = Path(__file__).parents[1]
@@ -254,3 +255,11 @@ def test_evaluate_on_the_command_line(finished, monkeypatch, capsys) -> None:
     shown = capsys.readouterr().out
     assert "accuracy" in shown
     assert "  blocks.1.layer.neuron" in shown
+
+
+def test_a_variant_is_what_makes_a_run_another_one_than_its_experiment() -> None:
+    usual = ["experiment=spikingssm/digits", "+tier=smoke", "seed=3", "data.root=x", "threads=1", "run_dir=y"]
+    assert variant(usual) == ""
+    assert variant([*usual, "model.d_model=8", "+trainer.limit_train_batches=3"]) == (
+        "model.d_model=8, trainer.limit_train_batches=3"
+    )

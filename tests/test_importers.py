@@ -269,3 +269,13 @@ def test_without_a_rotation_zoh_in_layer_0_is_refused_and_other_discretisations_
     path = file(without=[f"layers.{i}.V" for i in range(3)])
     raises_one_line(ValueError, r"layers\.0\.V \(8, 8, 2\) is missing.*first_discretisation", path, **ZOH)
     assert s5rf_from_npz(path, first_discretisation="dirac").layers[0].neuron.rotation is None
+
+
+def test_what_is_no_network_no_option_and_no_precision_of_ours_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match="must be an S5RF, got Linear"):
+        s5rf_to_npz(tmp_path / "x.npz", torch.nn.Linear(1, 1))
+    assert not (tmp_path / "x.npz").exists()
+    with pytest.raises(ValueError, match=r"float32 or torch\.float64, got torch\.float16"):
+        s5rf_from_npz(tmp_path / "x.npz", dtype=torch.float16)
+    with pytest.raises(ValueError, match="'foo' is no option of S5RF"):
+        s5rf_from_npz(tmp_path / "x.npz", foo=1)

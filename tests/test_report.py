@@ -40,6 +40,13 @@ def test_seeds_are_followed_by_their_mean_and_range():
     assert rows[4][3:8] == ["3 to 5", "accuracy 92.00 % (90.00 to 94.00)", "20.00 %", "2 M", "1.5"]
 
 
+def test_what_was_changed_of_an_experiment_is_named_and_has_a_mean_of_its_own():
+    changed = [result(seed, variant="model.learn_eta=false") for seed in (0, 1)]
+    rows = cells(results_table([result(0, variant=""), *changed]))[2:]
+    assert [row[0] for row in rows] == ["small"] + ["small, model.learn_eta=false"] * 3
+    assert rows[3][2] == "mean of 2 (range)"
+
+
 def test_what_differs_in_more_than_the_seed_has_no_mean():
     other = result(1, parameters=8)
     subset = result(2, dataset={**result()["dataset"], "size": "subset"})

@@ -301,3 +301,15 @@ def test_fused_spikes_are_those_of_the_loop_bit_for_bit_in_float32(options):
     assert 0.05 < loop.mean() < 0.95
     assert torch.equal(fused, loop)
     assert torch.equal(last.x, wanted.x)
+
+
+def test_a_threshold_below_zero_a_leaf_to_overwrite_and_a_bare_tensor_as_state_are_refused():
+    factor, drive = torch.full((3,), 0.9 + 0.1j), torch.rand(2, 5, 6, requires_grad=True)
+    cases = [
+        (r"threshold must be > 0 everywhere, its smallest value is -1", {"threshold": torch.tensor([1.0, -1.0, 2.0])}),
+        (r"a drive that is a leaf", {"reuse": True}),
+        (r"must be a ResonatorState\(x, q\), got Tensor", {"initial": torch.zeros(2, 3)}),
+    ]
+    for match, options in cases:
+        with pytest.raises(ValueError, match=match):
+            resonate(drive, factor, factor, **options)
