@@ -2,7 +2,7 @@
 
 import copy
 import math
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -177,8 +177,7 @@ class S5(nn.Module):
         dropout: of real and imaginary parts one by one, anew at every step, in [0, 1).
         reuse: let the backward pass overwrite what ``dense`` gave, which takes a third less memory. A second backward
             pass through the same graph (``retain_graph=True``) is then an error, and a hook that keeps it must copy it.
-        num_blocks, discretisation, eta_min, eta_max, learn_eta, spectrum, rotate, threshold, magnitude, refractory,
-            spike, solver: see `ResonateAndFire`.
+        neuron: further arguments of `ResonateAndFire`: num_blocks, discretisation, eta_min and so on.
 
     Raises:
         ValueError: what the parts refuse.
@@ -191,34 +190,19 @@ class S5(nn.Module):
         d_input: int,
         d_state: int,
         *,
-        num_blocks: int = 8,
-        discretisation: str = "dirac",
-        eta_min: float = 0.001,
-        eta_max: float = 0.1,
-        learn_eta: bool = True,
-        spectrum: str = "hippo",
-        rotate: bool = False,
         dropout: float = 0.0,
         reuse: bool = True,
-        threshold: float = 1.0,
-        magnitude: bool = False,
-        refractory: float | None = None,
-        spike: SpikeGradient | None = None,
-        solver: str | Solver = "fused",
+        **neuron: Any,
     ) -> None:
         super().__init__()
         if d_input < 1:
             raise ValueError(f"S5: d_input must be at least 1, got {d_input}.")
-        self.neuron = ResonateAndFire(
-            d_state, num_blocks=num_blocks, discretisation=discretisation, eta_min=eta_min, eta_max=eta_max,
-            learn_eta=learn_eta, spectrum=spectrum, rotate=rotate, threshold=threshold, magnitude=magnitude,
-            refractory=refractory, spike=spike, solver=solver,
-        )  # fmt: skip
+        self.neuron = ResonateAndFire(d_state, **neuron)
         self.reuse = reuse
         self.dropout = nn.Dropout(check_dropout(dropout))
         self.dense = nn.Linear(d_input, 2 * d_state, bias=False)
         lecun_normal_(self.dense.weight)
-        if spectrum == "hippo":
+        if self.neuron.spectrum == "hippo":
             _turn(self.dense.weight, self.neuron)
 
     def forward(self, x: Tensor, state: ResonatorState | None = None) -> tuple[Tensor, ResonatorState]:
