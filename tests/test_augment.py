@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from spikingssm.datasets import augment
-from spikingssm.datasets.augment import channel_shift, cutmix, generator, time_jitter, window
+from spikingssm.datasets.augment import channel_shift, cutmix, expected_dropped, generator, time_jitter, window
 
 
 def events(count: int = 20_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -18,24 +19,30 @@ def spikes(batch: int = 6, steps: int = 40, channels: int = 7, density: float = 
 
 def test_jitter_is_gaussian_rounded_toward_zero_and_keeps_units() -> None:
     times, units = events()
-    moved, kept, dropped = time_jitter(times, units, 100.0, generator(1, 2, 0, 3))
-    noise = generator(1, 2, 0, 3).normal(0, 100.0, len(times))
+    times[:4000] %= 50
+    moved, kept = time_jitter(times, units, 100.0, generator(1, 2, 0, 3))
+    noise = generator(1, 2, 0, 3).standard_normal(len(times), dtype=np.float32) * np.float32(100)
+    noise = noise.tolist()  # exact from here on
     wanted = [(int(t + n), u) for t, n, u in zip(times.tolist(), noise, units.tolist(), strict=True) if int(t + n) >= 0]
     assert list(zip(moved.tolist(), kept.tolist(), strict=True)) == wanted
-    assert len(moved) + dropped == len(times)
-    shift = noise.std()
-    assert 97 < shift < 103  # sd of the estimate: 0.5
+    assert (len(moved) < len(times), moved.min()) == (True, 0)
+    late, none = np.full(20_000, 1_400_000, np.int32), np.zeros(20_000, np.uint16)
+    shift = time_jitter(late, none, 100.0, generator(0, 0, 0, 0))[0] - 1_400_000
+    assert 97 < shift.std() < 103  # sd of the estimate: 0.5
+    assert abs(shift.mean() + 0.5) < 3  # rounded down on average by 0.5; sd of the mean: 0.7
 
 
-def test_jitter_drops_and_counts_what_falls_before_zero() -> None:
-    times, units = np.zeros(4000, np.int32), np.arange(4000)
-    moved, kept, dropped = time_jitter(times, units, 100.0, generator(0, 0, 0, 0))
-    noise = generator(0, 0, 0, 0).normal(0, 100.0, 4000).tolist()
-    assert dropped == sum(int(n) < 0 for n in noise) < sum(n < 0 for n in noise)
-    assert len(moved) == len(kept) == 4000 - dropped
-    assert moved.min() == 0
-    nothing = time_jitter(times[:0], units[:0], 100.0, generator(0, 0, 0, 0))
-    assert (len(nothing[0]), nothing[2]) == (0, 0)
+def test_what_jitter_drops_on_average_is_what_is_said() -> None:
+    times = np.repeat([0, 0, 3, 40, 150, 5000], 40)
+    units = np.arange(len(times))
+    said = expected_dropped(times, 100.0)
+    dropped = [len(times) - len(time_jitter(times, units, 100.0, generator(0, 0, 0, n))[0]) for n in range(400)]
+    assert abs(np.mean(dropped) - said) < 4 * np.std(dropped) / 20
+    by_hand = 40 * sum(norm.cdf(-(t + 1) / 100) for t in (0, 0, 3, 40, 150, 5000))
+    assert said == pytest.approx(by_hand, rel=1e-12)
+    assert expected_dropped(times[-40:], 100.0) == 0
+    assert expected_dropped(times[:0], 100.0) == 0
+    assert [len(part) for part in time_jitter(times[:0], units[:0], 100.0, generator(0, 0, 0, 0))] == [0, 0]
 
 
 @pytest.mark.parametrize("how", ["batch", "sample"])
@@ -88,17 +95,20 @@ def test_cutmix_pastes_one_window_and_weighs_labels_by_spikes(how) -> None:
 
 
 def test_windows_are_those_of_the_formulas() -> None:
-    reached = {"published": 0, "corrected": 0}
     for steps in (1, 7, 250):
         for centre in range(0, steps, 1 + steps // 9):
             for width in range(0, steps + 1, 1 + steps // 11):
-                for how in reached:
+                for how in ("published", "corrected"):
                     middle = centre / 2 if how == "published" else centre
                     wanted = [min(steps, max(0, int(np.floor(middle + side * width / 2)))) for side in (-1, 1)]
                     assert list(window(how, centre, width, steps)) == wanted
-                    reached[how] = max(reached[how], wanted[1]) if steps == 250 else 0
     assert window("corrected", 100, 41, 250) == (79, 120)
     assert window("published", 100, 41, 250) == (29, 70)
+    every = [(centre, width) for centre in range(250) for width in range(251)]
+    assert {how: max(window(how, *drawn, 250)[1] for drawn in every) for how in ("published", "corrected")} == {
+        "published": 249,  # the last step is never replaced
+        "corrected": 250,
+    }
 
 
 def test_the_centre_and_width_of_windows_are_uniform(monkeypatch) -> None:

@@ -145,6 +145,17 @@ def test_the_command_writes_files_with_every_spike_that_give_the_same_data(
         fsdd_spikes(tmp_path / "out", leave_out="bob")
 
 
+@pytest.mark.parametrize("missing", ["fsdd_train.h5", "fsdd_test.h5"])
+def test_one_of_the_two_files_alone_names_the_other(tmp_path, missing) -> None:
+    (other,) = {"fsdd_train.h5", "fsdd_test.h5"} - {missing}
+    (tmp_path / other).touch()
+    with pytest.raises(
+        FileNotFoundError, match=rf"no {missing} beside the other file in .*; write both with"
+    ) as caught:
+        fsdd_spikes(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_only_3000_clips_are_the_full_set(root, monkeypatch) -> None:
     assert MODULE.PUBLISHED == 3000
     monkeypatch.setattr(MODULE, "PUBLISHED", 80)

@@ -83,13 +83,21 @@ def test_events_out_of_order_are_sorted_within_their_recording(tmp_path, read) -
     assert found.units.tolist() == [2, 1, 3, 5, 4]
 
 
-def test_unknown_speakers_are_minus_one_and_names_become_numbers(tmp_path) -> None:
+def test_unknown_speakers_are_minus_one_and_names_are_kept(tmp_path) -> None:
     path = release(tmp_path / "a.h5")
     with h5py.File(path, "a") as file:
         del file["extra"]
     assert read_recordings(path).speakers.tolist() == [-1, -1, -1]
     named = release(tmp_path / "b.h5", **{"extra/speaker": np.array([b"ann", b"bob", b"ann"])})
-    assert read_recordings(named).speakers.tolist() == [0, 1, 0]
+    for read in (read_recordings, map_recordings):
+        found = read(named)
+        assert found.speakers.tolist() == ["ann", "bob", "ann"]
+    write_recordings(tmp_path / "c.h5", found, "abc")
+    assert read_recordings(tmp_path / "c.h5").speakers.tolist() == ["ann", "bob", "ann"]
+    with h5py.File(named, "a") as file:
+        del file["extra/speaker"]
+        file.create_dataset("extra/speaker", data=["zoë", "ann", "ann"], dtype=h5py.string_dtype())
+    assert map_recordings(named).speakers.tolist() == ["zoë", "ann", "ann"]
 
 
 @BOTH
@@ -122,9 +130,15 @@ def test_packed_files_are_unpacked_once(tmp_path, read, packed) -> None:
         ({"times": [[0.25, 0.5, 0.75], [], [-0.5, 1.25]]}, "recording 2 has an event at -0.5 s"),
         ({"times": [[0.25, 0.5, 0.75], [], [float("nan"), 1.25]]}, "recording 2 has an event at nan s"),
         ({"times": [[0.25, 0.5, 0.75], [], [0.0, 5000.0]]}, "recording 2 has an event at 5000.0 s"),
-        ({"units": [[3, 0, 700], [], [12, 12]]}, "a unit 700, units must be whole numbers from 0 to 699"),
-        ({"units": [[3, 0, -1], [], [12, 12]], "unit": np.int32}, "a unit -1,"),
-        ({"unit": np.float32}, "a unit float32,"),
+        (
+            {"units": [[3, 0, 700], [], [12, 12]]},
+            "recording 0 has an event in the unit 700, units must be from 0 to 699; copy or",
+        ),
+        ({"units": [[3, 0, -1], [], [12, 12]], "unit": np.int32}, "recording 0 has an event in the unit -1,"),
+        ({"units": [[3, 0, 9], [], [12, 900]]}, "recording 2 has an event in the unit 900,"),
+        ({"unit": np.float32}, "spikes/units must hold lists of whole numbers, got float32; copy or"),
+        ({"dtype": np.complex64}, "spikes/times must hold lists of numbers, got complex64; copy or"),
+        ({"extra/speaker": np.zeros((3, 2), int)}, r"extra/speaker must have one axis, got \(3, 2\); copy or"),
         ({"labels": (1, 0)}, "spikes/times 3, spikes/units 3, labels 2"),
         ({"times": [], "units": [], "labels": (), "extra/speaker": np.zeros(0, int)}, "at least one, got 0"),
     ],
@@ -166,6 +180,39 @@ def test_a_file_cut_off_anywhere_is_a_value_error(tmp_path) -> None:
         path.write_bytes(whole[:end])
         with pytest.raises(ValueError, match=r"a.h5: not an HDF5 file, or damaged"):
             read_recordings(path)
+
+
+def test_a_defect_of_the_reader_is_not_called_damage(tmp_path, monkeypatch) -> None:
+    for defect in (KeyError("own"), TypeError("own")):
+
+        def broken(*_, defect=defect):
+            raise defect
+
+        with monkeypatch.context() as changed:
+            changed.setattr(heidelberg, "_table", broken)
+            with pytest.raises(type(defect), match="own"):
+                read_recordings(release(tmp_path / "a.h5"))
+
+
+def test_a_file_of_strange_types_is_refused_in_one_line(tmp_path) -> None:
+    path = release(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        del file["labels"]
+        h5py.h5d.create(file.id, b"labels", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((3,)))
+    with pytest.raises(ValueError, match=r"a.h5: labels cannot be read \(No NumPy equivalent .*; it must be") as error:
+        read_recordings(path)
+    assert "\n" not in str(error.value)
+    release(path)
+    with h5py.File(path, "a") as file:
+        del file["spikes/times"], file["extra/speaker"]
+        file["spikes/times"] = ["a", "b", "c"]
+        file["extra/speaker/more"] = [1.0]
+    with pytest.raises(ValueError, match=r"a.h5: holds no extra/speaker;"):
+        read_recordings(path)
+    with h5py.File(path, "a") as file:
+        del file["extra/speaker"]
+    with pytest.raises(ValueError, match=r"spikes/times must hold one list for each recording, got object"):
+        read_recordings(path)
 
 
 def test_a_map_is_made_once_and_again_for_a_changed_file(tmp_path, monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import importlib
+import re
 import shutil
 
 import numpy as np
@@ -62,6 +63,41 @@ def test_ssc_has_validation_of_its_own_and_mixes_labels_in_training(tmp_path) ->
     train, val = next(iter(data.train_dataloader())), next(iter(data.val_dataloader()))
     assert (tuple(train.y.shape), train.y.dtype, val.y.tolist()) == ((8, 35), torch.float32, list(range(8)))
     torch.testing.assert_close(train.y.sum(1), torch.ones(8))
+
+
+def named(root, train: list[str], test: list[str]) -> None:
+    """Files with these speakers, as many recordings of each."""
+    for part, names, seed in (("train", train, 0), ("test", test, 1)):
+        speakers = np.array(names * (40 // len(names) + 1))[:40]
+        found = recordings(40, 20, seed, [0])._replace(speakers=speakers)
+        write_recordings(root / f"shd_{part}.h5", found, [str(n) for n in range(20)])
+
+
+def test_speakers_are_compared_by_name_and_named_where_they_are_few(tmp_path) -> None:
+    named(tmp_path, ["bob", "zoe"], ["alice", "ann", "bob"])
+    split = shd(tmp_path, batch_size=4).facts()["split"]
+    assert split.startswith("test: the official one, with the speakers alice, ann that training lacks; ")
+    assert re.search("validation: all recordings of the training speaker (bob|zoe), by the seed$", split)
+    named(tmp_path, ["bob", "zoe"], ["bob", "zoe"])
+    assert "with no speaker that training lacks" in shd(tmp_path, batch_size=4).facts()["split"]
+    named(tmp_path, ["bob", "zoe"], [f"s{n:02}" for n in range(30)])
+    assert (
+        "with 30 speakers (such as s00, s01, s02) that training lacks" in shd(tmp_path, batch_size=4).facts()["split"]
+    )
+
+
+def test_names_and_numbers_of_speakers_are_not_compared(tmp_path) -> None:
+    named(tmp_path, ["bob", "zoe"], ["bob"])
+    write_recordings(tmp_path / "shd_test.h5", recordings(40, 20, 1, [0, 1]), [str(n) for n in range(20)])
+    assert shd(tmp_path, batch_size=4).facts()["split"].startswith("test: the official one; validation: all")
+
+
+def test_a_fraction_for_validation_is_refused_where_it_has_no_use(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"ssc: data.val_fraction=0.3, but validation is the file ssc_valid.h5; drop"):
+        ssc(generated=True, val_fraction=0.3)
+    assert ssc(generated=True, batch_size=4, val_fraction=None).facts()["val"] == 64
+    with pytest.raises(ValueError, match=r"shd: data.val_fraction must be between 0 and 1, such as 0.1, got None"):
+        shd(generated=True, val_fraction=None)
 
 
 def test_the_complete_release_is_full(tmp_path, monkeypatch) -> None:

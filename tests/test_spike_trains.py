@@ -1,8 +1,12 @@
 """Batches of spikes as functions of seed, epoch and rows; validation by speaker; no event lost unsaid."""
 
+import pickle
+import re
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 from test_binning import by_loop, draw
 
 from spikingssm.datasets import spike_trains
@@ -80,7 +84,7 @@ def test_a_training_batch_is_jittered_binned_mixed_and_shifted_in_this_order() -
     for row in kept[rows]:
         events = slice(recordings.starts[row], recordings.starts[row + 1])
         noise = generator(0, 7, JITTER, int(row))
-        times, units, _ = time_jitter(recordings.times[events], recordings.units[events], 30_000.0, noise)
+        times, units = time_jitter(recordings.times[events], recordings.units[events], 30_000.0, noise)
         order = np.argsort(times, kind="stable")
         frames.append(by_loop(binning, times[order].tolist(), units[order].tolist())[0] > 0)
     mix = cutmix(np.stack(frames).astype(np.uint8), "published", generator(0, 7, MIX, *kept[rows].tolist()))
@@ -143,8 +147,18 @@ def test_facts_count_events_those_lost_and_empty_recordings() -> None:
     assert facts["empty_recordings"]["train"] + facts["empty_recordings"]["val"] == 12
     assert facts["empty_recordings"]["test"] == 1
     jittered = spike_data("small", train, test, classes=4, binning=binning, batch_size=2, **AUGMENTED)
-    assert {k: v for k, v in jittered.facts().items() if "e" in k} == {k: v for k, v in facts.items() if "e" in k}
+    said = jittered.facts()
+    assert said.pop("events_jittered_away") == {"train": pytest.approx(dropped_on_average(data, train), abs=0.06)}
+    assert said == facts
     assert all(torch.isfinite(batch.y).all() for batch in jittered.train_dataloader())
+
+
+def dropped_on_average(data, train) -> float:
+    """Events of the training recordings before 0 after the jitter of `AUGMENTED`."""
+    kept = split_groups("small", train.speakers, 0.1, 0)[0]
+    assert len(kept) == len(data.train_rows)
+    times = np.concatenate([train.times[train.starts[row] : train.starts[row + 1]] for row in kept])
+    return float(norm.cdf(-(times + 1) / 30_000.0).sum())
 
 
 def test_speakers_are_on_one_side_and_about_the_fraction_is_held_out() -> None:
@@ -158,6 +172,8 @@ def test_speakers_are_on_one_side_and_about_the_fraction_is_held_out() -> None:
         held.add(tuple(sorted(set(speakers[val]))))
     assert len(held) > 6
     assert split_groups("x", np.array([0, 0, 0, 1, 1]), 0.1, 0)[1].tolist() == [3, 4]
+    with pytest.raises(ValueError, match=r"x: data.val_fraction must be between 0 and 1, such as 0.1, got None"):
+        split_groups("x", np.array([0, 0, 0, 1, 1]), None, 0)
     for wrong in (0.0, 1.0, 0.99):
         with pytest.raises(ValueError, match="some of the 2 groups on both sides"):
             split_groups("x", np.array([0, 0, 0, 1, 1]), wrong, 0)
@@ -176,7 +192,18 @@ def test_recordings_are_held_out_one_by_one_where_speakers_are_not_known() -> No
         assert "single training recordings" in data.facts()["split"]
         assert (len(data.train_rows), len(data.val_rows)) == (28, 12)
     known = spike_data("x", draw([12] * 40, 1), draw([9], 2), **options)
-    assert "all recordings of the training speakers" in known.facts()["split"]
+    assert "all recordings of the training speaker" in known.facts()["split"]
+
+
+def test_speakers_are_named_where_they_are_few_and_may_be_names() -> None:
+    options = {"classes": 4, "binning": Binning(channels=7, steps=20), "batch_size": 4}
+    train = draw([12] * 40, 1, speakers=40)
+    many = spike_data("x", train, draw([9], 2), val_fraction=0.5, **options).facts()["split"]
+    assert re.search(r"all recordings of 20 training speakers \(such as \d+, \d+, \d+\), by the seed$", many)
+    names = np.array(["zoe", "ann", "bob", "eve"])[train.speakers % 4]
+    data = spike_data("x", train._replace(speakers=names), draw([9], 2), val_fraction=0.25, **options)
+    (held,) = re.findall(r"all recordings of the training speaker (\w+), by the seed$", data.facts()["split"])
+    assert sorted(data.val_set.rows.y.tolist()) == sorted(train.labels[names == held].tolist())
 
 
 def test_a_map_of_a_file_gives_the_same_batches(tmp_path) -> None:
@@ -189,6 +216,20 @@ def test_a_map_of_a_file_gives_the_same_batches(tmp_path) -> None:
     )  # fmt: skip
     assert same(epoch_of(mapped, 1), epoch_of(small(**AUGMENTED), 1))
     assert same(list(mapped.test_dataloader()), list(small().test_dataloader()))
+    assert not isinstance(pickle.loads(pickle.dumps(train)).times, np.memmap)
+    draws = pickle.dumps(mapped.train_set.draw)  # as a loader process gets it that is not forked
+    assert len(draws) < mapped.train_set.draw.recordings.times.size
+    again = pickle.loads(draws)
+    assert isinstance(again.recordings.times, np.memmap)
+    assert same([again([3, 1, 7], 2)], [mapped.train_set.draw([3, 1, 7], 2)])
+
+
+def test_held_out_rows_of_jittered_recordings_are_binned_once(monkeypatch) -> None:
+    data, plain = small(**AUGMENTED), small()
+    first = list(data.val_dataloader())
+    monkeypatch.setattr(Binning, "frame", None)
+    assert same(list(data.val_dataloader()), first)
+    assert same(first, list(plain.val_dataloader()))
 
 
 @pytest.mark.parametrize(
@@ -199,6 +240,8 @@ def test_a_map_of_a_file_gives_the_same_batches(tmp_path) -> None:
         ({"cutmix": True}, r"data.cutmix must be one of none, published, corrected, got True"),
         ({"classes": 3}, "labels of train are 0 to 3, must be from 0 to 2"),
         ({"seed": -1}, "seed must be >= 0"),
+        ({"val_fraction": None}, "data.val_fraction must be between 0 and 1, such as 0.1, got None"),
+        ({"val_fraction": None, "by_speaker": False}, "data.val_fraction must be between 0 and 1"),
     ],
 )
 def test_options_out_of_range(options, says) -> None:

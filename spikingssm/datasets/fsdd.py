@@ -23,7 +23,7 @@ from spikingssm.datasets.base import Rows, Selected, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
 
-__all__ = ["fsdd"]
+__all__ = ["find_clips", "fsdd", "is_wav", "tested_clips"]
 
 NAME, RATE, TESTED = "fsdd", 8_000, 5
 PUBLISHED = 3_000
@@ -73,7 +73,7 @@ def fsdd(
     if scaling is not None and not scaling > 0:
         raise ValueError(f"{NAME}: scaling must be above 0 or null for that of the training clips, got {scaling}.")
     found = _generate(length, rate) if generated else _load(root, length, rate)
-    tested, rule = _tested(found, leave_out)
+    tested, rule = tested_clips(found, leave_out)
     rule = "test: drawn" if generated else rule
     train, test = np.flatnonzero(~tested), np.flatnonzero(tested)
     scale = scaling or level(NAME, found["energy"][train], int(found["samples"][train].sum()))
@@ -91,7 +91,7 @@ def fsdd(
     )
 
 
-def _tested(found: dict[str, np.ndarray], leave_out: str | None) -> tuple[np.ndarray, str]:
+def tested_clips(found: dict[str, np.ndarray], leave_out: str | None) -> tuple[np.ndarray, str]:
     """Which clips (N,) are the test set, and the rule in words."""
     speakers = sorted(set(found["speaker"].tolist()))
     if leave_out is None:
@@ -108,8 +108,8 @@ def _tested(found: dict[str, np.ndarray], leave_out: str | None) -> tuple[np.nda
 
 
 def _load(root: str | Path | None, length: int, rate: int) -> dict[str, np.ndarray]:
-    source = _find(root)
-    facts = folder_facts(source, _is_wav) if source.is_dir() else source_facts(source)
+    source = find_clips(root)
+    facts = folder_facts(source, is_wav) if source.is_dir() else source_facts(source)
     made = cached(
         NAME,
         {"source": facts, "length": length, "rate": rate, "version": 1},
@@ -118,7 +118,7 @@ def _load(root: str | Path | None, length: int, rate: int) -> dict[str, np.ndarr
     return {key: made[key][:, :, None] if key == "x" else np.asarray(made[key]) for key in made}
 
 
-def _find(root: str | Path | None) -> Path:
+def find_clips(root: str | Path | None) -> Path:
     """The folder of the clips, or the archive."""
     if root is None:
         raise FileNotFoundError(
@@ -139,7 +139,8 @@ def _find(root: str | Path | None) -> Path:
     )
 
 
-def _is_wav(path: str) -> bool:
+def is_wav(path: str) -> bool:
+    """Whether a path is that of a clip: a ``.wav`` file that is not hidden."""
     name = PurePosixPath(path)
     return name.suffix == ".wav" and name.name[0] != "."
 
@@ -149,7 +150,7 @@ def _read(source: Path, length: int, rate: int) -> dict[str, np.ndarray]:
     named: list[tuple[str, int, str, int, int, float]] = []
 
     def clips() -> Iterator[np.ndarray]:
-        for path, data in files_in(source, _is_wav):
+        for path, data in files_in(source, is_wav):
             name = PurePosixPath(path).name
             parts = PATTERN.fullmatch(name)
             if parts is None:

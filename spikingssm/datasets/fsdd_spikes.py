@@ -12,7 +12,7 @@ from spikingssm.datasets.base import SequenceData
 from spikingssm.datasets.binning import Binning
 from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.cochlea import Cochlea
-from spikingssm.datasets.fsdd import HOME, PATTERN, PUBLISHED, RATE, TESTED, _find, _is_wav, _tested
+from spikingssm.datasets.fsdd import HOME, PATTERN, PUBLISHED, RATE, TESTED, find_clips, is_wav, tested_clips
 from spikingssm.datasets.heidelberg import UNITS, Recordings, map_recordings, write_recordings
 from spikingssm.datasets.spike_trains import spike_data
 from spikingssm.datasets.standin import refuse_root
@@ -60,7 +60,7 @@ def fsdd_spikes(
 
     Raises:
         ImportError: soundfile or h5py is not installed.
-        FileNotFoundError: no root, or no recordings in it.
+        FileNotFoundError: no root, no recordings in it, or one of the two files only.
         ValueError: an option out of range, an unknown speaker, a strange file name, or a file that is not such a clip.
 
     Source: Jackson et al., "Free Spoken Digit Dataset", github.com/Jakobovski/free-spoken-digit-dataset (CC BY-SA 4.0).
@@ -69,11 +69,11 @@ def fsdd_spikes(
     if generated:
         refuse_root(NAME, root)
         parts, source, rule = _drawn(leave_out), None, "test: drawn"
-    elif root is not None and all((Path(root) / file).is_file() for file in FILES.values()):
+    elif root is not None and any((Path(root) / file).is_file() for file in FILES.values()):
         parts, source, rule = _read(Path(root), leave_out)
     else:
         found, facts = _heard(root)
-        tested, rule = _tested(found, leave_out)
+        tested, rule = tested_clips(found, leave_out)
         parts = _parted(found, tested)
         source = {part: {**facts, "part": part, "leave_out": leave_out} for part in parts}
     return spike_data(
@@ -111,7 +111,7 @@ def write_fsdd_spikes(root: str | Path, out: str | Path) -> dict[Path, Recording
         ValueError: a strange file name, a file that is not such a clip, or clips of one part only.
     """
     found, _ = _heard(root)
-    parts = _parted(found, _tested(found, None)[0])
+    parts = _parted(found, tested_clips(found, None)[0])
     for part, recordings in parts.items():
         write_recordings(Path(out) / FILES[part], recordings, DIGITS)
     return {Path(out) / FILES[part]: recordings for part, recordings in parts.items()}
@@ -119,8 +119,8 @@ def write_fsdd_spikes(root: str | Path, out: str | Path) -> dict[Path, Recording
 
 def _heard(root: str | Path | None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """All clips as spikes, sorted by name, from the cache or heard now; and the facts that they depend on."""
-    source, cochlea = _find(root), Cochlea(channels=UNITS, rate=RATE)
-    files = folder_facts(source, _is_wav) if source.is_dir() else source_facts(source)
+    source, cochlea = find_clips(root), Cochlea(channels=UNITS, rate=RATE)
+    files = folder_facts(source, is_wav) if source.is_dir() else source_facts(source)
     facts = {"source": files, "cochlea": asdict(cochlea), "version": 1}
     return cached(NAME, facts, lambda: _hear(source, cochlea)), facts
 
@@ -136,7 +136,7 @@ def _hear(source: Path, cochlea: Cochlea) -> dict[str, np.ndarray]:
 
 def _clips(source: Path) -> Iterator[tuple[str, int, str, int, np.ndarray]]:
     """File name, digit, speaker, index and samples (T,) of each clip."""
-    for path, data in files_in(source, _is_wav):
+    for path, data in files_in(source, is_wav):
         name = PurePosixPath(path).name
         parts = PATTERN.fullmatch(name)
         if parts is None:
@@ -170,6 +170,12 @@ def _read(root: Path, leave_out: str | None) -> tuple[dict[str, Recordings], dic
             f"speakers; set data.root to the recorded clips, the folder of {HOME}."
         )
     paths = {part: root / file for part, file in FILES.items()}
+    for path in paths.values():
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{NAME}: no {path.name} beside the other file in {root}; write both with "
+                "`python -m spikingssm cochlea FOLDER_OF_FSDD --out FOLDER`."
+            )
     rule = f"test: index 0 to {TESTED - 1}, the official one"
     parts = {part: map_recordings(path) for part, path in paths.items()}
     return parts, {part: source_facts(path) for part, path in paths.items()}, rule
@@ -182,6 +188,6 @@ def _drawn(leave_out: str | None) -> dict[str, Recordings]:
     x, y = tones(len(DIGITS), samples.tolist(), RATE, RATE // 8)
     index = np.where(np.arange(rows) < DRAWN["train"], TESTED, 0)
     found = {"y": y, "speaker": np.array(["none"] * rows), "index": index}
-    tested, _ = _tested(found, leave_out)
+    tested, _ = tested_clips(found, leave_out)
     clips = tuple(clip[:n] for clip, n in zip(x, samples, strict=True))
     return _parted({**found, **_spikes(clips, Cochlea(channels=UNITS, rate=RATE))}, tested)

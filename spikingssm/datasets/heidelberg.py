@@ -21,7 +21,9 @@ UNITS = 700
 """Channels of the artificial cochlea."""
 LATEST = 2**31
 """No event is this late, in microseconds (36 minutes)."""
-FIELDS = "spikes/times", "spikes/units", "labels"
+LISTS = {"spikes/times": "fiu", "spikes/units": "iu"}
+"""Lists, one a recording, and the kinds of their numbers."""
+FIELDS = *LISTS, "labels"
 EVENT = np.dtype([("time", "<i4"), ("unit", "<u2")])
 ROWS = 512
 """Recordings read at a time."""
@@ -39,7 +41,21 @@ class Recordings(NamedTuple):
     labels: np.ndarray
     """(N,) int64."""
     speakers: np.ndarray
-    """(N,) int64, -1 where not known."""
+    """(N,) int64, -1 where not known; or names, as strings."""
+
+
+class _Mapped(Recordings):
+    """Recordings whose events are a memory map of the file at ``path``: pickled as the path, not as the events."""
+
+    path: Path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return map_recordings, (self.path,)
+
+
+def are_known(speakers: np.ndarray) -> bool:
+    """Whether each recording has a speaker."""
+    return speakers.dtype.kind == "U" or bool(speakers.min() >= 0)
 
 
 def read_recordings(path: str | Path) -> Recordings:
@@ -79,9 +95,11 @@ def map_recordings(path: str | Path) -> Recordings:
         events = Pieces((int(starts[-1]),), EVENT, _read_again(path))
         return {"starts": starts, "labels": labels, "speakers": speakers, "events": events}
 
-    found = cached(f"events-{Path(path).name.split('.')[0]}", {"source": source_facts(path), "version": 1}, make)
+    found = cached(f"events-{Path(path).name.split('.')[0]}", {"source": source_facts(path), "version": 2}, make)
     table = (np.array(found[key]) for key in ("starts", "labels", "speakers"))
-    return Recordings(found["events"]["time"], found["events"]["unit"], *table)
+    mapped = _Mapped(found["events"]["time"], found["events"]["unit"], *table)
+    mapped.path = Path(path)
+    return mapped
 
 
 def write_recordings(path: str | Path, recordings: Recordings, label_names: Sequence[str]) -> None:
@@ -113,7 +131,8 @@ def write_recordings(path: str | Path, recordings: Recordings, label_names: Sequ
             times[row] = recordings.times[events] / 1e6
             units[row] = recordings.units[events]
         file["labels"] = recordings.labels.astype(np.uint16)
-        file["extra/speaker"] = recordings.speakers.astype(np.int32)
+        named = recordings.speakers.dtype.kind == "U"
+        file["extra/speaker"] = np.char.encode(recordings.speakers) if named else recordings.speakers.astype(np.int32)
         file["extra/keys"] = np.array([name.encode() for name in label_names])
 
 
@@ -136,15 +155,31 @@ def _opened(path: str | Path) -> Iterator[Any]:
     plain = _unpacked(Path(path))
     try:
         with h5py.File(plain, "r") as file:
-            if missing := [name for name in FIELDS if not isinstance(file.get(name), h5py.Dataset)]:
-                raise ValueError(f"{path}: holds no {', '.join(missing)}; it must be a file such as shd_train.h5.")
-            for name in FIELDS[:2]:
-                if h5py.check_vlen_dtype(file[name].dtype) is None or file[name].ndim != 1:
-                    raise ValueError(f"{path}: {name} must hold one list for each recording, got {file[name].dtype}.")
+            _check_layout(h5py, path, file)
             yield file
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError) as error:
         says = " ".join(str(error).split())[:120]
         raise ValueError(f"{path}: not an HDF5 file, or damaged ({says}); copy or download it again.") from None
+
+
+def _check_layout(h5py: Any, path: str | Path, file: Any) -> None:
+    names = [*FIELDS, *(["extra/speaker"] if "extra/speaker" in file else [])]
+    if missing := [name for name in names if not isinstance(file.get(name), h5py.Dataset)]:
+        raise ValueError(f"{path}: holds no {', '.join(missing)}; it must be a file such as shd_train.h5.")
+    for name in names:
+        try:
+            kind = file[name].dtype
+        except TypeError as error:  # a type that NumPy has not
+            raise ValueError(
+                f"{path}: {name} cannot be read ({error}); it must be a file such as shd_train.h5."
+            ) from None
+        if name in LISTS and (h5py.check_vlen_dtype(kind) is None or h5py.check_string_dtype(kind) is not None):
+            raise ValueError(f"{path}: {name} must hold one list for each recording, got {kind}.")
+        if name in LISTS and (of := np.dtype(h5py.check_vlen_dtype(kind))).kind not in LISTS[name]:
+            wanted = "whole numbers" if LISTS[name] == "iu" else "numbers"
+            raise ValueError(f"{path}: {name} must hold lists of {wanted}, got {of}; copy or download it again.")
+        if file[name].ndim != 1:
+            raise ValueError(f"{path}: {name} must have one axis, got {file[name].shape}; copy or download it again.")
 
 
 def _unpacked(path: Path) -> Path:
@@ -182,16 +217,19 @@ def _table(path: str | Path, file: Any) -> tuple[np.ndarray, np.ndarray, np.ndar
     labels = file["labels"][()]
     speakers = file["extra/speaker"][()] if "extra/speaker" in file else np.full(len(labels), -1)
     counts = {name: len(file[name]) for name in FIELDS} | {"extra/speaker": len(speakers)}
-    if len(set(counts.values())) > 1 or labels.ndim != 1:
+    if len(set(counts.values())) > 1:
         sizes = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise ValueError(f"{path}: must hold as many of each, got {sizes}; copy or download it again.")
     if labels.dtype.kind not in "iu" or not len(labels):
         raise ValueError(f"{path}: labels must be integers, at least one, got {len(labels)} of {labels.dtype}.")
-    if speakers.dtype.kind not in "iu":
-        speakers = np.unique(speakers, return_inverse=True)[1]
+    if speakers.dtype.kind in "iu":
+        speakers = speakers.astype(np.int64)
+    else:
+        names = speakers.tolist()
+        speakers = np.array([name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names])
     lengths = np.fromiter((len(row) for rows in _read(file, "spikes/units") for row in rows), np.int64, len(labels))
     starts = np.concatenate([[0], lengths.cumsum()])
-    return starts, labels.astype(np.int64), speakers.astype(np.int64)
+    return starts, labels.astype(np.int64), speakers
 
 
 def _read(file: Any, name: str) -> Iterator[np.ndarray]:
@@ -223,9 +261,11 @@ def _events(path: str | Path, file: Any) -> Iterator[np.ndarray]:
                 f"{path}: recording {row[wrong[0]]} has an event at {seconds[wrong[0]]} s, times must be from 0 to "
                 f"{LATEST / 1e6:.0f} s; copy or download it again."
             )
-        if unit.dtype.kind not in "iu" or (wrong := np.flatnonzero((unit < 0) | (unit >= UNITS))).size:
-            shown = unit[wrong[0]] if unit.dtype.kind in "iu" else unit.dtype
-            raise ValueError(f"{path}: a unit {shown}, units must be whole numbers from 0 to {UNITS - 1}.")
+        if (wrong := np.flatnonzero((unit < 0) | (unit >= UNITS))).size:
+            raise ValueError(
+                f"{path}: recording {row[wrong[0]]} has an event in the unit {unit[wrong[0]]}, units must be from 0 to "
+                f"{UNITS - 1}; copy or download it again."
+            )
         events = np.empty(len(micro), EVENT)
         events["time"], events["unit"] = micro, unit
         if (row[1:] == row[:-1])[np.diff(micro) < 0].any():

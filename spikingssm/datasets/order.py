@@ -101,7 +101,7 @@ def split_rows(name: str, rows: int, val_fraction: float | None, seed: int) -> t
     return order[held:], order[:held]
 
 
-def split_groups(name: str, groups: np.ndarray, val_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_groups(name: str, groups: np.ndarray, val_fraction: float | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers for training and for validation, in order, so that no group has rows on both sides.
 
     Groups are met in an order drawn by the seed; one is held out where that brings the part held out nearer to
@@ -110,14 +110,16 @@ def split_groups(name: str, groups: np.ndarray, val_fraction: float, seed: int) 
     Args:
         name: of the data set, for errors.
         groups: (N,) the group of each row, such as its speaker.
-        val_fraction: part of the rows held out, in (0, 1), about.
+        val_fraction: part of the rows held out, in (0, 1), about; None is refused.
         seed: >= 0.
 
     Raises:
-        ValueError: a negative seed, or a fraction that leaves one side empty.
+        ValueError: a negative seed, or a fraction that is None or leaves one side empty.
     """
     if seed < 0:
         raise ValueError(f"{name}: seed must be >= 0, got {seed}.")
+    if val_fraction is None:
+        raise ValueError(f"{name}: data.val_fraction must be between 0 and 1, such as 0.1, got None.")
     names, sizes = np.unique(groups, return_counts=True)
     wanted, taken, held = val_fraction * len(groups), 0, []
     for group in torch.randperm(len(names), generator=_generator(seed, 0)).tolist():

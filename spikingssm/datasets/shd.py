@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from spikingssm.datasets.base import SequenceData
+from spikingssm.datasets.binning import Binning
 from spikingssm.datasets.cache import source_facts
 from spikingssm.datasets.download import fetch
-from spikingssm.datasets.heidelberg import UNITS, Recordings, map_recordings
-from spikingssm.datasets.spike_trains import Binning, spike_data
+from spikingssm.datasets.heidelberg import UNITS, Recordings, are_known, map_recordings
+from spikingssm.datasets.spike_trains import in_words, spike_data
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
 
 __all__ = ["shd", "ssc"]
@@ -119,6 +120,11 @@ def ssc(
 
 def _data(name: str, root: str | Path | None, binning: Binning, generated: bool, **options: Any) -> SequenceData:
     parts, source = list(PUBLISHED[name]), None
+    if "val" in parts and options.get("val_fraction") is not None:
+        raise ValueError(
+            f"{name}: data.val_fraction={options['val_fraction']}, but validation is the file {name}_{FILE['val']}.h5; "
+            "drop data.val_fraction."
+        )
     if generated:
         refuse_root(name, root)
         found = {part: _drawn(CLASSES[name], number) for number, part in enumerate(parts)}
@@ -161,10 +167,10 @@ def _find(name: str, part: str, root: str | Path | None) -> Path:
 
 def _test_rule(train: np.ndarray, test: np.ndarray) -> str:
     """Where the test set comes from, with the speakers that only it has."""
-    if min(train.min(), test.min()) < 0:
-        return "test: the official one"
-    only = ", ".join(str(speaker) for speaker in np.setdiff1d(test, train)[:20])
-    return f"test: the official one, with {f'the speakers {only}' if only else 'no speaker'} that training lacks"
+    if not (are_known(train) and are_known(test)) or (train.dtype.kind == "U") != (test.dtype.kind == "U"):
+        return "test: the official one"  # a name and a number cannot be compared
+    only = np.setdiff1d(test, train)
+    return f"test: the official one, with {in_words(only) if only.size else 'no speaker'} that training lacks"
 
 
 def _drawn(classes: int, part: int) -> Recordings:
