@@ -106,6 +106,8 @@ def test_fixed_bins_reach_1400_ms_and_end_with_the_last_event() -> None:
         ({"channels": 141}, "must divide 700: one of 1, 2, 4, 5, 7, 10, .* 350, 700; got 141"),
         ({"channels": 0}, "must divide 700"),
         ({"bins": "log"}, "published or fixed, got log"),
+        ({"bin_ms": 10.0}, r"bin_ms=10 is for data.bins=fixed"),
+        ({"steps": 2.5}, r"whole number >= 1, .*got 2.5"),
         ({"bin_ms": 0.0}, r"at least 0.001 ms, got 0.0"),
         ({"bin_ms": 0.0015}, r"whole microseconds, .* got 0.0015"),
         ({"steps": 0}, "at least 1, or null for the default, got 0"),

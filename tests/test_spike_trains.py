@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 from scipy.stats import norm
 from test_binning import by_loop, draw
 
@@ -151,6 +152,20 @@ def test_facts_count_events_those_lost_and_empty_recordings() -> None:
     assert said.pop("events_jittered_away") == {"train": pytest.approx(dropped_on_average(data, train), abs=0.06)}
     assert said == facts
     assert all(torch.isfinite(batch.y).all() for batch in jittered.train_dataloader())
+
+
+def test_bins_that_lose_many_events_are_warned_of() -> None:
+    train, test = draw([40, 25] * 9, 1, speakers=3), draw([30, 30], 2)
+    said: list[str] = []
+    handler = logger.add(said.append, level="WARNING", format="{message}")
+    try:
+        for width in (1000.0, 4.0):  # all of the events, hardly any
+            binning = Binning(7, "fixed", 10, width)
+            spike_data("small", train, test, classes=4, binning=binning, batch_size=2)
+            assert len(said) == (0 if width == 1000.0 else 3)
+    finally:
+        logger.remove(handler)
+    assert "events are in none of the 10 fixed bins; raise data.steps or data.bin_ms" in said[0]
 
 
 def dropped_on_average(data, train) -> float:

@@ -12,8 +12,8 @@ from spikingssm.datasets.heidelberg import UNITS
 __all__ = ["Binning"]
 
 BINS = "published", "fixed"
-STEPS, LONGEST_MS = 250, 1400
-"""Bins as published; what fixed bins cover by default, in milliseconds: every recording of the releases."""
+STEPS, LONGEST_MS, BIN_MS = 250, 1400, 4.0
+"""Bins as published; what fixed bins cover by default, every recording of the releases; their width."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Binning:
         channels: groups of channels, a divisor of 700; channel i is in group floor(i channels / 700).
         bins: "published" or "fixed".
         steps: number of bins; None: 250 as published, or fixed ones for 1.4 s.
-        bin_ms: width of fixed bins in milliseconds, whole microseconds.
+        bin_ms: width of fixed bins in milliseconds, whole microseconds; left at its default for "published".
         binary: 1 for every bin with an event, else counts.
 
     Raises:
@@ -42,7 +42,7 @@ class Binning:
     channels: int = 140
     bins: str = "published"
     steps: int | None = None
-    bin_ms: float = 4.0
+    bin_ms: float = BIN_MS
     binary: bool = True
 
     def __post_init__(self) -> None:
@@ -53,8 +53,12 @@ class Binning:
             raise ValueError(f"data.bins must be {' or '.join(BINS)}, got {self.bins}.")
         if not (round(1000 * self.bin_ms) >= 1 and abs(1000 * self.bin_ms - round(1000 * self.bin_ms)) < 1e-6):
             raise ValueError(f"data.bin_ms must be whole microseconds, at least 0.001 ms, got {self.bin_ms}.")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"data.steps must be at least 1, or null for the default, got {self.steps}.")
+        if self.bins == "published" and self.bin_ms != BIN_MS:
+            raise ValueError(
+                f"data.bin_ms={self.bin_ms:g} is for data.bins=fixed; published bins find their own width."
+            )
+        if self.steps is not None and (self.steps < 1 or self.steps != int(self.steps)):
+            raise ValueError(f"data.steps must be a whole number >= 1, or null for the default, got {self.steps}.")
 
     @property
     def length(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from loguru import logger
 
 from spikingssm.datasets import augment
 from spikingssm.datasets.base import Batch, Rows, Selected, SequenceData
@@ -16,6 +17,8 @@ from spikingssm.datasets.order import split_groups, split_rows
 
 __all__ = ["binned", "in_words", "spike_data"]
 
+WORTH_A_WARNING = 0.02
+"""Part of all events, in no bin."""
 NAMED = 6
 """Most speakers that are listed by name."""
 
@@ -228,6 +231,9 @@ def _notes(
         lost = sum(binning.lost(_events(recordings, number)[0]) for number in numbers)
         for note, count in zip(notes.values(), (sizes.sum(), lost, (sizes == 0).sum()), strict=True):
             note[part] = int(count)
+        if lost > WORTH_A_WARNING * sizes.sum():
+            where = f"none of the {binning.length} {binning.bins} bins; raise data.steps or data.bin_ms"
+            logger.warning(f"{part}: {lost} of {sizes.sum()} events are in {where}")
     if jitter_us:
         train, numbers, _ = parts["train"]
         dropped = sum(augment.expected_dropped(_events(train, number)[0], jitter_us) for number in numbers)
