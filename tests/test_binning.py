@@ -110,7 +110,7 @@ def test_fixed_bins_reach_1400_ms_and_end_with_the_last_event() -> None:
         ({"steps": 2.5}, r"whole number >= 1, .*got 2.5"),
         ({"bin_ms": 0.0}, r"at least 0.001 ms, got 0.0"),
         ({"bin_ms": 0.0015}, r"whole microseconds, .* got 0.0015"),
-        ({"steps": 0}, "at least 1, or null for the default, got 0"),
+        ({"steps": 0}, "whole number >= 1, or null for the default, got 0"),
     ],
 )
 def test_options_of_bins_out_of_range(options, says) -> None:
