@@ -151,8 +151,7 @@ def results_table(results: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table of runs; several seeds of one experiment are followed by a line of their mean and range."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for result in sorted(results, key=lambda r: (_name(r), r["seed"])):
-        data = {key: value for key, value in result["dataset"].items() if key != "seed"}
-        same = (_name(result), data, result["parameters"], result["solver"])
+        same = (_name(result), _data(result), result["parameters"], result["solver"])
         groups.setdefault(json.dumps(same), []).append(result)
     rows = []
     for runs in groups.values():
@@ -203,6 +202,13 @@ def _run_row(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _name(run: Mapping[str, Any]) -> str:
     """The experiment, and what was changed of it."""
     return f"{run['name']}, {run['variant']}" if run.get("variant") else str(run["name"])
+
+
+def _data(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What seeds of one experiment have in common of their data; how many rows are held out may follow from the seed."""
+    data = run["dataset"]
+    alike = ["name", "size", "test", "length", "d_input", "d_output", "vocab", *([] if "variant" in run else ["split"])]
+    return {"fitted": data["train"] + data["val"], **{key: data[key] for key in alike if key in data}}
 
 
 def _minutes(runs: Sequence[Mapping[str, Any]]) -> str:

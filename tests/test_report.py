@@ -47,6 +47,15 @@ def test_what_was_changed_of_an_experiment_is_named_and_has_a_mean_of_its_own():
     assert rows[3][2] == "mean of 2 (range)"
 
 
+def test_seeds_may_hold_out_other_rows_and_other_events():
+    data = result()["dataset"]
+    other = {**data, "train": 88, "val": 12, "events": {"train": 7}, "split": "by the seed: theo", "seed": 1}
+    pair = [result(0, variant=""), result(1, variant="", dataset=other)]
+    assert len(cells(results_table(pair))) == 2 + 3
+    fewer = {**other, "train": 78}
+    assert len(cells(results_table([pair[0], result(1, variant="", dataset=fewer)]))) == 2 + 2
+
+
 def test_what_differs_in_more_than_the_seed_has_no_mean():
     other = result(1, parameters=8)
     subset = result(2, dataset={**result()["dataset"], "size": "subset"})
