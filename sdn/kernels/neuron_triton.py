@@ -17,7 +17,6 @@ made of inputs whose lanes are not side by side.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +26,18 @@ from torch import Tensor
 
 from sdn.kernels.neuron import MODELS, STRIDE, from_rows, lay_out, spikes_like, to_rows
 from sdn.kernels.slopes_triton import slope
+from sdn.kernels.tiles_triton import (
+    join_four,
+    load_rows,
+    normal,
+    on_device,
+    padded,
+    part_six,
+    part_three,
+    pick_row,
+    put_row,
+    store_rows,
+)
 
 __all__ = ["backward", "forward"]
 
@@ -49,10 +60,10 @@ def forward(
     saved = state.new_empty(rows if save else 0, -(-length // STRIDE), model.states, width)
     x, first = to_rows(current, rows), to_rows(state, rows).contiguous()
     parameters = fixed.detach().repeat(1, width // fixed.shape[1])
-    with _device(current):
+    with on_device(current):
         _forward[(rows * triton.cdiv(width, BLOCK),)](
             x, first, parameters, spikes, final, saved, length, width, *x.stride()[:2],
-            name, *_padded(constants, 2), *model, save, STRIDE, AHEAD, BLOCK, **LAUNCH,
+            name, *padded(constants, 2), *model, save, STRIDE, AHEAD, BLOCK, **LAUNCH,
         )  # fmt: skip
     return spikes, from_rows(final, len(current)), saved
 
@@ -79,83 +90,18 @@ def backward(
     x, parameters = to_rows(current, rows), fixed.detach().repeat(1, width // channels)
     gs = current.new_zeros(width).expand(rows, length, width) if grad_spikes is None else to_rows(grad_spikes, rows)
     gf = torch.zeros_like(grad_first) if grad_final is None else to_rows(grad_final, rows).contiguous()
-    with _device(current):
+    with on_device(current):
         _backward[(rows * triton.cdiv(width, BLOCK),)](
             x, parameters, saved, gs, gf, grad_current, grad_first, sums, length, width,
-            *x.stride()[:2], *gs.stride()[:2], name, *_padded(constants, 2), *model, gradient, *_padded(shape, 5),
+            *x.stride()[:2], *gs.stride()[:2], name, *padded(constants, 2), *model, gradient, *padded(shape, 5),
             through_reset, learn, STRIDE, BEHIND, BLOCK, **LAUNCH,
         )  # fmt: skip
     total = sums.sum(0).reshape(len(fixed), -1, channels).sum(1).to(fixed.dtype) if learn else fixed.new_empty(0)
     return grad_current, from_rows(grad_first, batch), total
 
 
-def _padded(numbers: Sequence[float], length: int) -> list[float]:
-    return [*map(float, numbers), *[0.0] * (length - len(numbers))]
-
-
-def _device(x: Tensor) -> AbstractContextManager[Any]:
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
-
-
-# ---- Tiles: rows of one step, one field or one parameter each, BLOCK lanes wide. The number of rows is a power of 2.
-@triton.jit
-def _load(pointer, begin, end, distance, inside, T: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Rows ``begin .. begin + T - 1``, which are ``distance`` apart in memory; 0 from row ``end`` on."""
-    rows = (begin + tl.arange(0, T))[:, None]
-    return tl.load(pointer + rows.to(tl.int64) * distance, mask=(rows < end) & inside, other=0.0)
-
-
-@triton.jit
-def _store(pointer, begin, end, distance, inside, tile):  # type: ignore[no-untyped-def]
-    """The way back of `_load`."""
-    rows = (begin + tl.arange(0, tile.shape[0]))[:, None]
-    tl.store(pointer + rows.to(tl.int64) * distance, tile, mask=(rows < end) & inside)
-
-
-@triton.jit
-def _pick(tile, k):  # type: ignore[no-untyped-def]
-    """Row k. A sum of bits, of which all but one term are 0: the compiler reduces it to the register of that row."""
-    whole: tl.constexpr = tl.int64 if tile.dtype == tl.float64 else tl.int32
-    rows = tl.arange(0, tile.shape[0])[:, None]
-    picked = tl.where(rows == k, tile.to(whole, bitcast=True), 0)
-    return tl.sum(picked, 0, keep_dims=True).to(tile.dtype, bitcast=True)
-
-
-@triton.jit
-def _put(tile, k, row):  # type: ignore[no-untyped-def]
-    """The tile with ``row`` in place of its row k."""
-    return tl.where(tl.arange(0, tile.shape[0])[:, None] == k, row, tile)
-
-
-@triton.jit
-def _three(tile):  # type: ignore[no-untyped-def]
-    """The first rows of a tile."""
-    return _pick(tile, 0), _pick(tile, 1), _pick(tile, 2)
-
-
-@triton.jit
-def _six(tile):  # type: ignore[no-untyped-def]
-    """The first rows of a tile."""
-    return _pick(tile, 0), _pick(tile, 1), _pick(tile, 2), _pick(tile, 3), _pick(tile, 4), _pick(tile, 5)
-
-
-@triton.jit
-def _four(a, b, c, d):  # type: ignore[no-untyped-def]
-    """A tile of these rows."""
-    tile = tl.zeros((4, a.shape[1]), a.dtype)
-    return _put(_put(_put(_put(tile, 0, a), 1, b), 2, c), 3, d)
-
-
 # ---- One step of a neuron. Operations and their order are those of sdn.dynamics; parameters are named in `MODELS` of
 # the CPU loops and of the solver. C0, C1: hard and soft reset of LIF, dt (and nothing) of RF and BRF.
-@triton.jit
-def _normal(u):  # type: ignore[no-untyped-def]
-    """``u``, or 0 where it is smaller than any normal float32, as on the CPU."""
-    if u.dtype == tl.float64:
-        return tl.where(tl.abs(u) < 2.2250738585072014e-308, 0.0, u)
-    return tl.where(tl.abs(u) < 1.1754943508222875e-38, 0.0, u)
-
-
 @triton.jit
 def _step(MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, x, u, v, q, p0, p1, p2, p3, p4, p5):  # type: ignore[no-untyped-def]
     """Whether the neuron fires, and its state after the step."""
@@ -168,29 +114,29 @@ def _step(MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, x, u, v, q, p
             u = tl.where(fires, h - p1, h)
         else:
             u = h
-        u = _normal(u)
+        u = normal(u)
     elif MODEL == "alif":
         leak, a, gained = p0 * u, p2 * v + p3 * q, p1 * x
         rise = p4 * a
         fires = (leak - rise) + gained - p5 > 0
         h = leak + gained
-        u = _normal(tl.where(fires, h - (p5 + rise), h))
-        v = _normal(a)
+        u = normal(tl.where(fires, h - (p5 + rise), h))
+        v = normal(a)
         q = fires.to(x.dtype)
     elif MODEL == "rf":
         mem = u + C0 * (-p1 * u - p0 * v)
-        v = _normal(v + C0 * (p0 * u - p1 * v))
+        v = normal(v + C0 * (p0 * u - p1 * v))
         u = mem + C0 * x
         fires = u - p2 > 0
-        u = _normal(u)
+        u = normal(u)
     else:
         tl.static_assert(MODEL == "brf")
         b = p1 - q
         free = u + C0 * (b * u - p0 * v)
         fires = (free - q) + C0 * x - p3 > 0
-        v = _normal(v + C0 * (p0 * u + b * v))
-        u = _normal(free + C0 * x)
-        q = _normal(p2 * q + fires.to(x.dtype))
+        v = normal(v + C0 * (p0 * u + b * v))
+        u = normal(free + C0 * x)
+        q = normal(p2 * q + fires.to(x.dtype))
     return fires, u, v, q
 
 
@@ -219,7 +165,7 @@ def _pull(  # type: ignore[no-untyped-def]
         taken = tl.where(fires, gu, 0.0)
         d1 = -gd - taken if C1 != 0 else -gd
         gh = gd + (gu - taken if C0 != 0 else gu)
-        gx, gu, d0 = gh, _normal(gh * p0), gh * u
+        gx, gu, d0 = gh, normal(gh * p0), gh * u
     elif MODEL == "alif":
         leak, a = p0 * u, p2 * v + p3 * q
         rise = p4 * a
@@ -230,14 +176,14 @@ def _pull(  # type: ignore[no-untyped-def]
         gh, gtheta = gu + gd, -gd - tl.where(distance > 0, gu, 0.0)
         ga = gv + gtheta * p4
         d0, d1, d2, d3, d4, d5 = gh * u, gh * x, ga * v, ga * q, gtheta * a, gtheta
-        gx, gu, gv, gq = gh * p1, _normal(gh * p0), _normal(p2 * ga), _normal(p3 * ga)
+        gx, gu, gv, gq = gh * p1, normal(gh * p0), normal(p2 * ga), normal(p3 * ga)
     elif MODEL == "rf":
         distance = u + C0 * (-p1 * u - p0 * v) + C0 * x - p2
         gd = gs * slope(GRADIENT, N0, N1, N2, N3, N4, distance)
         gm = gd + gu
         keep, turn = 1.0 - C0 * p1, C0 * p0
         d0, d1, d2 = C0 * (gv * u - gm * v), -C0 * (gm * u + gv * v), -gd
-        gx, gu, gv = C0 * gm, _normal(gm * keep + gv * turn), _normal(gv * keep - gm * turn)
+        gx, gu, gv = C0 * gm, normal(gm * keep + gv * turn), normal(gv * keep - gm * turn)
     else:
         tl.static_assert(MODEL == "brf")
         b = p1 - q
@@ -248,8 +194,8 @@ def _pull(  # type: ignore[no-untyped-def]
         gm = gd + gu
         gb, keep, turn = C0 * (gm * u + gv * v), 1.0 + C0 * b, C0 * p0
         d0, d1, d2, d3 = C0 * (gv * u - gm * v), gb, gq * q, -gd
-        gx, gu, gv = C0 * gm, _normal(gm * keep + gv * turn), _normal(gv * keep - gm * turn)
-        gq = _normal(p2 * gq - gd - gb)
+        gx, gu, gv = C0 * gm, normal(gm * keep + gv * turn), normal(gv * keep - gm * turn)
+        gq = normal(p2 * gq - gd - gb)
     return gx, gu, gv, gq, d0, d1, d2, d3, d4, d5
 
 
@@ -275,25 +221,25 @@ def _forward(  # type: ignore[no-untyped-def]
     x += row * x_row + lane
     spikes += row * length * width + lane
     saved += row * tl.cdiv(length, STRIDE) * S * width + lane
-    p0, p1, p2, p3, p4, p5 = _six(_load(fixed + lane, 0, P, width, inside, 8))
-    u, v, q = _three(_load(first + row * S * width + lane, 0, S, width, inside, 4))
-    ahead = _load(x, 0, length, x_step, inside, T)
+    p0, p1, p2, p3, p4, p5 = part_six(load_rows(fixed + lane, 0, P, width, inside, 8))
+    u, v, q = part_three(load_rows(first + row * S * width + lane, 0, S, width, inside, 4))
+    ahead = load_rows(x, 0, length, x_step, inside, T)
     for start in range(0, length, T):
         now = ahead
-        ahead = _load(x, start + T, length, x_step, inside, T)
+        ahead = load_rows(x, start + T, length, x_step, inside, T)
         if SAVE and start % STRIDE == 0:
-            _store(saved + start // STRIDE * S * width, 0, S, width, inside, _four(u, v, q, q))
+            store_rows(saved + start // STRIDE * S * width, 0, S, width, inside, join_four(u, v, q, q))
         fired = tl.zeros_like(now)
         if start + T <= length:
             for k in tl.static_range(T):
-                fires, u, v, q = _step(MODEL, C0, C1, _pick(now, k), u, v, q, p0, p1, p2, p3, p4, p5)
-                fired = _put(fired, k, fires.to(now.dtype))
+                fires, u, v, q = _step(MODEL, C0, C1, pick_row(now, k), u, v, q, p0, p1, p2, p3, p4, p5)
+                fired = put_row(fired, k, fires.to(now.dtype))
         else:
             for k in range(length - start):
-                fires, u, v, q = _step(MODEL, C0, C1, _pick(now, k), u, v, q, p0, p1, p2, p3, p4, p5)
-                fired = _put(fired, k, fires.to(now.dtype))
-        _store(spikes, start, length, width, inside, fired)
-    _store(final + row * S * width + lane, 0, S, width, inside, _four(u, v, q, q))
+                fires, u, v, q = _step(MODEL, C0, C1, pick_row(now, k), u, v, q, p0, p1, p2, p3, p4, p5)
+                fired = put_row(fired, k, fires.to(now.dtype))
+        store_rows(spikes, start, length, width, inside, fired)
+    store_rows(final + row * S * width + lane, 0, S, width, inside, join_four(u, v, q, q))
 
 
 @triton.jit(do_not_specialize=RUNTIME)
@@ -315,48 +261,48 @@ def _backward(  # type: ignore[no-untyped-def]
     gs += row * g_row + lane
     gx += row * length * width + lane
     saved += row * chunks * S * width + lane
-    p0, p1, p2, p3, p4, p5 = _six(_load(fixed + lane, 0, P, width, inside, 8))
-    gu, gv, gq = _three(_load(gfinal + row * S * width + lane, 0, S, width, inside, 4))
+    p0, p1, p2, p3, p4, p5 = part_six(load_rows(fixed + lane, 0, P, width, inside, 8))
+    gu, gv, gq = part_three(load_rows(gfinal + row * S * width + lane, 0, S, width, inside, 4))
     last = (chunks - 1) * STRIDE
-    ahead = _load(x, last, length, x_step, inside, T)
-    gs_ahead = _load(gs, last + STRIDE - T, length, g_step, inside, T)
+    ahead = load_rows(x, last, length, x_step, inside, T)
+    gs_ahead = load_rows(gs, last + STRIDE - T, length, g_step, inside, T)
     zero = tl.zeros_like(gu)
     s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
     low, high = tl.zeros((4, BLOCK), tl.float64), tl.zeros((4, BLOCK), tl.float64)
     for back in range(chunks):
         begin = last - back * STRIDE
-        u, v, q = _three(_load(saved + begin // STRIDE * S * width, 0, S, width, inside, 4))
+        u, v, q = part_three(load_rows(saved + begin // STRIDE * S * width, 0, S, width, inside, 4))
         us = tl.zeros((PARTS, BLOCK), u.dtype)
         vs, qs = us, us
         for part in range(PARTS - 1):
             now = ahead
-            ahead = _load(x, begin + part * T + T, length, x_step, inside, T)
-            us, vs, qs = _put(us, part, u), _put(vs, part, v), _put(qs, part, q)
+            ahead = load_rows(x, begin + part * T + T, length, x_step, inside, T)
+            us, vs, qs = put_row(us, part, u), put_row(vs, part, v), put_row(qs, part, q)
             for k in tl.static_range(T):
-                _, u, v, q = _step(MODEL, C0, C1, _pick(now, k), u, v, q, p0, p1, p2, p3, p4, p5)
-        us, vs, qs = _put(us, PARTS - 1, u), _put(vs, PARTS - 1, v), _put(qs, PARTS - 1, q)
+                _, u, v, q = _step(MODEL, C0, C1, pick_row(now, k), u, v, q, p0, p1, p2, p3, p4, p5)
+        us, vs, qs = put_row(us, PARTS - 1, u), put_row(vs, PARTS - 1, v), put_row(qs, PARTS - 1, q)
         for done in range(PARTS):
             part = PARTS - 1 - done
             start = begin + part * T
             now, gs_now = ahead, gs_ahead
-            ahead = _load(x, max(begin - STRIDE if part == 0 else start - T, 0), length, x_step, inside, T)
-            gs_ahead = _load(gs, max(start - T, 0), length, g_step, inside, T)
-            u, v, q = _pick(us, part), _pick(vs, part), _pick(qs, part)
+            ahead = load_rows(x, max(begin - STRIDE if part == 0 else start - T, 0), length, x_step, inside, T)
+            gs_ahead = load_rows(gs, max(start - T, 0), length, g_step, inside, T)
+            u, v, q = pick_row(us, part), pick_row(vs, part), pick_row(qs, part)
             tile_u, tile_v, tile_q = tl.zeros_like(now), tl.zeros_like(now), tl.zeros_like(now)
             for k in tl.static_range(T):
-                tile_u, tile_v, tile_q = _put(tile_u, k, u), _put(tile_v, k, v), _put(tile_q, k, q)
+                tile_u, tile_v, tile_q = put_row(tile_u, k, u), put_row(tile_v, k, v), put_row(tile_q, k, q)
                 if k < T - 1:
-                    _, u, v, q = _step(MODEL, C0, C1, _pick(now, k), u, v, q, p0, p1, p2, p3, p4, p5)
+                    _, u, v, q = _step(MODEL, C0, C1, pick_row(now, k), u, v, q, p0, p1, p2, p3, p4, p5)
             out = tl.zeros_like(now)
             for k in tl.static_range(T - 1, -1, -1):
                 there = start + k < length
                 gi, nu, nv, nq, d0, d1, d2, d3, d4, d5 = _pull(
-                    MODEL, C0, C1, GRADIENT, N0, N1, N2, N3, N4, THROUGH, _pick(now, k),
-                    _pick(tile_u, k), _pick(tile_v, k), _pick(tile_q, k), gu, gv, gq, _pick(gs_now, k),
+                    MODEL, C0, C1, GRADIENT, N0, N1, N2, N3, N4, THROUGH, pick_row(now, k),
+                    pick_row(tile_u, k), pick_row(tile_v, k), pick_row(tile_q, k), gu, gv, gq, pick_row(gs_now, k),
                     p0, p1, p2, p3, p4, p5,
                 )  # fmt: skip
                 gu, gv, gq = tl.where(there, nu, gu), tl.where(there, nv, gv), tl.where(there, nq, gq)
-                out = _put(out, k, gi)
+                out = put_row(out, k, gi)
                 if LEARN:
                     s0 += tl.where(there, d0, 0.0)
                     s1 += tl.where(there, d1, 0.0)
@@ -364,13 +310,13 @@ def _backward(  # type: ignore[no-untyped-def]
                     s3 += tl.where(there, d3, 0.0)
                     s4 += tl.where(there, d4, 0.0)
                     s5 += tl.where(there, d5, 0.0)
-            _store(gx, start, length, width, inside, out)
+            store_rows(gx, start, length, width, inside, out)
         if LEARN:
-            low += _four(s0, s1, s2, s3)
-            high += _four(s4, s5, zero, zero)
+            low += join_four(s0, s1, s2, s3)
+            high += join_four(s4, s5, zero, zero)
             s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
-    _store(gfirst + row * S * width + lane, 0, S, width, inside, _four(gu, gv, gq, gq))
+    store_rows(gfirst + row * S * width + lane, 0, S, width, inside, join_four(gu, gv, gq, gq))
     if LEARN:
         sums += row * P * width + lane
-        _store(sums, 0, P, width, inside, low)
-        _store(sums, 4, P, width, inside, high)
+        store_rows(sums, 0, P, width, inside, low)
+        store_rows(sums, 4, P, width, inside, high)

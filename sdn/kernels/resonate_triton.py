@@ -24,9 +24,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdn.kernels.neuron_triton import _device, _four, _load, _normal, _padded, _pick, _put, _six, _store, _three
 from sdn.kernels.resonate import STRIDE
 from sdn.kernels.slopes_triton import slope
+from sdn.kernels.tiles_triton import (
+    join_four,
+    load_rows,
+    normal,
+    on_device,
+    padded,
+    part_six,
+    part_three,
+    pick_row,
+    put_row,
+    store_rows,
+)
 
 __all__ = ["backward", "forward"]
 
@@ -52,7 +63,7 @@ def forward(
     saved = drive.new_empty(batch if save else 0, -(-length // STRIDE), fields, width)
     per, block, planes, launch = _blocks(rotation)
     given = drive.detach().contiguous(), state.detach().contiguous(), _parameters(fixed, refractory), planes
-    with _device(drive):
+    with on_device(drive):
         _forward[(batch * triton.cdiv(width, per),)](
             *given, spikes, final, saved, length, width, step,
             fields, magnitude, len(planes) > 0, save, STRIDE, TURNED if len(planes) else AHEAD, per, block, **launch,
@@ -87,10 +98,10 @@ def backward(
     if drive.dtype == torch.float32 and fields == 2 and not magnitude and not len(planes):
         launch["maxnreg"] = REGISTERS
     given = drive.detach().contiguous(), _parameters(fixed, refractory), planes, saved, gs.contiguous(), gf.contiguous()
-    with _device(drive):
+    with on_device(drive):
         _backward[(batch * triton.cdiv(width, per),)](
             *given, grad_drive, grad_first, sums, length, width, step,
-            fields, magnitude, len(planes) > 0, gradient, *_padded(shape, 5), through_reset,
+            fields, magnitude, len(planes) > 0, gradient, *padded(shape, 5), through_reset,
             STRIDE, TURNED if len(planes) else BEHIND, per, block, **launch,
         )  # fmt: skip
     return grad_first, sums.sum(0).to(fixed.dtype)
@@ -148,11 +159,11 @@ def _advance(xr, xi, ur, ui, fr, fi, gr, gi, count):  # type: ignore[no-untyped-
     zero = tl.zeros_like(ur)
     before_r, before_i, after_r, after_i = zero, zero, zero, zero
     for k in tl.static_range(ur.shape[0]):
-        before_r, before_i = _put(before_r, k, xr), _put(before_i, k, xi)
-        re = (fr * xr - fi * xi) + _pick(dr, k)
-        im = (fr * xi + fi * xr) + _pick(di, k)
-        xr, xi = tl.where(k < count, _normal(re), xr), tl.where(k < count, _normal(im), xi)
-        after_r, after_i = _put(after_r, k, xr), _put(after_i, k, xi)
+        before_r, before_i = put_row(before_r, k, xr), put_row(before_i, k, xi)
+        re = (fr * xr - fi * xi) + pick_row(dr, k)
+        im = (fr * xi + fi * xr) + pick_row(di, k)
+        xr, xi = tl.where(k < count, normal(re), xr), tl.where(k < count, normal(im), xi)
+        after_r, after_i = put_row(after_r, k, xr), put_row(after_i, k, xi)
     return before_r, before_i, after_r, after_i, xr, xi
 
 
@@ -178,8 +189,8 @@ def _distance(p, threshold, gamma, q, count, S: tl.constexpr):  # type: ignore[n
     v = p - threshold
     if S == 3:
         for k in tl.static_range(p.shape[0]):
-            now = _pick(v, k) - q
-            v = _put(v, k, now)
+            now = pick_row(v, k) - q
+            v = put_row(v, k, now)
             q = tl.where(k < count, gamma * q + (now > 0).to(p.dtype), q)
     return v, q
 
@@ -197,21 +208,21 @@ def _forward(  # type: ignore[no-untyped-def]
     drive += row * length * step + channel
     spikes += row * length * width + channel
     saved += row * tl.cdiv(length, STRIDE) * S * width + channel
-    fr, fi, gr, gi, threshold, gamma = _six(_load(fixed + channel, 0, 6, width, inside, 8))
-    xr, xi, q = _three(_load(first + row * S * width + channel, 0, S, width, inside, 4))
-    next_r = _load(drive, 0, length, step, inside, T)
-    next_i = _load(drive + width, 0, length, step, inside, T)
+    fr, fi, gr, gi, threshold, gamma = part_six(load_rows(fixed + channel, 0, 6, width, inside, 8))
+    xr, xi, q = part_three(load_rows(first + row * S * width + channel, 0, S, width, inside, 4))
+    next_r = load_rows(drive, 0, length, step, inside, T)
+    next_i = load_rows(drive + width, 0, length, step, inside, T)
     for start in range(0, length, T):
         ur, ui = next_r, next_i
-        next_r = _load(drive, start + T, length, step, inside, T)
-        next_i = _load(drive + width, start + T, length, step, inside, T)
+        next_r = load_rows(drive, start + T, length, step, inside, T)
+        next_i = load_rows(drive + width, start + T, length, step, inside, T)
         if SAVE and start % STRIDE == 0:
-            _store(saved + start // STRIDE * S * width, 0, S, width, inside, _four(xr, xi, q, q))
+            store_rows(saved + start // STRIDE * S * width, 0, S, width, inside, join_four(xr, xi, q, q))
         _, _, re, im, xr, xi = _advance(xr, xi, ur, ui, fr, fi, gr, gi, length - start)
         _, _, p = _potential(re, im, rotation, MAGNITUDE, ROTATE)
         v, q = _distance(p, threshold, gamma, q, length - start, S)
-        _store(spikes, start, length, width, inside, (v > 0).to(v.dtype))
-    _store(final + row * S * width + channel, 0, S, width, inside, _four(xr, xi, q, q))
+        store_rows(spikes, start, length, width, inside, (v > 0).to(v.dtype))
+    store_rows(final + row * S * width + channel, 0, S, width, inside, join_four(xr, xi, q, q))
 
 
 @triton.jit
@@ -221,10 +232,10 @@ def _errors(gs, slopes, gamma, aq, count, S: tl.constexpr, THROUGH: tl.constexpr
     if S == 3:
         for back in tl.static_range(gs.shape[0]):
             k = gs.shape[0] - 1 - back
-            error = _pick(e, k)
+            error = pick_row(e, k)
             if THROUGH:
-                error += aq * _pick(slopes, k)
-            e = _put(e, k, error)
+                error += aq * pick_row(slopes, k)
+            e = put_row(e, k, error)
             aq = tl.where(k < count, gamma * aq - error, aq)
     return tl.where(tl.arange(0, gs.shape[0])[:, None] < count, e, 0.0), aq
 
@@ -245,9 +256,9 @@ def _retreat(ar, ai, er, ei, fr, fi, count):  # type: ignore[no-untyped-def]
     out_r, out_i = tl.zeros_like(er), tl.zeros_like(er)
     for back in tl.static_range(er.shape[0]):
         k = er.shape[0] - 1 - back
-        ar, ai = ar + _pick(er, k), ai + _pick(ei, k)
-        out_r, out_i = _put(out_r, k, tl.where(k < count, ar, 0.0)), _put(out_i, k, tl.where(k < count, ai, 0.0))
-        re, im = _normal(fr * ar + fi * ai), _normal(fr * ai - fi * ar)
+        ar, ai = ar + pick_row(er, k), ai + pick_row(ei, k)
+        out_r, out_i = put_row(out_r, k, tl.where(k < count, ar, 0.0)), put_row(out_i, k, tl.where(k < count, ai, 0.0))
+        re, im = normal(fr * ar + fi * ai), normal(fr * ai - fi * ar)
         ar, ai = tl.where(k < count, re, ar), tl.where(k < count, im, ai)
     return out_r, out_i, ar, ai
 
@@ -277,40 +288,42 @@ def _backward(  # type: ignore[no-untyped-def]
     gdrive += row * length * step + channel
     gs += row * length * width + channel
     saved += row * chunks * S * width + channel
-    fr, fi, gr, gi, threshold, gamma = _six(_load(fixed + channel, 0, 6, width, inside, 8))
-    ar, ai, aq = _three(_load(gfinal + row * S * width + channel, 0, S, width, inside, 4))
+    fr, fi, gr, gi, threshold, gamma = part_six(load_rows(fixed + channel, 0, 6, width, inside, 8))
+    ar, ai, aq = part_three(load_rows(gfinal + row * S * width + channel, 0, S, width, inside, 4))
     last = (chunks - 1) * STRIDE
-    next_r = _load(drive, last, length, step, inside, T)
-    next_i = _load(drive + width, last, length, step, inside, T)
-    next_g = _load(gs, last + STRIDE - T, length, width, inside, T)
+    next_r = load_rows(drive, last, length, step, inside, T)
+    next_i = load_rows(drive + width, last, length, step, inside, T)
+    next_g = load_rows(gs, last + STRIDE - T, length, width, inside, T)
     s0 = tl.zeros((1, BLOCK), tl.float64)
     s1, s2, s3, s4 = s0, s0, s0, s0
     for back in range(chunks):
         begin = last - back * STRIDE
-        xr, xi, q = _three(_load(saved + begin // STRIDE * S * width, 0, S, width, inside, 4))
+        xr, xi, q = part_three(load_rows(saved + begin // STRIDE * S * width, 0, S, width, inside, 4))
         xrs = tl.zeros((PARTS, BLOCK), xr.dtype)
         xis, qs = xrs, xrs
         for part in range(PARTS - 1):
             ur, ui, count = next_r, next_i, length - begin - part * T
-            next_r = _load(drive, begin + part * T + T, length, step, inside, T)
-            next_i = _load(drive + width, begin + part * T + T, length, step, inside, T)
-            xrs, xis, qs = _put(xrs, part, xr), _put(xis, part, xi), _put(qs, part, q)
+            next_r = load_rows(drive, begin + part * T + T, length, step, inside, T)
+            next_i = load_rows(drive + width, begin + part * T + T, length, step, inside, T)
+            xrs, xis, qs = put_row(xrs, part, xr), put_row(xis, part, xi), put_row(qs, part, q)
             _, _, re, im, xr, xi = _advance(xr, xi, ur, ui, fr, fi, gr, gi, count)
             if S == 3:
                 _, _, p = _potential(re, im, rotation, MAGNITUDE, ROTATE)
                 _, q = _distance(p, threshold, gamma, q, count, S)
-        xrs, xis, qs = _put(xrs, PARTS - 1, xr), _put(xis, PARTS - 1, xi), _put(qs, PARTS - 1, q)
+        xrs, xis, qs = put_row(xrs, PARTS - 1, xr), put_row(xis, PARTS - 1, xi), put_row(qs, PARTS - 1, q)
         for done in range(PARTS):
             part = PARTS - 1 - done
             start = begin + part * T
             ur, ui, now, count = next_r, next_i, next_g, length - start
             ahead = max(begin - STRIDE if part == 0 else start - T, 0)
-            next_r = _load(drive, ahead, length, step, inside, T)
-            next_i = _load(drive + width, ahead, length, step, inside, T)
-            next_g = _load(gs, max(start - T, 0), length, width, inside, T)
-            old_r, old_i, re, im, _, _ = _advance(_pick(xrs, part), _pick(xis, part), ur, ui, fr, fi, gr, gi, count)
+            next_r = load_rows(drive, ahead, length, step, inside, T)
+            next_i = load_rows(drive + width, ahead, length, step, inside, T)
+            next_g = load_rows(gs, max(start - T, 0), length, width, inside, T)
+            old_r, old_i, re, im, _, _ = _advance(
+                pick_row(xrs, part), pick_row(xis, part), ur, ui, fr, fi, gr, gi, count
+            )
             re, im, p = _potential(re, im, rotation, MAGNITUDE, ROTATE)
-            v, _ = _distance(p, threshold, gamma, _pick(qs, part), count, S)
+            v, _ = _distance(p, threshold, gamma, pick_row(qs, part), count, S)
             slopes = slope(GRADIENT, N0, N1, N2, N3, N4, v)
             er, aq = _errors(now, slopes, gamma, aq, count, S, THROUGH)
             s4 -= _total(er)
@@ -320,21 +333,21 @@ def _backward(  # type: ignore[no-untyped-def]
                 er, ei = scale * re, scale * im
             if ROTATE:
                 turned, toward = _back(er, ei, rotation, MAGNITUDE)
-                # Through memory, so that a lane comes back to its thread: `_pick` would have to ask the others.
-                _store(gdrive, start, length, step, inside, turned)
-                _store(gdrive + width, start, length, step, inside, toward)
+                # Through memory, so that a lane comes back to its thread: `pick_row` would have to ask the others.
+                store_rows(gdrive, start, length, step, inside, turned)
+                store_rows(gdrive + width, start, length, step, inside, toward)
                 tl.debug_barrier()
-                er = _load(gdrive, start, length, step, inside, T)
-                ei = _load(gdrive + width, start, length, step, inside, T)
+                er = load_rows(gdrive, start, length, step, inside, T)
+                ei = load_rows(gdrive + width, start, length, step, inside, T)
                 tl.debug_barrier()
             er, ei, ar, ai = _retreat(ar, ai, er, ei, fr, fi, count)
-            _store(gdrive, start, length, step, inside, gr * er + gi * ei)
-            _store(gdrive + width, start, length, step, inside, gr * ei - gi * er)
+            store_rows(gdrive, start, length, step, inside, gr * er + gi * ei)
+            store_rows(gdrive + width, start, length, step, inside, gr * ei - gi * er)
             s0 += _total(er * old_r + ei * old_i)
             s1 += _total(ei * old_r - er * old_i)
             s2 += _total(er * ur + ei * ui)
             s3 += _total(ei * ur - er * ui)
-    _store(gfirst + row * S * width + channel, 0, S, width, inside, _four(ar, ai, aq, aq))
+    store_rows(gfirst + row * S * width + channel, 0, S, width, inside, join_four(ar, ai, aq, aq))
     sums += row * 5 * width + channel
-    _store(sums, 0, 4, width, inside, _four(s0, s1, s2, s3))
+    store_rows(sums, 0, 4, width, inside, join_four(s0, s1, s2, s3))
     tl.store(sums + 4 * width, s4, mask=inside)
