@@ -239,8 +239,12 @@ def check_solver(solver: str | Solver, spike: SpikeGradient | None = None) -> st
             fused one for a spike gradient of your own.
     """
     values = {"fused": Fused(), "parallel": Parallel(), "loop": Loop()}
+    try:
+        chosen = as_solver(solver)
+    except ValueError:
+        raise ValueError(f"solver must be one of {', '.join(values)}, got {solver!r}.") from None
     for word, value in values.items():
-        if as_solver(solver) == value:
+        if chosen == value:
             if word == "fused" and spike is not None:
                 compiled(spike)
             return word
