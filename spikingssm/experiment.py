@@ -153,10 +153,9 @@ def _report(
 
 def _header(folder: Path, resume: bool, changed: str) -> tuple[str, str]:
     """Command and variant of this run; of a resumed one those that began it, the first lines of its configuration."""
-    first = (
-        (folder / "config.yaml").read_text().splitlines()[:2] if resume and (folder / "config.yaml").is_file() else []
-    )
-    if first and first[0].startswith("# "):
+    known = folder / "config.yaml"
+    first = known.read_text().splitlines()[:2] if resume and known.is_file() else []
+    if len(first) == 2 and first[0].startswith("# "):
         return first[0].removeprefix("# "), first[1].removeprefix("# variant: ") if first[1][:1] == "#" else ""
     return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]), changed
 

@@ -76,12 +76,8 @@ class ResonateAndFire(SpikingLayer):
             raise ValueError(f"ResonateAndFire: threshold must be > 0, got {threshold}.")
         if refractory is not None and not 0 <= refractory < 1:
             raise ValueError(f"ResonateAndFire: refractory must be in [0, 1) or null for none, got {refractory}.")
-        self.channels, self.num_blocks, self.discretisation, self.spectrum = (
-            channels,
-            num_blocks,
-            discretisation,
-            spectrum,
-        )
+        self.channels, self.num_blocks = channels, num_blocks
+        self.discretisation, self.spectrum = discretisation, spectrum
         self.threshold, self.magnitude, self.refractory = threshold, magnitude, refractory
         self.spike = MultiGaussian() if spike is None else spike
         self.solver = check_solver(solver, self.spike)
