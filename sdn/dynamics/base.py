@@ -52,6 +52,8 @@ class Dynamics:
     """Learnable fields and the transform (log, logit, abs, none) that keeps each in range."""
     scales_with_threshold: ClassVar[bool] = False
     """Whether threshold T on x equals threshold 1 on x / T (`mem` then scales by T)."""
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that older files of facts do not have; they then have their defaults."""
     default_std: ClassVar[float] = 1.0
     """Standard deviation of N(0, std) currents that makes this neuron fire at a sensible rate."""
 
@@ -105,7 +107,8 @@ class Dynamics:
             for k, v in facts.items()
             if k != "name"
         }
-        if set(values) != set(_fields(known[name])):
+        fields = set(_fields(known[name]))
+        if not fields - set(known[name].later) <= set(values) <= fields:
             raise ValueError(f"{name} has the fields {_fields(known[name])}, the facts have {list(values)}.")
         return known[name](**values)
 
@@ -155,6 +158,7 @@ def simulate(
     """
     check_current(type(dynamics).__name__, current)
     dynamics, state = at_start(dynamics, current, state)
+    first = state
     gradient = dynamics.default_spike if spike_gradient is None else spike_gradient
     mems, spikes = [], []
     for now in current.unbind(1):
@@ -165,7 +169,7 @@ def simulate(
         mems.append(mem)
         spikes.append(fired)
     state = _detached(state) if detach_state else state
-    check_finite(dynamics, state)
+    check_finite(dynamics, state, current, first)
     return Trajectory(current, torch.stack(mems, 1), torch.stack(spikes, 1), state)
 
 
@@ -219,21 +223,47 @@ def check_state(dynamics: Dynamics, state: State, shape: tuple[int, ...]) -> Non
             raise ValueError(f"{who}: state field {name!r} has shape {tuple(value.shape)}, this current needs {shape}.")
 
 
-def check_finite(dynamics: Dynamics, state: State, current: Tensor | None = None) -> None:
+def check_finite(dynamics: Dynamics, state: State, current: Tensor | None = None, first: State | None = None) -> None:
     """Refuse a run that has diverged, which would otherwise end in silence: NaN never reaches a threshold.
 
     A NaN or an infinite current ends as NaN or infinity in the last state of every neuron here: with ``current`` given
-    (not checked before), it is named first.
+    (not checked before), it is named first; with ``first``, the state before it, then the step and the neuron are.
     """
     if torch.compiler.is_compiling() or state[0].is_meta:
         return
     if not all(torch.isfinite(value.detach()).all() for value in state):
         if current is not None:
             check_current(type(dynamics).__name__, current)
+        if current is not None and first is not None:
+            with torch.no_grad():  # once more, slowly
+                for t, now in enumerate(current.unbind(1)):
+                    fired = dynamics.fires(dynamics.past(first), now).to(now.dtype)
+                    first = dynamics.advance(first, now, fired)
+                    locate(dynamics, first, t)
         raise ValueError(
             f"{type(dynamics).__name__}: the state became NaN or infinite, so the neuron diverges with these "
             "parameters and currents; lower dt, omega or the learning rate of what is learned."
         )
+
+
+def locate(dynamics: Dynamics, state: State, step: int) -> None:
+    """Refuse a state that is not finite: name its step, row and neuron, and what that neuron's parameters are.
+
+    Raises:
+        ValueError: a field of the state, (B, H), holds NaN or infinity.
+    """
+    bad = ~torch.isfinite(torch.stack([value.detach() for value in state])).all(0)
+    if not bad.any():
+        return
+    row, neuron = bad.nonzero()[0].tolist()
+    values = {name: getattr(dynamics, name) for name in dynamics.transforms}
+    of_it = {k: float(v[neuron]) if isinstance(v, Tensor) and v.ndim else float(v) for k, v in values.items()}
+    facts = ", ".join(f"{k} {v:.4g}" for k, v in of_it.items())
+    raise ValueError(
+        f"{type(dynamics).__name__}: neuron {neuron} of row {row} became NaN or infinite at step {step} ({facts}; "
+        f"{int(bad.any(0).sum())} of {bad.shape[1]} neurons did); lower omega or dt, raise the damping, lower the "
+        "learning rate of what is learned, or take BRF, which balances itself."
+    )
 
 
 def check_range(

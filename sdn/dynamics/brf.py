@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from sdn.dynamics.base import Dynamics, Value, check_range
 from sdn.spike import DoubleGaussian, SpikeGradient
 
 __all__ = ["BRF", "BRFState"]
+
+MARGIN = 1e-4
+"""How far (dt omega)^2 stays below 1, where the slope of the boundary is infinite."""
 
 
 class BRFState(NamedTuple):
@@ -31,16 +34,21 @@ class BRF(Dynamics):
     So ``mem[t] = u + dt (b[t] u - omega v) - q[t-1]`` and the gain is ``dt``. The state is never overwritten.
 
     Args:
-        omega: angular frequency in radians per unit of time, in (0, 1/dt]; a number or (H,).
+        omega: angular frequency in radians per unit of time, in (0, 1/dt]; a number or (H,). A tensor, such as what is
+            learned, counts as just below 1/dt where it is above, with no gradient there.
         b_offset: distance from the divergence boundary, >= 0; a number or (H,).
         gamma: factor the refractory variable keeps per step, in [0, 1); a number or (H,).
         dt: length of a step in units of time, > 0.
         threshold: > 0; a number or (H,).
+        divergence_boundary: False leaves p out of the damping, which then may be too weak.
+        smooth_reset: False leaves q out of the damping.
+        refractory_period: False leaves q out of the threshold. The three are for ablations.
 
     Raises:
         ValueError: a number out of range.
 
-    Source: Higuchi, Kairat, Bohte, Otte, ICML 2024 (arXiv 2402.14603).
+    Source: Higuchi, Kairat, Bohte, Otte, ICML 2024 (arXiv 2402.14603). Where we differ from its code: the boundary
+    follows dt, where theirs always takes 0.01, and is a number for every omega.
     """
 
     omega: Value = 10.0
@@ -48,12 +56,16 @@ class BRF(Dynamics):
     gamma: Value = 0.9
     dt: float = 0.01
     threshold: Value = 1.0
+    divergence_boundary: bool = True
+    smooth_reset: bool = True
+    refractory_period: bool = True
 
     State = BRFState
     fires_at_threshold: ClassVar[bool] = False
     default_spike: ClassVar[SpikeGradient] = DoubleGaussian()
     transforms: ClassVar[dict[str, str]] = {"omega": "abs", "b_offset": "abs", "gamma": "logit", "threshold": "log"}
     default_std: ClassVar[float] = 50.0
+    later: ClassVar[tuple[str, ...]] = ("divergence_boundary", "smooth_reset", "refractory_period")
 
     def __post_init__(self) -> None:
         check_range("BRF", "dt", self.dt, 0, math.inf, closed=False)
@@ -73,22 +85,36 @@ class BRF(Dynamics):
         return self.dt
 
     @property
+    def turn(self) -> Value:
+        """``omega``, and just below 1/dt where a tensor is above."""
+        if not isinstance(self.omega, Tensor):
+            return self.omega
+        return self.omega.clamp(max=math.sqrt(1 - MARGIN) / self.dt)
+
+    @property
     def boundary(self) -> Value:
         """``p``: the damping at which the free oscillator neither grows nor fades."""
-        x = 1 - (self.dt * self.omega) ** 2
+        x = 1 - (self.dt * self.turn) ** 2
         return ((torch.sqrt(x) if isinstance(x, Tensor) else math.sqrt(x)) - 1) / self.dt
+
+    @property
+    def rest_damping(self) -> Value:
+        """The damping b of a neuron that has not spiked."""
+        return self.boundary - self.b_offset if self.divergence_boundary else -self.b_offset
 
     def past(self, state: BRFState) -> Tensor:
         """``u + dt (b u - omega v) - q``: (B, H)."""
-        return self._free(state) - state.q
+        free = self._free(state)
+        return free - state.q if self.refractory_period else free
 
     def advance(self, state: BRFState, current: Tensor, spike: Tensor) -> BRFState:
         """One Euler step of the oscillator; the spike only feeds ``q``: (B, H) each."""
-        v = state.v + self.dt * (self.omega * state.u + self._damping(state) * state.v)
+        v = state.v + self.dt * (self.turn * state.u + self._damping(state) * state.v)
         return BRFState(self._free(state) + self.dt * current, v, self.gamma * state.q + spike)
 
-    def _damping(self, state: BRFState) -> Tensor:
-        return self.boundary - self.b_offset - state.q
+    def _damping(self, state: BRFState) -> Any:
+        return self.rest_damping - state.q if self.smooth_reset else self.rest_damping
 
     def _free(self, state: BRFState) -> Tensor:
-        return state.u + self.dt * (self._damping(state) * state.u - self.omega * state.v)
+        free: Tensor = state.u + self.dt * (self._damping(state) * state.u - self.turn * state.v)
+        return free

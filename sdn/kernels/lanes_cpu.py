@@ -17,7 +17,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic as numba_intrinsic
 from numba.extending import models, register_model
 
-__all__ = ["BYTES", "Lanes", "add", "flush", "fma", "fnma", "gain", "load", "mul", "repeat", "store", "width", "zero"]
+__all__ = [
+    "BYTES", "Lanes", "add", "flush", "fma", "fnma", "gain", "load", "lowest", "mul", "nonzero", "repeat", "store",
+    "width", "zero",
+]  # fmt: skip
 
 
 intrinsic: Any = numba_intrinsic  # a caller leaves out the first argument, which a type checker cannot know
@@ -167,6 +170,31 @@ def flush(typing: Any, a: Any, floor: Any) -> Any:
         return builder.select(small, ir.Constant(value.type, None), value)
 
     return a(a, a.scalar), generate
+
+
+@intrinsic
+def nonzero(typing: Any, array: Any, index: Any) -> Any:
+    """Which of ``array.ravel()[index : index + width]`` are not 0 (NaN is not), as the bits of an integer."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = builder.load(_pointer(context, builder, signature.args[0], *args))
+        value.align = array.dtype.bitwidth // 8
+        bits = builder.bitcast(
+            builder.fcmp_unordered("!=", value, ir.Constant(value.type, None)), ir.IntType(value.type.count)
+        )
+        return builder.zext(bits, ir.IntType(64))
+
+    return types.int64(array, types.intp), generate
+
+
+@intrinsic
+def lowest(typing: Any, bits: Any) -> Any:
+    """The place of the lowest bit that is set; ``bits`` is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), generate
 
 
 def _splat(builder: Any, scalar: Any, vector: Any) -> Any:

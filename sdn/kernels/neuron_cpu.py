@@ -11,7 +11,7 @@ from sdn.kernels import neuron_loops, slopes
 from sdn.kernels.cpu import spread
 from sdn.kernels.neuron import STRIDE, from_rows, lay_out, spikes_like, to_rows
 
-__all__ = ["GRADIENTS", "backward", "forward", "scalars"]
+__all__ = ["GRADIENTS", "MODELS", "backward", "forward", "scalar", "scalars"]
 
 MODELS: dict[str, Any] = {
     "lif": neuron_loops.LIF, "alif": neuron_loops.ALIF, "rf": neuron_loops.RF, "brf": neuron_loops.BRF
@@ -70,7 +70,7 @@ def backward(
         rows * parts,
         scalars(MODELS[name], constants, current.dtype),
         scalars(GRADIENTS[gradient], shape, current.dtype),
-        _scalar(float(through_reset), current.dtype),
+        scalar(float(through_reset), current.dtype),
         wide,
         *(t.numpy() for t in (_rows(current, rows), _parameters(fixed, lanes), saved.detach())),
         *(t.numpy() for t in (_rows(gs, rows), _rows(gf, rows))),
@@ -106,10 +106,11 @@ def _split(rows: int, lanes: int) -> tuple[int, tuple[int, ...]]:
     return min(wanted, tiles), (0,) * units
 
 
-def _scalar(value: float, dtype: torch.dtype) -> Any:
+def scalar(value: float, dtype: torch.dtype) -> Any:
+    """A number in the type of the arrays."""
     return np.float64(value) if dtype == torch.float64 else np.float32(value)
 
 
 def scalars(kind: Any, values: Sequence[float], dtype: torch.dtype) -> Any:
     """A model or a spike gradient with its numbers in the type of the arrays."""
-    return kind(*(_scalar(v, dtype) for v in values))
+    return kind(*(scalar(v, dtype) for v in values))

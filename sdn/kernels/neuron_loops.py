@@ -43,9 +43,11 @@ class RF(NamedTuple):
 
 
 class BRF(NamedTuple):
-    """State u, v, q; parameters omega, boundary - b_offset, gamma, threshold."""
+    """State u, v, q; parameters omega, damping at rest, gamma, threshold; whether q damps and refracts, 1 or 0."""
 
     dt: Any
+    smooth: Any
+    refractory: Any
 
 
 # ---- Steps forward: read the state `now`, write the state `after` (they may be one array). Operations and their order
@@ -86,9 +88,9 @@ def _rf_step(model, x, now, after, fixed, j, W):  # type: ignore[no-untyped-def]
 
 def _brf_step(model, x, now, after, fixed, j, W):  # type: ignore[no-untyped-def]
     u, v, q, omega, dt = now[j], now[W + j], now[2 * W + j], fixed[j], model.dt
-    b = fixed[W + j] - q
+    b = fixed[W + j] - model.smooth * q
     free = u + dt * (b * u - omega * v)
-    fires = (free - q) + dt * x - fixed[3 * W + j] > 0
+    fires = (free - model.refractory * q) + dt * x - fixed[3 * W + j] > 0
     after[j] = normal(free + dt * x)
     after[W + j] = normal(v + dt * (omega * u + b * v))
     after[2 * W + j] = normal(fixed[2 * W + j] * q + (one(x) if fires else zero(x)))
@@ -154,13 +156,13 @@ def _rf_pull(model, gradient, through, x, now, block, sums, gs, j, W):  # type: 
 def _brf_pull(model, gradient, through, x, now, block, sums, gs, j, W):  # type: ignore[no-untyped-def]
     u, v, q, gu, gv, gq = now[j], now[W + j], now[2 * W + j], block[j], block[W + j], block[2 * W + j]
     omega, gamma, dt = block[3 * W + j], block[5 * W + j], model.dt
-    b = block[4 * W + j] - q
-    distance = (u + dt * (b * u - omega * v) - q) + dt * x - block[6 * W + j]
+    b = block[4 * W + j] - model.smooth * q
+    distance = (u + dt * (b * u - omega * v) - model.refractory * q) + dt * x - block[6 * W + j]
     gd = (gs + through * gq) * slope(gradient, distance)
     gm = gd + gu
     gb, keep, turn = dt * (gm * u + gv * v), one(x) + dt * b, dt * omega
     block[j], block[W + j] = normal(gm * keep + gv * turn), normal(gv * keep - gm * turn)
-    block[2 * W + j] = normal(gamma * gq - gd - gb)
+    block[2 * W + j] = normal(gamma * gq - model.refractory * gd - model.smooth * gb)
     add(sums, 7 * W + j, dt * (gv * u - gm * v))
     add(sums, 8 * W + j, gb)
     add(sums, 9 * W + j, gq * q)

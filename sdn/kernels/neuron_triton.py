@@ -63,7 +63,7 @@ def forward(
     with on_device(current):
         _forward[(rows * triton.cdiv(width, BLOCK),)](
             x, first, parameters, spikes, final, saved, length, width, *x.stride()[:2],
-            name, *padded(constants, 2), *model, save, STRIDE, AHEAD, BLOCK, **LAUNCH,
+            name, *_two(name, constants), *model, save, STRIDE, AHEAD, BLOCK, **LAUNCH,
         )  # fmt: skip
     return spikes, from_rows(final, len(current)), saved
 
@@ -93,7 +93,7 @@ def backward(
     with on_device(current):
         _backward[(rows * triton.cdiv(width, BLOCK),)](
             x, parameters, saved, gs, gf, grad_current, grad_first, sums, length, width,
-            *x.stride()[:2], *gs.stride()[:2], name, *padded(constants, 2), *model, gradient, *padded(shape, 5),
+            *x.stride()[:2], *gs.stride()[:2], name, *_two(name, constants), *model, gradient, *padded(shape, 5),
             through_reset, learn, STRIDE, BEHIND, BLOCK, **LAUNCH,
         )  # fmt: skip
     total = sums.sum(0).reshape(len(fixed), -1, channels).sum(1).to(fixed.dtype) if learn else fixed.new_empty(0)
@@ -101,7 +101,14 @@ def backward(
 
 
 # ---- One step of a neuron. Operations and their order are those of sdn.dynamics; parameters are named in `MODELS` of
-# the CPU loops and of the solver. C0, C1: hard and soft reset of LIF, dt (and nothing) of RF and BRF.
+# the CPU loops and of the solver. C0, C1: hard and soft reset of LIF, dt (and nothing) of RF, dt and the parts of BRF.
+def _two(name: str, constants: Sequence[float]) -> list[float]:
+    """C0 and C1 of a neuron; those of BRF are dt, and 1 where q damps plus 2 where it refracts."""
+    if name == "brf":
+        return [constants[0], constants[1] + 2 * constants[2]]
+    return padded(constants, 2)
+
+
 @triton.jit
 def _step(MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, x, u, v, q, p0, p1, p2, p3, p4, p5):  # type: ignore[no-untyped-def]
     """Whether the neuron fires, and its state after the step."""
@@ -131,13 +138,24 @@ def _step(MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, x, u, v, q, p
         u = normal(u)
     else:
         tl.static_assert(MODEL == "brf")
-        b = p1 - q
+        b, held = _brf_parts(C1, p1, q)
         free = u + C0 * (b * u - p0 * v)
-        fires = (free - q) + C0 * x - p3 > 0
+        fires = (free - held) + C0 * x - p3 > 0
         v = normal(v + C0 * (p0 * u + b * v))
         u = normal(free + C0 * x)
         q = normal(p2 * q + fires.to(x.dtype))
     return fires, u, v, q
+
+
+@triton.jit
+def _brf_parts(C1: tl.constexpr, p1, q):  # type: ignore[no-untyped-def]
+    """The damping in force, and what q adds to the threshold."""
+    b, held = p1 + q * 0, q * 0
+    if C1 == 1 or C1 == 3:
+        b = p1 - q
+    if C1 >= 2:
+        held = q
+    return b, held
 
 
 @triton.jit
@@ -186,8 +204,8 @@ def _pull(  # type: ignore[no-untyped-def]
         gx, gu, gv = C0 * gm, normal(gm * keep + gv * turn), normal(gv * keep - gm * turn)
     else:
         tl.static_assert(MODEL == "brf")
-        b = p1 - q
-        distance = (u + C0 * (b * u - p0 * v) - q) + C0 * x - p3
+        b, held = _brf_parts(C1, p1, q)
+        distance = (u + C0 * (b * u - p0 * v) - held) + C0 * x - p3
         if THROUGH:
             gs = gs + gq
         gd = gs * slope(GRADIENT, N0, N1, N2, N3, N4, distance)
@@ -195,7 +213,12 @@ def _pull(  # type: ignore[no-untyped-def]
         gb, keep, turn = C0 * (gm * u + gv * v), 1.0 + C0 * b, C0 * p0
         d0, d1, d2, d3 = C0 * (gv * u - gm * v), gb, gq * q, -gd
         gx, gu, gv = C0 * gm, normal(gm * keep + gv * turn), normal(gv * keep - gm * turn)
-        gq = normal(p2 * gq - gd - gb)
+        gq = p2 * gq
+        if C1 >= 2:
+            gq = gq - gd
+        if C1 == 1 or C1 == 3:
+            gq = gq - gb
+        gq = normal(gq)
     return gx, gu, gv, gq, d0, d1, d2, d3, d4, d5
 
 

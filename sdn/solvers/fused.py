@@ -15,7 +15,7 @@ from sdn.kernels.neuron import Kernel
 from sdn.solvers import linear
 from sdn.spike import SpikeGradient, spike
 
-__all__ = ["Fused", "operands"]
+__all__ = ["Fused", "check_place", "operands"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Fused:
     ) -> tuple[Tensor, State]:
         """(B, L, H) -> spikes (B, L, H) and the state after the last step."""
         check_current(type(dynamics).__name__, current, finite=False)
-        _check_place(current)
+        check_place(current)
         dynamics, state = at_start(dynamics, current, state)
         kernel, first, slope = operands(dynamics, current, state, gradient)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_state):
@@ -61,7 +61,7 @@ class Fused:
         if self.detach_state and torch.is_grad_enabled():
             spikes = _at_each_step(dynamics, kernel, current, first, spikes, gradient)
         last = dynamics.State(*final.unbind(1))
-        check_finite(dynamics, last, current)
+        check_finite(dynamics, last, current, state)
         return spikes, last
 
     def initial_state(
@@ -75,7 +75,11 @@ KERNELS: dict[type[Dynamics], tuple[str, Callable[[Any], list[Value]], Callable[
     LIF: ("lif", lambda d: [d.decay, d.threshold], lambda d: [float(d.reset == word) for word in ("hard", "soft")]),
     ALIF: ("alif", lambda d: [d.alpha, d.gain, d.rho, 1 - d.rho, d.beta, d.threshold], lambda d: [0.0]),
     RF: ("rf", lambda d: [d.omega, d.damping, d.threshold], lambda d: [d.dt]),
-    BRF: ("brf", lambda d: [d.omega, d.boundary - d.b_offset, d.gamma, d.threshold], lambda d: [d.dt]),
+    BRF: (
+        "brf",
+        lambda d: [d.turn, d.rest_damping, d.gamma, d.threshold],
+        lambda d: [d.dt, float(d.smooth_reset), float(d.refractory_period)],
+    ),
 }
 """The operator of each neuron, its parameters per channel in the order of the kernel, and its constants."""
 
@@ -101,7 +105,8 @@ def _at_each_step(
     return slope + (spikes - slope).detach()
 
 
-def _check_place(current: Tensor) -> None:
+def check_place(current: Tensor) -> None:
+    """Refuse a device or a dtype without kernels."""
     if current.dtype not in (torch.float32, torch.float64) or current.device.type not in ("cpu", "cuda", "meta"):
         raise NotImplementedError(
             f"the fused kernels take float32 and float64 on CPU and CUDA, got {current.dtype} on {current.device}; "

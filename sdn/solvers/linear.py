@@ -66,13 +66,13 @@ def _rf(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, at: slice) -> 
 
 
 def _brf(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, at: slice) -> Linear:
-    (omega, base, gamma, threshold), (dt,) = kernel.fixed.unbind(), kernel.constants
+    (omega, base, gamma, threshold), (dt, smooth, refractory) = kernel.fixed.unbind(), kernel.constants
     u, v, q_first = first.unbind(1)
     q = scan(gamma, spikes, q_first)
     before = _shifted(q, q_first)
-    real = 1 + dt * (base - before)
+    real = 1 + dt * (base - smooth * before)
     z = scan(torch.complex(real, (dt * omega).expand_as(real)), dt * x, torch.complex(u, v))
-    return Linear(z.real - before - threshold, torch.stack([z[:, at].real, z[:, at].imag, q[:, at]], 2))
+    return Linear(z.real - refractory * before - threshold, torch.stack([z[:, at].real, z[:, at].imag, q[:, at]], 2))
 
 
 def distance_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
@@ -121,18 +121,19 @@ def _rf_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequenti
 
 
 def _brf_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
-    (omega, base, gamma, threshold), (dt,) = kernel.fixed.unbind(), kernel.constants
+    (omega, base, gamma, threshold), (dt, smooth, refractory) = kernel.fixed.unbind(), kernel.constants
     u, v, q_first = first.unbind(1)
     q, start = scan(gamma, spikes, q_first), torch.complex(u, v)
     before = _shifted(q, q_first)
     q_error = _shifted(_error(gamma.abs(), spikes, q_first.abs(), q.abs(), 0.0, sequential))
-    real = 1 + dt * (base - before)
+    damped, raised = smooth * before, refractory * before
+    real = 1 + dt * (base - damped)
     factor = torch.complex(real, (dt * omega).expand_as(real))
     size = scan(factor, dt * x, start).abs()
-    given = _cancelled(dt * (base.abs() + before.abs() + omega.abs()), size, start)
-    given = given + dt * q_error * _shifted(size, start.abs())
+    given = _cancelled(dt * (base.abs() + damped.abs() + omega.abs()), size, start)
+    given = given + dt * smooth * q_error * _shifted(size, start.abs())
     error = _error(factor.abs(), dt * x.abs(), start.abs(), size, given, sequential, cost=4)
-    return error + q_error + 4 * _eps(x) * (size + before.abs() + threshold.abs())
+    return error + refractory * q_error + 4 * _eps(x) * (size + raised.abs() + threshold.abs())
 
 
 def _cancelled(turn: Tensor, size: Tensor, start: Tensor) -> Tensor:
