@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 from sdn.dynamics import ALIF, BRF, LIF, RF, Dynamics, Trajectory, simulate
 from sdn.neuron import Neuron, SpikingLayer, normal, uniform
+from sdn.recurrent import RecurrentState, recurrent
 from sdn.resonate import ResonatorState, resonate
 from sdn.scan import scan
 from sdn.solvers import Certificate, Fused, Loop, Parallel, Solver, Surrogate
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIF", "BRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "Certificate", "DoubleGaussian", "Dynamics", "Fused",
-    "History", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel", "Recipe", "ReducedSDN", "ResonatorState",
-    "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer", "Surrogate", "Trajectory", "TrajectoryFile", "Triangle",
-    "evaluate", "fidelity", "fit", "generate", "load_artifact", "load_sdn", "load_trajectories", "normal", "reduce",
-    "resonate", "save_artifact", "save_trajectories", "scan", "simulate", "spike", "uniform",
+    "History", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel", "Recipe", "RecurrentState", "ReducedSDN",
+    "ResonatorState", "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer", "Surrogate", "Trajectory",
+    "TrajectoryFile", "Triangle", "evaluate", "fidelity", "fit", "generate", "load_artifact", "load_sdn",
+    "load_trajectories", "normal", "recurrent", "reduce", "resonate", "save_artifact", "save_trajectories", "scan",
+    "simulate", "spike", "uniform",
 ]  # fmt: skip
 
 _NEED_TRAIN = ("History", "fit", "load_sdn")
