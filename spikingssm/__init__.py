@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from spikingssm.layers import S4D, S5, Residual, SpikingBlock
+from spikingssm.layers import S4D, S5, Recurrent, Residual, SpikingBlock
 from spikingssm.metrics import record_spikes, spikes_of
-from spikingssm.models import S5RF, SpikingSSM
+from spikingssm.models import RSNN, S5RF, SpikingSSM
 
 if TYPE_CHECKING:
     from spikingssm.experiment import evaluate, load, run
 
 __all__ = [
-    "S4D", "S5", "S5RF", "Residual", "SpikingBlock", "SpikingSSM", "evaluate", "load", "record_spikes", "run",
+    "RSNN", "S4D", "S5", "S5RF", "Recurrent", "Residual", "SpikingBlock", "SpikingSSM", "evaluate", "load", "record_spikes", "run",
     "spikes_of",
 ]  # fmt: skip
 

@@ -191,7 +191,8 @@ def watch_neurons(
         handles.append(neuron.register_forward_hook(_teller(name, told, look), with_kwargs=True))
     say = getattr(type(model), "synapses", None)
     for target in say(model).get("input", ())[:1] if say and look_at_data else ():
-        entry = model.get_submodule(target)
+        entry, around = model.get_submodule(target), model.get_submodule(target.rpartition(".")[0])
+        entry = around if isinstance(around, SpikingLayer) else entry  # which may use the weights without a call
         handles.append(entry.register_forward_pre_hook(_reader(target, told, look_at_data)))
     for module in model.modules():
         known = inspect.signature(module.forward).parameters

@@ -13,9 +13,11 @@ from spikingssm.layers import (
     S4D,
     EachStep,
     LastStep,
+    LeakyIntegrator,
     LeakyReadout,
     MeanOverTime,
     PairDecoder,
+    Recurrent,
     Residual,
     ResonateAndFire,
     SpikingBlock,
@@ -148,7 +150,7 @@ def _left_out(model: nn.Module) -> set[int]:
 
 
 # ---- what a module computes in one step, by part
-def _linear(layer: nn.Linear | LeakyReadout, name: str, run: _Run) -> dict[str, Operations]:
+def _linear(layer: nn.Linear | LeakyReadout | LeakyIntegrator, name: str, run: _Run) -> dict[str, Operations]:
     outputs, inputs = layer.weight.shape
     weights, sources = inputs * outputs, run.drivers.get(name, ())
     if INPUT in sources and INPUT in run.rates:
@@ -223,6 +225,16 @@ def _readout(readout: LeakyReadout, name: str, run: _Run) -> dict[str, Operation
     return {**_linear(readout, name, run), "pool": leak}
 
 
+def _integrator(readout: LeakyIntegrator, name: str, run: _Run) -> dict[str, Operations]:
+    leak = Operations(1, 1) * len(readout.tau)  # 1 - alpha is in the weights
+    return {**_linear(readout, name, run), "pool": leak}
+
+
+def _recurrent(layer: Recurrent, name: str, run: _Run) -> dict[str, Operations]:
+    both = Operations(additions=layer.channels)  # what the two maps give; they are modules of their own
+    return {"mix": both} if run.dense else {"mix": both, **_neuron(layer, name, run)}
+
+
 def _residual(residual: Residual, name: str, run: _Run) -> dict[str, Operations]:
     width = next((part.channels for part in residual.modules() if isinstance(part, SpikingLayer)), 0)
     return {"residual": Operations(additions=width)}
@@ -258,6 +270,7 @@ RULES: dict[type[nn.Module], Callable[[Any, str, _Run], dict[str, Operations]]] 
     SpikingBlock: _block, S4D: _s4d, Neuron: _neuron, Residual: _residual, nn.LayerNorm: _layer_norm,
     nn.BatchNorm1d: _batch_norm, nn.Linear: _linear, Vocabulary: _vocabulary, PairDecoder: _pairs,
     MeanOverTime: _mean, ResonateAndFire: _resonator, LeakyReadout: _readout,
+    Recurrent: _recurrent, LeakyIntegrator: _integrator,
     # read from a table, passed on, or only there in training
     TokenEncoder: _nothing, nn.Embedding: _nothing, LastStep: _nothing, EachStep: _nothing, TiedDropout: _nothing,
     nn.Dropout: _nothing, nn.Identity: _nothing, nn.ParameterDict: _nothing, nn.ModuleList: _nothing,

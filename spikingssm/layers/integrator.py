@@ -1,0 +1,89 @@
+"""Leaky integrators behind a linear map: from spikes to a potential of each class at every step."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sdn import scan
+
+__all__ = ["LeakyIntegrator"]
+
+
+class LeakyIntegrator(nn.Module):
+    """Leaky integrators: spikes (B, L, H) -> potentials (B, L, C) at every step.
+
+        y[t] = alpha y[t-1] + (1 - alpha) (W s[t] + b),    alpha = exp(-1 / |tau|)  a class
+
+    Args:
+        d_input: H.
+        d_output: C.
+        tau_mean, tau_std: in steps; the time constants start from that normal distribution, and their sign is nothing.
+        bias: whether there is a b; it starts at 0.
+
+    Raises:
+        ValueError: a size below 1, a mean that is not above 0, or a negative deviation.
+
+    Source: the readout of Higuchi et al., ICML 2024 (arXiv 2402.14603).
+    """
+
+    plain_parameters: tuple[str, ...] = ("tau",)
+
+    def __init__(
+        self, d_input: int, d_output: int, tau_mean: float = 20.0, tau_std: float = 5.0, bias: bool = False
+    ) -> None:
+        super().__init__()
+        if d_input < 1 or d_output < 1 or not (tau_mean > 0 and tau_std >= 0):
+            raise ValueError(
+                "LeakyIntegrator: sizes must be at least 1, tau_mean > 0 and tau_std >= 0, got "
+                f"d_input={d_input}, d_output={d_output}, tau_mean={tau_mean}, tau_std={tau_std}."
+            )
+        self.weight = nn.Parameter(torch.empty(d_output, d_input))
+        nn.init.xavier_uniform_(self.weight)
+        self.tau = nn.Parameter(torch.empty(d_output).normal_(tau_mean, tau_std))
+        self.bias = nn.Parameter(torch.zeros(d_output)) if bias else None
+
+    @property
+    def alpha(self) -> Tensor:
+        """(C,), what a potential keeps per step."""
+        return torch.exp(-1 / self.tau.abs())
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Potentials and the last of them.
+
+        Args:
+            x: (B, L, H).
+            state: (B, C), the potential before the first step; None is 0. Chunks one after another equal the whole.
+
+        Returns:
+            (B, L, C) in x's dtype, and (B, C) in float32 or better.
+
+        Raises:
+            ValueError: a state of another shape.
+        """
+        if state is not None and tuple(state.shape) != (len(x), len(self.tau)):
+            raise ValueError(
+                f"LeakyIntegrator: the state has shape {tuple(state.shape)}, this input needs "
+                f"{(len(x), len(self.tau))}."
+            )
+        wide = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+            bias = None if self.bias is None else self.bias.to(wide)
+            inputs = functional.linear(x.to(wide), self.weight.to(wide), bias)
+            alpha = self.alpha.to(wide)
+            y = scan(alpha, (1 - alpha) * inputs, None if state is None else state.to(wide))
+        return y.to(x.dtype), y[:, -1]
+
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """One step: (B, H) -> (B, C) and the state."""
+        y, state = self(x.unsqueeze(1), state)
+        return y.squeeze(1), state
+
+    def initial_state(
+        self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Potentials of 0."""
+        return torch.zeros(batch, len(self.tau), device=device, dtype=torch.promote_types(dtype, torch.float32))
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"{self.weight.shape[1]}, {self.weight.shape[0]}, bias={self.bias is not None}"

@@ -1,0 +1,146 @@
+"""A layer of spiking neurons that are connected with each other."""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from sdn import Dynamics, Fused, Loop, Neuron, RecurrentState, Solver, SpikeGradient, recurrent
+from sdn.neuron import Start
+
+__all__ = ["Recurrent"]
+
+
+class Recurrent(Neuron):
+    """H neurons that read an input and each other's last spikes: (B, L, d_input) -> spikes (B, L, H).
+
+    The current of step t is ``input(x[t]) + recurrent(spike[t-1])``, connections of a neuron with itself included. Both
+    maps start uniform with the bound of Glorot and Bengio for the whole matrix, ``sqrt(6 / (d_input + 2 H))``.
+
+    Args:
+        d_input: features per step.
+        dynamics: what one neuron does in a step.
+        channels: H.
+        learn: fields of the dynamics to learn per neuron, and where each starts, see `sdn.Neuron`.
+        spike: spike gradient; None is the dynamics' own.
+        bias: give the input map a bias, which starts as that of `torch.nn.Linear` does.
+        mask: recurrent connections that are there, (H, H) of 0 and 1 from neuron (column) to neuron (row); or the
+            share, in [0, 1), of connections that are cut at random for good; None for all.
+        solver: "fused" or "loop", or a value of `sdn.Fused` or `sdn.Loop`; see `sdn.recurrent`. The words let gradients
+            flow through the spike into the neuron's own state, as published.
+
+    Raises:
+        ValueError: a size below 1, a mask of another shape or out of range, or what `sdn.Neuron` refuses.
+        NotImplementedError: a solver that works on all steps at once, or a neuron without a kernel.
+
+    Computes in float32 (float64 for float64 input), also under autocast.
+
+    Source: Higuchi, Kairat, Bohte, Otte, ICML 2024 (arXiv 2402.14603).
+    """
+
+    def __init__(
+        self,
+        d_input: int,
+        dynamics: Dynamics,
+        channels: int,
+        *,
+        learn: Mapping[str, Start] | None = None,
+        spike: SpikeGradient | None = None,
+        bias: bool = False,
+        mask: Tensor | float | None = None,
+        solver: str | Solver = "fused",
+    ) -> None:
+        if d_input < 1 or channels < 1:
+            raise ValueError(f"Recurrent: d_input and channels must be at least 1, got {d_input} and {channels}.")
+        super().__init__(dynamics, channels, learn=learn, spike=spike, solver=_solver(solver))
+        self.d_input = d_input
+        self.input = nn.Linear(d_input, channels, bias=bias)
+        self.recurrent = nn.Linear(channels, channels, bias=False)
+        bound = (6 / (d_input + 2 * channels)) ** 0.5
+        for part in (self.input, self.recurrent):
+            nn.init.uniform_(part.weight, -bound, bound)
+        self.register_buffer("mask", _mask(mask, channels))
+
+    def forward(self, x: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+        """Spikes and the state after the last step.
+
+        Args:
+            x: (B, L, d_input).
+            state: before the first step; None is rest. Chunks one after another equal the whole.
+
+        Returns:
+            spikes (B, L, H), 0 or 1, in x's dtype, and the state.
+
+        Raises:
+            ValueError: x or state of another shape, or neurons that diverged: step, row and neuron are named.
+        """
+        if x.ndim != 3 or x.shape[-1] != self.d_input or not x.is_floating_point():
+            raise ValueError(
+                f"Recurrent: x must be a floating-point (batch, length, {self.d_input}), got {x.dtype} of shape "
+                f"{tuple(x.shape)}."
+            )
+        wide = torch.promote_types(x.dtype, torch.float32)
+        assert isinstance(self.solver, (Fused, Loop))
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+            spikes, state = recurrent(
+                x.to(wide),
+                self.weight.to(wide),
+                self.current_dynamics(),
+                state,
+                bias=None if self.input.bias is None else self.input.bias.to(wide),
+                spike_gradient=self.spike,
+                detach_reset=self.solver.detach_reset,
+                solver="fused" if isinstance(self.solver, Fused) else "loop",
+            )
+        return spikes.to(x.dtype), state
+
+    @property
+    def weight(self) -> Tensor:
+        """(H, d_input + H): both maps side by side, without the connections that are cut."""
+        inner = self.recurrent.weight
+        return torch.cat([self.input.weight, inner if self.mask is None else inner * self.mask], 1)
+
+    def initial_state(
+        self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> RecurrentState:
+        """Rest, without spikes."""
+        wide = torch.promote_types(dtype, torch.float32)
+        state = self.dynamics.initial_state(batch, self.channels, device, wide)
+        return RecurrentState(state, torch.zeros(batch, self.channels, device=device, dtype=wide))
+
+    def with_solver(self, solver: str | Solver) -> Self:
+        """The same layer, with the very same parameters, under another solver."""
+        return super().with_solver(_solver(solver))
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"{self.d_input} inputs, {super().extra_repr()}"
+
+
+def _solver(solver: str | Solver) -> Solver:
+    words: dict[Any, Solver] = {"fused": Fused(detach_reset=False), "loop": Loop(detach_reset=False)}
+    found = words.get(solver, solver) if isinstance(solver, str) else solver
+    if not isinstance(found, (Fused, Loop)):
+        raise NotImplementedError(
+            f"Recurrent: solver={solver!r} works on all steps at once, but a step here needs the spikes before; use "
+            "solver='fused' or 'loop'."
+        )
+    if found.detach_state:
+        raise NotImplementedError("Recurrent: detach_state=True would cut the recurrence; use detach_state=False.")
+    return found
+
+
+def _mask(mask: Tensor | float | None, channels: int) -> Tensor | None:
+    if mask is None:
+        return None
+    if isinstance(mask, Tensor):
+        if tuple(mask.shape) != (channels, channels) or not ((mask == 0) | (mask == 1)).all():
+            raise ValueError(
+                f"Recurrent: mask must be ({channels}, {channels}) of 0 and 1, got {tuple(mask.shape)} with values "
+                f"from {mask.min():g} to {mask.max():g}."
+            )
+        return mask.detach().to(torch.get_default_dtype()).clone()
+    if not 0 <= mask < 1:
+        raise ValueError(f"Recurrent: mask, the share of connections that are cut, must be in [0, 1), got {mask}.")
+    return (torch.rand(channels, channels) >= mask).to(torch.get_default_dtype())
