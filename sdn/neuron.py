@@ -154,8 +154,12 @@ def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> T
 
 
 def _try(dynamics: Dynamics, field: str, value: float) -> None:
-    """Let the dynamics judge a start, as the number that its transform makes of it."""
-    dynamics.replace(**{field: abs(value) if dynamics.transforms[field] == "abs" else value})
+    """Let the dynamics judge a start by itself, as the number that its transform makes of it.
+
+    The other fields are tensors meanwhile, which it does not look at: they may start elsewhere.
+    """
+    others = {name: torch.as_tensor(getattr(dynamics, name)) for name in dynamics.transforms if name != field}
+    dynamics.replace(**others, **{field: abs(value) if dynamics.transforms[field] == "abs" else value})
 
 
 def _to_raw(value: Tensor, transform: str) -> Tensor:

@@ -23,7 +23,7 @@ NULLABLE = (
     "threads", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes", "data.limit_train",
     "data.limit_eval", "data.rows", "data.steps", "data.distractors", "data.scaling", "data.leave_out", "model.spike",
     "model.cutoffs", "model.first_discretisation", "model.refractory", "task.unlabelled_as",
-    "optim.slow_lr", "optim.ema", "checkpoint.every_n_steps", "checkpoint.every_minutes",
+    "optim.slow_lr", "optim.ema", "optim.tbptt", "checkpoint.every_n_steps", "checkpoint.every_minutes",
     "early_stop.patience", "logger.wandb", "trainer.gradient_clip_val",
 )  # fmt: skip
 """Keys that may be null, whatever an experiment or a tier sets them to."""
@@ -139,7 +139,7 @@ def _compose(parsed: list[Override]) -> DictConfig:
     groups = [o for o in parsed if (folder / o.key_or_group).is_dir()]
     for override in groups:
         _check_file(folder, override.key_or_group, override.value())
-    extra = _parts_of_tier(folder, groups)
+    extra = _parts_of_recipe(folder, groups) + _parts_of_tier(folder, groups)
     parsed, groups = extra + parsed, extra + groups
     base = _hydra(folder, groups)
     for override in parsed:
@@ -151,6 +151,21 @@ def _compose(parsed: list[Override]) -> DictConfig:
         if isinstance(value, dict) and "_target_" in value:
             OmegaConf.update(config, override.key_or_group, value, merge=False, force_add=True)
     return config
+
+
+def _parts_of_recipe(folder: Path, groups: list[Override]) -> list[Override]:
+    """What an experiment says for the chosen model alone (``configs/recipe/<experiment>/<model>.yaml``)."""
+    chosen = {o.key_or_group: o.value() for o in groups}
+    experiment, model = chosen.get("experiment"), chosen.get("model")
+    if not experiment or not (folder / "recipe" / experiment).is_dir():
+        return []
+    if model is None:
+        defaults = OmegaConf.load(folder / "experiment" / f"{experiment}.yaml").defaults
+        model = next(entry["override /model"] for entry in defaults if "override /model" in entry)
+    there = sorted(path.stem for path in (folder / "recipe" / experiment).glob("*.yaml"))
+    if model not in there:
+        raise ValueError(f"experiment={experiment} has no recipe for model={model}; there are {', '.join(there)}.")
+    return _parse([f"+recipe/{experiment}={model}"])
 
 
 def _parts_of_tier(folder: Path, groups: list[Override]) -> list[Override]:

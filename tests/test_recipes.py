@@ -39,11 +39,25 @@ SIZES = {
     "s5rf/shd": ((140, 20, None), None, 74516 - 2560),
     "s5rf/ssc": ((140, 35, None), None, 1758243 - 17920),
     "s5rf/fsdd": ((140, 10, None), None, 70666),
+    "brf/smnist": ((1, 10, None), None, 68874),
+    "brf/psmnist": ((1, 10, None), None, 68874),
+    "brf/ecg": ((4, 6, None), None, 1734),
+    "brf/shd": ((700, 20, None), None, 108820),
+    "brf/fsdd": ((140, 10, None), None, (140 + 128) * 128 + 2 * 128 + 128 * 10 + 10),
 }
 SHRUNK = {
     "spikingssm": ["model.d_model=16", "model.d_state=4"],
     "s5rf": ["model.d_model=16", "model.num_blocks=4"],
+    "brf": ["model.d_model=16", "model.dynamics.threshold=0.002"],
 }
+BASELINES = [f"{name} model={model}" for name in SIZES if name.startswith("brf/") for model in ("rf", "alif")]
+"""The networks that a recipe of BRF is compared with."""
+
+
+def chosen(name: str) -> list[str]:
+    """The overrides that choose "family/name", or "family/name model=other"."""
+    experiment, *model = name.split()
+    return [f"experiment={experiment}", *model]
 
 
 def family(name: str) -> str:
@@ -59,11 +73,11 @@ def test_every_experiment_has_its_size_written_down() -> None:
     assert set(SIZES) == set(EXPERIMENTS)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", [*SIZES, *BASELINES])
 def test_every_experiment_builds_at_full_size(name) -> None:
     """Guards defect 35: a shipped configuration could not be built."""
-    config = load([f"experiment={name}", "model.solver=loop"])
-    (d_input, d_output, vocab), millions, parameters = SIZES[name]
+    config = load([*chosen(name), "model.solver=loop"])
+    (d_input, d_output, vocab), millions, parameters = SIZES[name.split()[0]]
     tokens = {} if vocab is None else {"vocab": vocab, "pairs": name.endswith("/aan")}
     with torch.device("meta"):
         model = instantiate(config.model, d_input=d_input, d_output=d_output, _convert_="all", **tokens)
@@ -72,18 +86,18 @@ def test_every_experiment_builds_at_full_size(name) -> None:
     if millions is not None:
         blocks = sum(p.numel() for p in model.blocks.parameters())
         assert round(blocks / 1e6, 2 if millions < 10 else 1) == millions
-    first = (ROOT / "configs/experiment" / f"{name}.yaml").read_text().splitlines()[:3]
+    first = (ROOT / "configs/experiment" / f"{name.split()[0]}.yaml").read_text().splitlines()[:3]
     assert first[0] == "# @package _global_"
-    assert first[1].startswith(f"# python train.py experiment={name}")
+    assert first[1].startswith(f"# python train.py experiment={name.split()[0]}")
     assert first[2].startswith(("# After ", "# Ours, no published result", "# Speech", "# DVS128"))
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", [*SIZES, *BASELINES])
 def test_every_experiment_shrunk_takes_a_step(name) -> None:
     shrunk = [*SHRUNK[family(name)], "model.solver=loop", "data.batch_size=2", "data.limit_train=4"]
     if family(name) == "spikingssm":
         shrunk += ["model.dt_min=0.05", "model.dt_max=0.5"]  # spikes within the first steps
-    config = load([f"experiment={name}", "+tier=smoke", *shrunk])
+    config = load([*chosen(name), "+tier=smoke", *shrunk])
     data, module = build(config)
     batch = next(iter(data.train_dataloader()))
     lengths = None if batch.lengths is None else batch.lengths.clamp(max=64)
@@ -106,13 +120,13 @@ def test_every_experiment_shrunk_takes_a_step(name) -> None:
         assert not torch.equal(parameter, old), key
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", [*SIZES, *BASELINES])
 def test_every_causal_experiment_streams(name) -> None:
     """The whole = chunks = steps, with the experiment's own options; the others say why not."""
     shrunk = [*SHRUNK[family(name)], "model.solver=fused", "model.n_layers=2"]
     shrunk += ["model.dt_min=0.01"] if family(name) == "spikingssm" else []
     shrunk += ["data.batch_size=2", "data.limit_train=4", "trainer.precision=64-true"]
-    data, module = build(load([f"experiment={name}", "+tier=smoke", *shrunk]))
+    data, module = build(load([*chosen(name), "+tier=smoke", *shrunk]))
     model, batch = module.model.double().eval(), next(iter(data.train_dataloader()))
     x = batch.x[..., :64] if data.vocab else batch.x[:, :64].double()
     if getattr(model, "bidirectional", False):
@@ -153,14 +167,25 @@ def test_a_tier_has_a_part_for_each_experiment() -> None:
         load([name, "+tier=small/spikingssm/mnist"])
 
 
-@pytest.mark.parametrize("name", sorted(set(SIZES) - {"spikingssm/digits", "spikingssm/wt103"}))
+OTHERS = {"spikingssm/digits", "spikingssm/wt103", "brf/psmnist model=rf"}
+
+
+@pytest.mark.parametrize("name", sorted({*SIZES, *BASELINES} - OTHERS))
 def test_every_experiment_finishes_its_smoke_tier(name, tmp_path) -> None:
     few = ["data.limit_train=16", "data.limit_eval=8", "data.batch_size=8", "trainer.enable_progress_bar=false"]
-    folder = run(load([f"experiment={name}", "+tier=smoke", *few, f"run_dir={tmp_path}"]))
+    folder = run(load([*chosen(name), "+tier=smoke", *few, f"run_dir={tmp_path}"]))
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["dataset"]["size"] == "generated"
     assert 0 <= summary["test"]["accuracy"] <= 1
     assert summary["test"]["sops"] > 0
+
+
+def test_rf_diverges_on_permuted_mnist_and_the_run_says_where(tmp_path) -> None:
+    """As published: it grows by up to |1 + 0.01 (-0.1 + 85 i)| = 1.31 a step, and 1.31^784 is no float32."""
+    few = ["data.limit_train=16", "data.limit_eval=8", "data.batch_size=8", "trainer.enable_progress_bar=false"]
+    config = load(["experiment=brf/psmnist", "model=rf", "+tier=smoke", *few, f"run_dir={tmp_path}"])
+    with pytest.raises(ValueError, match=r"RF: neuron \d+ of row \d+ became NaN or infinite at step \d+ \(omega "):
+        run(config)
 
 
 def test_a_tier_of_drawn_images_can_be_used_with_the_released_ones() -> None:
@@ -192,3 +217,51 @@ def test_the_recipes_of_s5_rf_are_the_published_ones(name) -> None:
         assert (data.channel_shift, data.cutmix) == ("batch", "published" if name == "ssc" else "none")
     else:
         assert config.data.permute == ("bitreversal" if name == "psmnist" else "none")
+
+
+# Of the published scripts and checkpoints: neurons; batch; rate; epochs; norm of the gradient; the two starts; readout.
+PUBLISHED_BRF = {
+    ("smnist", "brf"): (256, 256, 0.1, 300, 1.0, (15, 50), (0.1, 1), (20, 5)),
+    ("smnist", "rf"): (256, 256, 0.1, 300, 1.0, (15, 50), (0.1, 1), (20, 5)),
+    ("smnist", "alif"): (256, 256, 0.001, 300, None, (20, 5), (200, 50), (20, 5)),
+    ("psmnist", "brf"): (256, 256, 0.1, 300, 1.0 / 784, (15, 85), (0.1, 1), (20, 1)),
+    ("psmnist", "rf"): (256, 256, 0.1, 300, 1.0 / 784, (15, 85), (0.1, 1), (20, 1)),
+    ("psmnist", "alif"): (256, 256, 0.001, 300, None, (20, 5), (200, 50), (20, 5)),
+    ("ecg", "brf"): (36, 16, 0.1, 400, None, (3, 5), (0.1, 1), (20, 1)),
+    ("ecg", "rf"): (36, 16, 0.1, 400, None, (3, 5), (0.1, 1), (20, 1)),
+    ("ecg", "alif"): (36, 64, 0.05, 400, None, (20, 0.5), (7, 0.2), (20, 0.5)),
+    ("shd", "brf"): (128, 32, 0.075, 20, None, (5, 10), (2, 3), (20, 5)),
+    ("shd", "rf"): (128, 32, 0.075, 20, None, (5, 10), (2, 3), (20, 5)),
+    ("shd", "alif"): (128, 32, 0.075, 20, None, (20, 5), (150, 10), (20, 5)),
+}
+
+
+@pytest.mark.parametrize(("name", "model"), PUBLISHED_BRF)
+def test_the_recipes_of_brf_are_the_published_ones(name, model) -> None:
+    config = load([f"experiment=brf/{name}", f"model={model}"])
+    net, optim, task = config.model, config.optim, config.task
+    neurons, batch, lr, epochs, clip, *starts, readout = PUBLISHED_BRF[name, model]
+    assert (net.d_model, config.data.batch_size, optim.lr, config.trainer.max_epochs) == (neurons, batch, lr, epochs)
+    clips = config.trainer.gradient_clip_val
+    assert clips == (None if clip is None else pytest.approx(clip, rel=1e-4))
+    fields = {"brf": ("omega", "b_offset"), "rf": ("omega", "damping"), "alif": ("tau_m", "tau_a")}[model]
+    assert list(net.learn) == list(fields)
+    for field, start in zip(fields, starts, strict=True):
+        found = dict(net.learn[field])
+        assert found.pop("_target_") == ("sdn.normal" if model == "alif" else "sdn.uniform")
+        assert tuple(found.values()) == start
+    assert (net.tau_mean, net.tau_std) == readout
+    assert (net.n_layers, net.bias, net.mask, net.spike, net.dynamics.get("dt", 0.01)) == (1, False, None, None, 0.01)
+    assert (optim.schedule, optim.weight_decay, optim.warmup, optim.slow_lr) == ("linear", 0, 0, None)
+    assert (optim.tbptt, optim.tbptt_first) == (50 if model == "alif" and "mnist" in name else None, False)
+    assert net.pool == ("last" if name == "smnist" else "each")
+    assert task.get("skip", 0) == (10 if model == "alif" and name in ("ecg", "shd") else 0)
+    assert task.select == "loss"
+    assert config.name == f"{model}-{name}"
+
+
+def test_a_recipe_knows_its_models() -> None:
+    with pytest.raises(ValueError, match="experiment=brf/ecg has no recipe for model=s5rf; there are alif, brf, rf"):
+        load(["experiment=brf/ecg", "model=s5rf"])
+    assert load(["experiment=brf/ecg", "model=rf", "+tier=small"]).trainer.max_epochs == 50
+    assert load(["experiment=brf/ecg", "+tier=small", "model.d_model=7"]).model.learn.omega.high == 5
