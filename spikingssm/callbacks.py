@@ -99,7 +99,8 @@ class StepCheckpoint(Checkpoint):
         """Write, if it is time; behind the last batch of an epoch validation and its own checkpoint follow."""
         if trainer.global_step == self._step or trainer.is_last_batch:
             return
-        due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+        every = self.every_n_steps  # a batch may make several steps
+        due = every is not None and trainer.global_step // every > self._step // every
         if self.every_minutes is not None:
             late = time.monotonic() - self._written >= 60 * self.every_minutes
             due = due or trainer.strategy.reduce_boolean_decision(late, all=False)  # clocks of processes differ

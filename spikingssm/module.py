@@ -1,5 +1,6 @@
 """A model as Lightning trains it: its steps, what is logged, and its optimiser."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -16,17 +17,19 @@ from spikingssm.datasets.base import Batch
 from spikingssm.distributed import Sharded, total
 from spikingssm.metrics import SpikeRecord, record_spikes
 from spikingssm.optim import parameter_groups, warmup_cosine
-from spikingssm.tasks import Task
+from spikingssm.tasks import Outcome, Task
+from spikingssm.tbptt import chunk, detached, labels_every_step, spans
 
 __all__ = ["SequenceModule"]
 
 SHARD = "_fsdp_wrapped_module."  # what sharding puts into the names of modules
 STAGES = ("fit", "val", "test")  # a ModuleDict has a method named train
+SCHEDULES = ("cosine", "linear")
 NAMES = {"fit": "train", "val": "val", "test": "test"}
 
 
 class SequenceModule(lightning.LightningModule):
-    """A model, a task and an optimiser: AdamW, linear warm-up and half a cosine to 0 over the real number of steps.
+    """A model, a task and an optimiser: AdamW with a learning rate that falls to 0 over the real number of steps.
 
     Logged per epoch: train/ and val/ loss and accuracy, and val/spike_rate in all and per layer; test/ the same.
 
@@ -37,6 +40,12 @@ class SequenceModule(lightning.LightningModule):
         lr: peak learning rate.
         weight_decay: of the weights; none on the rest, see `parameter_groups`.
         warmup: part of all steps with a rising learning rate, in [0, 1).
+        schedule: "cosine": linear warm-up, then half a cosine over the steps; "linear": lr * (1 - epoch / epochs),
+            constant in each epoch, without warm-up.
+        tbptt: steps of a chunk of truncated back-propagation through time, >= 1: each chunk of a batch has its own loss
+            and optimiser step, and the state is detached between. The training accuracy of sequence labels is that of
+            the last chunks. None goes back through all steps.
+        tbptt_first: begin with a chunk of the first step alone, as the published code does.
         betas: of AdamW, each in [0, 1).
         decay_threshold: let the weight decay pull what neurons learn, as the published code does.
         slow_lr: peak learning rate of the slow parameters, > 0; None is ``min(lr, 1e-3)``.
@@ -56,6 +65,9 @@ class SequenceModule(lightning.LightningModule):
         lr: float = 0.01,
         weight_decay: float = 0.01,
         warmup: float = 0.01,
+        schedule: str = "cosine",
+        tbptt: int | None = None,
+        tbptt_first: bool = False,
         betas: Sequence[float] = (0.9, 0.999),
         decay_threshold: bool = False,
         slow_lr: float | None = None,
@@ -68,6 +80,14 @@ class SequenceModule(lightning.LightningModule):
                 "SequenceModule: lr must be > 0, weight_decay >= 0 and warmup in [0, 1), "
                 f"got lr={lr}, weight_decay={weight_decay}, warmup={warmup}."
             )
+        if schedule not in SCHEDULES:
+            raise ValueError(f"optim.schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}.")
+        if schedule == "linear" and warmup:
+            raise ValueError(f"optim.schedule=linear has no warm-up, got optim.warmup={warmup}; set optim.warmup=0.")
+        if tbptt is not None and not (isinstance(tbptt, int) and tbptt > 0):
+            raise ValueError(f"optim.tbptt must be an integer >= 1 or null, got {tbptt!r}.")
+        if tbptt is not None and ema is not None:
+            raise ValueError(f"optim.ema={ema} does not go with optim.tbptt={tbptt}; set one of them to null.")
         if not (isinstance(betas, Sequence) and len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
             raise ValueError(f"SequenceModule: betas must be two numbers in [0, 1), got {betas}.")
         if slow_lr is not None and not slow_lr > 0:
@@ -75,6 +95,9 @@ class SequenceModule(lightning.LightningModule):
         self.model, self.task, self.slow_lr = model, task, slow_lr
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.betas, self.decay_threshold, self.ema = betas, decay_threshold, ema
+        self.schedule, self.tbptt, self.tbptt_first = schedule, tbptt, tbptt_first
+        self.automatic_optimization = tbptt is None
+        self.clipping: dict[str, Any] = {}  # of chunks; Lightning clips whole batches only
         if ema is not None:
             averaging(ema)  # refuses what is out of range before any time is spent
         self.carry_state, self._state = carry_state, None
@@ -89,17 +112,39 @@ class SequenceModule(lightning.LightningModule):
         Raises:
             ValueError: a loss that is not finite; no checkpoint has seen it.
         """
+        if self.tbptt is not None:
+            self.last_loss = self._train_chunks(batch)
+            return self.last_loss
         loss, count = self._score("fit", batch)
         self.last_loss = loss.detach()
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"train/loss became {loss.item()} in step {self.global_step + 1}; the checkpoints of the steps before "
-                "are intact. Lower optim.lr and start again, or look at the data."
-            )
-        if self.trainer.world_size == 1:
-            return loss
-        labels = total(torch.tensor(count, dtype=torch.float64, device=loss.device)).clamp(min=1)
-        return loss * (self.trainer.world_size * count / labels).to(loss.dtype)
+        return self._checked(loss, count)
+
+    def on_after_backward(self) -> None:
+        """Look at the gradient before it moves a weight.
+
+        Raises:
+            ValueError: a gradient that is not finite, of a loss that is.
+        """
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            return  # of 16-mixed, which leaves out such steps itself
+        found = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        norm = torch.nn.utils.get_total_norm(found.values())
+        if torch.isfinite(total(norm) if isinstance(self.trainer.strategy, Sharded) else norm):
+            return
+        norms = {name: float(torch.linalg.vector_norm(gradient)) for name, gradient in found.items()}
+        name = next(
+            (name for name, value in norms.items() if not math.isfinite(value)), max(norms, key=norms.__getitem__)
+        )
+        raise ValueError(
+            f"the gradient of {name.replace(SHARD, '')} became {norms[name]} in step {self.global_step + 1}, its loss "
+            "is finite; the checkpoints of the steps before are intact. Lower optim.lr, clip earlier gradients with "
+            "trainer.gradient_clip_val=1, or start the neurons with other parameters."
+        )
+
+    def on_train_epoch_end(self) -> None:
+        """Step the schedule of epochs, which Lightning leaves to a module that steps its optimiser itself."""
+        if self.tbptt is not None and self.schedule == "linear":
+            self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the validation metrics."""
@@ -128,10 +173,16 @@ class SequenceModule(lightning.LightningModule):
         self._log_rates("test")
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW on `parameter_groups`, `warmup_cosine` per step."""
+        """AdamW on `parameter_groups`; `warmup_cosine` per step, or a linear fall per epoch."""
         groups = parameter_groups(self.model, self.lr, self.weight_decay, self.decay_threshold, self.slow_lr)
         optimizer = torch.optim.AdamW(groups, betas=(self.betas[0], self.betas[1]))
+        if self.schedule == "linear":
+            epochs = self.trainer.max_epochs
+            falling = LambdaLR(optimizer, lambda epoch: max(0.0, 1 - epoch / epochs))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "epoch"}}
         steps = int(self.trainer.estimated_stepping_batches)
+        if self.tbptt is not None:
+            steps *= len(self._updates(self.trainer.datamodule.length))
         warm = round(self.warmup * steps)
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warm, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -167,9 +218,57 @@ class SequenceModule(lightning.LightningModule):
         found = self.task.run(self.model, batch, self._state if carry else None, training=stage == "fit")
         self._state = found.state if carry else None
         self.losses[stage].update(found.loss.detach(), found.count)
+        self._update(stage, found)
+        return found.loss, found.count
+
+    def _update(self, stage: str, found: Outcome) -> None:
         for metric, values in found.updates.items():
             self.metrics[stage][metric].update(*values)
-        return found.loss, found.count
+
+    def _checked(self, loss: Tensor, count: int) -> Tensor:
+        """A finite loss of this process -> its share of that of all."""
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"train/loss became {loss.item()} in step {self.global_step + 1}; the checkpoints of the steps before "
+                "are intact. Lower optim.lr and start again, or look at the data."
+            )
+        if self.trainer.world_size == 1:
+            return loss
+        labels = total(torch.tensor(count, dtype=torch.float64, device=loss.device)).clamp(min=1)
+        return loss * (self.trainer.world_size * count / labels).to(loss.dtype)
+
+    def _updates(self, length: int) -> list[tuple[int, int]]:
+        """The chunks of a sequence that have a loss."""
+        assert self.tbptt is not None
+        return [span for span in spans(length, self.tbptt, self.tbptt_first) if span[1] > getattr(self.task, "skip", 0)]
+
+    def _train_chunks(self, batch: Batch) -> Tensor:
+        """One optimiser step a chunk; the mean loss over all labels."""
+        if batch.lengths is not None:
+            raise ValueError(
+                f"optim.tbptt={self.tbptt} needs sequences of one length, these have lengths; set optim.tbptt=null."
+            )
+        optimizer, length, skip = self.optimizers(), batch.x.shape[1], getattr(self.task, "skip", 0)
+        every, state, mean = labels_every_step(batch), None, _mean().to(batch.x.device)
+        for start, end in spans(length, self.tbptt, self.tbptt_first):
+            task, part = chunk(self.task, batch, start, end)
+            if end <= skip:
+                with torch.no_grad():
+                    state = self.model(part.x, state, lengths=None)[1]
+                continue
+            found = task.run(self.model, part, state)
+            optimizer.zero_grad()
+            self.manual_backward(self._checked(found.loss, found.count))
+            self.clip_gradients(optimizer, **self.clipping)
+            optimizer.step()
+            if self.schedule == "cosine":
+                self.lr_schedulers().step()
+            state = detached(found.state)
+            for metric in (mean, self.losses["fit"]):
+                metric.update(found.loss.detach(), found.count)
+            if every or end == length:
+                self._update("fit", found)
+        return mean.compute()
 
     def _start_counting(self) -> None:
         self._state = None

@@ -11,7 +11,11 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from spikingssm.datasets.base import IGNORED, Batch
 
-__all__ = ["Classification", "LanguageModel", "Outcome", "Perplexity", "StepClassification", "Task"]
+__all__ = [
+    "Classification", "EveryStepClassification", "LanguageModel", "Outcome", "Perplexity", "StepClassification", "Task",
+]  # fmt: skip
+
+SELECT = {"accuracy": ("val/accuracy", "max"), "loss": ("val/loss", "min")}
 
 
 class Outcome(NamedTuple):
@@ -30,8 +34,10 @@ class Outcome(NamedTuple):
 class Task(Protocol):
     """A loss and metrics; a frozen value with its options."""
 
-    monitor: ClassVar[tuple[str, str]]
-    """The logged metric that chooses the best epoch, and "max" or "min"."""
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """The logged metric that chooses the best epoch, and "max" or "min"."""
+        ...
 
     def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
         """Run the model on a batch, from a state (None: rest), and judge it."""
@@ -42,8 +48,50 @@ class Task(Protocol):
         ...
 
 
+class _CrossEntropy:
+    """What the tasks with classes share; each scores its own steps."""
+
+    label_smoothing: float
+    select: str
+
+    def __post_init__(self) -> None:
+        name, skip = type(self).__name__, getattr(self, "skip", 0)
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"{name}: label_smoothing must be in [0, 1), got {self.label_smoothing}.")
+        if not (isinstance(skip, int) and skip >= 0):
+            raise ValueError(f"{name}: skip must be an integer >= 0, got {skip!r}.")
+        if self.select not in SELECT:
+            raise ValueError(f"{name}: select must be one of {', '.join(SELECT)}, got {self.select!r}.")
+
+    def _check_skip(self, skip: int, steps: int) -> None:
+        if skip >= steps:
+            raise ValueError(
+                f"{type(self).__name__}: skip={skip} leaves nothing of a sequence of {steps} steps; lower task.skip."
+            )
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """The logged metric that chooses the best epoch, and "max" or "min"."""
+        return SELECT[self.select]
+
+    def loss(self, logits: Tensor, labels: Tensor, training: bool = True) -> Tensor:
+        """Mean cross entropy of logits (M, C) and labels, (M,) or (M, C); smoothed only in training, 0 for M = 0."""
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        smoothing = self.label_smoothing if training else 0.0
+        total = functional.cross_entropy(logits.to(wide), labels, label_smoothing=smoothing, reduction="sum")
+        return total / max(1, len(labels))
+
+    def accuracy(self, classes: int) -> MulticlassAccuracy:
+        """The part of labels that is met, collected over batches by torchmetrics."""
+        return MulticlassAccuracy(num_classes=classes, average="micro")
+
+    def metrics(self, classes: int) -> dict[str, Metric]:
+        """``accuracy``."""
+        return {"accuracy": self.accuracy(classes)}
+
+
 @dataclass(frozen=True)
-class Classification:
+class Classification(_CrossEntropy):
     """One label for a sequence: cross entropy and accuracy.
 
     A label may be a probability of each class, (B, C) float32: cross entropy takes it as it is, and accuracy counts the
@@ -51,16 +99,14 @@ class Classification:
 
     Args:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
+        select: what of the validation chooses the best epoch, "accuracy" or "loss".
 
     Raises:
-        ValueError: a smoothing out of range.
+        ValueError: a smoothing out of range, or an unknown select.
     """
 
     label_smoothing: float = 0.0
-    monitor: ClassVar[tuple[str, str]] = ("val/accuracy", "max")
-
-    def __post_init__(self) -> None:
-        _check_smoothing(self)
+    select: str = "accuracy"
 
     def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
         """See `Task`."""
@@ -84,21 +130,61 @@ class Classification:
             )
         return logits, batch.y
 
-    def loss(self, logits: Tensor, labels: Tensor, training: bool = True) -> Tensor:
-        """Mean cross entropy of `scored` logits (M, C) and labels, (M,) or (M, C); smoothed only in training."""
-        return _cross_entropy(logits, labels, self.label_smoothing if training else 0.0)
 
-    def accuracy(self, classes: int) -> MulticlassAccuracy:
-        """The part of labels that is met, collected over batches by torchmetrics."""
-        return MulticlassAccuracy(num_classes=classes, average="micro")
+@dataclass(frozen=True)
+class EveryStepClassification(_CrossEntropy):
+    """One label for a sequence, asked at every step: mean cross entropy, accuracy of the mean logits.
 
-    def metrics(self, classes: int) -> dict[str, Metric]:
-        """``accuracy``."""
-        return {"accuracy": self.accuracy(classes)}
+    The class is that of the largest mean of the logits over the recorded steps. Steps at or behind the length of their
+    sequence are not recorded. Labels may be probabilities (B, C), as for `Classification`.
+
+    Args:
+        label_smoothing: probability spread over all classes in the training loss, in [0, 1).
+        skip: the first so many steps are not recorded, counted from the start of the x that is given.
+        select: what of the validation chooses the best epoch, "accuracy" or "loss".
+
+    Raises:
+        ValueError: a number out of range, or an unknown select.
+
+    Source: Higuchi, Kairat, Bohte, Otte, "Balanced Resonate-and-Fire Neurons", ICML 2024 (arXiv 2402.14603).
+    """
+
+    label_smoothing: float = 0.0
+    skip: int = 0
+    select: str = "accuracy"
+
+    def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
+        """See `Task`; ``count`` is the number of recorded steps of all rows."""
+        every, state = model(batch.x, state, lengths=batch.lengths)
+        logits, labels, mean = self.scored(every, batch)
+        hard = batch.y if batch.y.ndim == 1 else batch.y.argmax(-1)
+        return Outcome(self.loss(logits, labels, training), len(labels), state, {"accuracy": (mean, hard)})
+
+    def scored(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, L, C) and labels, (B,) or (B, C) -> of M recorded steps (M, C), (M,) or (M, C); means (B, C).
+
+        Raises:
+            ValueError: logits of the end only, labels of every step, or a skip that leaves nothing.
+        """
+        soft = batch.y.is_floating_point() and batch.y.shape == (len(logits), logits.shape[-1])
+        if logits.ndim != 3 or (batch.y.ndim != 1 and not soft):
+            raise ValueError(
+                f"EveryStepClassification: logits must be (B, L, C) and labels (B,), got {tuple(logits.shape)} and "
+                f"{tuple(batch.y.shape)}; use model.pool=each, and task=steps where every step has a label."
+            )
+        self._check_skip(self.skip, logits.shape[1] if batch.lengths is None else int(batch.lengths.min()))
+        logits = logits[:, self.skip :].to(torch.promote_types(logits.dtype, torch.float32))
+        labels = batch.y[:, None].expand(*logits.shape[:2], *batch.y.shape[1:])
+        if batch.lengths is None:
+            return logits.flatten(0, 1), labels.flatten(0, 1), logits.mean(1)
+        ends = batch.lengths[:, None] - self.skip
+        recorded = torch.arange(logits.shape[1], device=ends.device) < ends
+        mean = logits.masked_fill(~recorded[..., None], 0.0).sum(1) / ends
+        return logits[recorded], labels[recorded], mean
 
 
 @dataclass(frozen=True)
-class StepClassification:
+class StepClassification(_CrossEntropy):
     """A label at every step: cross entropy and accuracy over the steps that have one.
 
     Left out are steps labelled ``ignore_index`` and steps at or behind the length of their sequence.
@@ -107,54 +193,58 @@ class StepClassification:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
         ignore_index: the label of a step without one.
         unlabelled_as: a class; ``accuracy_all`` is then logged beside the accuracy and counts the steps without a label
-            as that class, for comparison with results that do. It enters neither the loss nor the choice of an epoch.
+            as that class, for comparison with results that do. It does not enter the choice of an epoch.
+        train_unlabelled: count the steps without a label as that class in the loss too, in training and evaluation.
+        skip: the first so many steps are left out, counted from the start of the x that is given.
+        select: what of the validation chooses the best epoch, "accuracy" or "loss".
 
     Raises:
-        ValueError: a smoothing out of range.
+        ValueError: a number out of range, an unknown select, or train_unlabelled without unlabelled_as.
     """
 
     label_smoothing: float = 0.0
     ignore_index: int = IGNORED
     unlabelled_as: int | None = None
-    monitor: ClassVar[tuple[str, str]] = ("val/accuracy", "max")
+    train_unlabelled: bool = False
+    skip: int = 0
+    select: str = "accuracy"
 
     def __post_init__(self) -> None:
-        _check_smoothing(self)
+        super().__post_init__()
+        if self.train_unlabelled and self.unlabelled_as is None:
+            raise ValueError(
+                "StepClassification: train_unlabelled=true needs the class that steps without a label count as, got "
+                "unlabelled_as=null; set task.unlabelled_as=0, or task.train_unlabelled=false."
+            )
 
     def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
         """See `Task`."""
         every, state = model(batch.x, state, lengths=batch.lengths)
         logits, labels = self.scored(every, batch)
-        updates = {"accuracy": (logits, labels)}
+        updates: dict[str, tuple[Tensor, ...]] = {"accuracy": (logits, labels)}
         if self.unlabelled_as is not None:
             filled = batch.y.masked_fill(batch.y == self.ignore_index, self.unlabelled_as)
-            updates["accuracy_all"] = self.scored(every, batch._replace(y=filled))
+            everything = updates["accuracy_all"] = self.scored(every, batch._replace(y=filled))
+            logits, labels = everything if self.train_unlabelled else (logits, labels)
         return Outcome(self.loss(logits, labels, training), len(labels), state, updates)
 
     def scored(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (B, L, C) and labels (B, L) -> those of the M labelled steps, (M, C) and (M,).
+        """Logits (B, L, C) and labels (B, L) -> those of the M labelled steps behind ``skip``, (M, C) and (M,).
 
         Raises:
-            ValueError: labels or logits of another shape.
+            ValueError: labels or logits of another shape, or a skip that leaves nothing.
         """
         if logits.ndim != 3 or batch.y.shape != logits.shape[:2]:
             raise ValueError(
                 f"StepClassification: logits must be (B, L, C) and labels (B, L), got {tuple(logits.shape)} and "
                 f"{tuple(batch.y.shape)}; one label a sequence needs task._target_=spikingssm.tasks.Classification."
             )
-        labelled = batch.y != self.ignore_index
+        self._check_skip(self.skip, logits.shape[1])
+        steps = torch.arange(batch.y.shape[1], device=batch.y.device)
+        labelled = (batch.y != self.ignore_index) & (steps >= self.skip)
         if batch.lengths is not None:
-            steps = torch.arange(batch.y.shape[1], device=batch.y.device)
             labelled = labelled & (steps < batch.lengths[:, None])
         return logits[labelled], batch.y[labelled]
-
-    def loss(self, logits: Tensor, labels: Tensor, training: bool = True) -> Tensor:
-        """Mean cross entropy of `scored` logits (M, C) and labels (M,); smoothed only in training, 0 for M = 0."""
-        return _cross_entropy(logits, labels, self.label_smoothing if training else 0.0)
-
-    def accuracy(self, classes: int) -> MulticlassAccuracy:
-        """The part of labelled steps that is met, collected over batches by torchmetrics."""
-        return MulticlassAccuracy(num_classes=classes, average="micro")
 
     def metrics(self, classes: int) -> dict[str, Metric]:
         """``accuracy``, and ``accuracy_all`` where ``unlabelled_as`` is given."""
@@ -207,14 +297,3 @@ class Perplexity(MeanMetric):
     def compute(self) -> Tensor:
         """Perplexity, >= 1."""
         return super().compute().exp()
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    total = functional.cross_entropy(logits.to(wide), labels, label_smoothing=smoothing, reduction="sum")
-    return total / max(1, len(labels))
-
-
-def _check_smoothing(task: Classification | StepClassification) -> None:
-    if not 0 <= task.label_smoothing < 1:
-        raise ValueError(f"{type(task).__name__}: label_smoothing must be in [0, 1), got {task.label_smoothing}.")

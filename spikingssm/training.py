@@ -67,6 +67,8 @@ def fit(
         _check_data(run_dir, found.get("data"), data)
         logger.info(f"going on in epoch {data.first_epoch + 1} with batch {data.first_batch + 1}")
         start = {"ckpt_path": str(last), "weights_only": True}
+    if module.tbptt is not None:
+        _take_over(module, trainer)
     strategy = as_strategy(trainer.pop("strategy", "auto"), module.model)
     sharded = isinstance(strategy, Sharded)
     trained = copy.deepcopy(module) if sharded else module  # sharding cuts a module up for good
@@ -95,6 +97,22 @@ def fit(
     module.load_state_dict(check_weights(best, module))
     whole = {"strategy": "ddp", "logger": False, "enable_checkpointing": False}
     return make_trainer(**whole, **options) if sharded else loop
+
+
+def _take_over(module: SequenceModule, trainer: dict[str, Any]) -> None:
+    """Take the clipping out of the trainer's options, which refuses it where the module steps its optimiser itself."""
+    refused = {
+        "accumulate_grad_batches": trainer.get("accumulate_grad_batches", 1) != 1,
+        "precision": str(trainer.get("precision")) in ("16", "16-mixed"),
+        "strategy": trainer.get("strategy") == "fsdp",
+    }
+    if wrong := [name for name, is_wrong in refused.items() if is_wrong]:
+        raise ValueError(
+            f"optim.tbptt={module.tbptt} does not go with trainer.{wrong[0]}={trainer[wrong[0]]}; leave that at its "
+            "default, or set optim.tbptt=null."
+        )
+    names = ("gradient_clip_val", "gradient_clip_algorithm")
+    module.clipping = {name: value for name in names if (value := trainer.pop(name, None)) is not None}
 
 
 def _check_data(run_dir: str | Path, known: dict[str, Any] | None, data: SequenceData) -> None:

@@ -59,6 +59,24 @@ def test_both_ways_to_count_steps_without_a_label_are_reported(tmp_path) -> None
     assert float(metrics["accuracy_all"].compute()) == pytest.approx((right + 303) / 3903)
 
 
+def test_a_length_keeps_the_first_steps_of_every_row(tmp_path) -> None:
+    write(tmp_path)
+    data, whole = (ecg(tmp_path, batch_size=3, length=length) for length in (1300, 1301))
+    assert (data.facts()["length"], whole.facts()["length"], data.facts()["size"]) == (1300, 1301, "subset")
+    for part in ("train_set", "test_set"):
+        one, other = (getattr(found, part)[1] for found in (data, whole))
+        assert torch.equal(one.x, other.x[:, :-1])
+        assert torch.equal(one.y, other.y[:, :-1])
+    assert "300 of the 3,900 test steps have no label" in data.split
+    assert ecg(generated=True, length=7).length == 7
+
+
+@pytest.mark.parametrize("length", [0, 1302, 1300.0])
+def test_a_length_out_of_range(length) -> None:
+    with pytest.raises(ValueError, match=rf"length must be an integer from 1 to the 1301 steps of a row, got {length}"):
+        ecg(generated=True, length=length)
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

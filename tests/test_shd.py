@@ -73,6 +73,30 @@ def named(root, train: list[str], test: list[str]) -> None:
         write_recordings(root / f"shd_{part}.h5", found, [str(n) for n in range(20)])
 
 
+def test_validation_can_be_single_recordings(tmp_path) -> None:
+    """Recordings are known by their frames, made here one event at a time."""
+    write(tmp_path)
+    known, speaker_of = recordings(80, 20, 0, [0, 1, 2, 3, 6, 7]), {}
+    for number in range(80):
+        frame = torch.zeros(250, 700)
+        for event in range(50 * number, 50 * number + 50):
+            if known.units[event]:
+                frame[-(-int(known.times[event]) // 4000), 700 - int(known.units[event])] = 1
+        speaker_of[frame.numpy().tobytes()] = int(known.speakers[number])
+    options = {"channels": 700, "bins": "brf", "jitter_us": 0.0, "channel_shift": False, "batch_size": 4, "seed": 1}
+    found = {}
+    for val_split in ("speakers", "random"):
+        data = shd(tmp_path, val_split=val_split, **options)
+        parts = (data.train_set, data.train_rows), (data.val_set, data.val_rows)
+        found[val_split] = [[speaker_of[part[i].x[0].numpy().tobytes()] for i in rows.tolist()] for part, rows in parts]
+    assert not set(found["speakers"][0]) & set(found["speakers"][1])
+    assert set(found["random"][1]) <= set(found["random"][0])
+    assert [len(part) for part in found["random"]] == [72, 8]
+    assert data.facts()["split"].endswith("; validation: single training recordings, by the seed")
+    with pytest.raises(ValueError, match=r"shd: data\.val_split must be one of speakers, random, got rows"):
+        shd(tmp_path, val_split="rows")
+
+
 def test_speakers_are_compared_by_name_and_named_where_they_are_few(tmp_path) -> None:
     named(tmp_path, ["bob", "zoe"], ["alice", "ann", "bob"])
     split = shd(tmp_path, batch_size=4).facts()["split"]

@@ -125,6 +125,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path) -> None:
         fit(one, few(), tmp_path, seed=0, **TRAINER)
 
 
+@pytest.mark.parametrize(("factor", "value"), [(float("nan"), "nan"), (float("inf"), "(nan|inf)"), (1e30, "inf")])
+@pytest.mark.parametrize("options", [{}, {"gradient_clip_val": 1.0}, {"accumulate_grad_batches": 2}, {"tbptt": 16}])
+def test_a_gradient_that_is_not_finite_moves_no_weight(tmp_path, factor, value, options) -> None:
+    """The loss may still be finite: a state that overflows where no spike follows from it."""
+    tbptt, options = options.get("tbptt"), {name: option for name, option in options.items() if name != "tbptt"}
+    torch.manual_seed(0)
+    one = SequenceModule(SpikingSSM(1, 10, 8, 1, 4, solver="loop"), Classification(), classes=10, tbptt=tbptt)
+    before = {name: value.clone() for name, value in one.state_dict().items() if name.startswith("model")}
+    one.model.decoder.weight.register_hook(lambda gradient: gradient * factor)
+    with pytest.raises(
+        ValueError, match=rf"decoder\.weight became {value} in step 1, .*Lower optim\.lr, clip"
+    ) as found:
+        fit(one, few(), tmp_path, seed=0, **TRAINER, **options)
+    assert "\n" not in str(found.value)
+    assert all(torch.equal(one.state_dict()[name], value) for name, value in before.items())
+
+
 def test_numbers_out_of_range() -> None:
     for options in ({"lr": 0.0}, {"weight_decay": -1.0}, {"warmup": 1.0}):
         with pytest.raises(ValueError, match="lr must be > 0"):

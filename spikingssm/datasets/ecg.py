@@ -24,7 +24,9 @@ FILES = {
 STEPS, CHANNELS, CLASSES = 1301, 4, 6
 
 
-def ecg(root: str | Path | None = None, *, generated: bool = False, seed: int = 0, **options: Any) -> SequenceData:
+def ecg(
+    root: str | Path | None = None, *, length: int = STEPS, generated: bool = False, seed: int = 0, **options: Any
+) -> SequenceData:
     """QT database, spike coded: x (B, 1301, 4) of -1, 0 and 1, and one of 6 wave segments at every step, y (B, 1301).
 
     The test set is the published one; validation is carved from the 618 training rows by the seed. Steps whose label
@@ -34,6 +36,8 @@ def ecg(root: str | Path | None = None, *, generated: bool = False, seed: int = 
     Args:
         root: folder of ``QTDB_train.mat`` and ``QTDB_test.mat``; None downloads them once (650 kB) into
             ``dataset/cache/ecg``.
+        length: the first so many steps of each row, 1 to 1301. The published balanced resonate-and-fire results leave
+            out the last one, where channel 0 is -1 in every row: 1300.
         generated: draw a stand-in of the same shape; no file is read.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
@@ -41,18 +45,21 @@ def ecg(root: str | Path | None = None, *, generated: bool = False, seed: int = 
     Raises:
         ImportError: scipy is not installed.
         FileNotFoundError: a file that is not in ``root``.
-        ValueError: a damaged file, or arrays of another shape.
+        ValueError: a damaged file, arrays of another shape, or a length out of range.
         OSError: a download that failed.
 
     Source: Laguna et al., "A database for evaluation of algorithms for measurement of QT [...]", Computers in
     Cardiology 24, 1997 (physionet.org/content/qtdb, ODC-By 1.0); prepared by Yin, Corradi, Bohte, "Accurate and
     efficient time-domain classification with adaptive spiking recurrent neural networks", 2021.
     """
+    if not (isinstance(length, int) and 1 <= length <= STEPS):
+        raise ValueError(f"ecg: length must be an integer from 1 to the {STEPS} steps of a row, got {length!r}.")
     if generated:
         standin.refuse_root("ecg", root)
         train, test = standin.segments(STEPS, CHANNELS, CLASSES)
     else:
         train, test = (_rows(_find(name, root)) for name in FILES)
+    train, test = (rows._replace(x=rows.x[:, :length], y=rows.y[:, :length]) for rows in (train, test))
     without = [f"{int((rows.y == IGNORED).sum()):,} of the {rows.y.size:,}" for rows in (train, test)]
     return SequenceData(
         "ecg",

@@ -228,7 +228,7 @@ def _notes(
     notes: dict[str, dict[str, int | float]] = {"events": {}, "events_lost": {}, "empty_recordings": {}}
     for part, (recordings, numbers, binning) in parts.items():
         sizes = np.diff(recordings.starts)[numbers]
-        lost = sum(binning.lost(_events(recordings, number)[0]) for number in numbers)
+        lost = sum(binning.lost(*_events(recordings, number)) for number in numbers)
         for note, count in zip(notes.values(), (sizes.sum(), lost, (sizes == 0).sum()), strict=True):
             note[part] = int(count)
         if lost > WORTH_A_WARNING * sizes.sum():
