@@ -10,13 +10,15 @@ from pathlib import Path
 
 try:
     from sdn.door import door
-    from sdn.dynamics import ALIF, BRF, LIF, RF, Dynamics
+    from sdn.dynamics import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF
 except ModuleNotFoundError as error:
     sys.exit(
         f"error: {error.name} is not installed for this Python; run `make install`, then `source .venv/bin/activate`"
     )
 
-NEURONS: dict[str, type[Dynamics]] = {"lif": LIF, "alif": ALIF, "rf": RF, "brf": BRF}
+NEURONS: dict[str, type[Dynamics]] = {
+    "lif": LIF, "alif": ALIF, "rf": RF, "brf": BRF, "hrf": HRF, "izhikevich": IzhikevichRF,
+}  # fmt: skip
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -27,7 +29,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("-N", "--number", type=int, default=50000, help="rows (default 50000)")
     parser.add_argument("-T", "--timestep", type=int, default=1024, help="steps per row (default 1024)")
     parser.add_argument("-m", "--mean", type=float, default=0.0, help="mean of the normal currents (default 0)")
-    parser.add_argument("-s", "--std", type=float, help="standard deviation; default: lif 1, alif 1, rf 25, brf 50")
+    parser.add_argument("-s", "--std", type=float, help=f"standard deviation; default: {_defaults()}")
     parser.add_argument("-t", "--tau", type=float, help="lif: decay, the factor kept per step, in [0, 1); default 0.2")
     parser.add_argument("--seed", type=int, help="default: crc32 of the split's name, so that splits differ")
     parser.add_argument("--device", default="cpu", help="where to simulate, e.g. cuda (default cpu)")
@@ -35,26 +37,43 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dynamics", choices=sorted(NEURONS), default="lif", help="the neuron (default lif)")
     parser.add_argument("--threshold", type=float, help="where it fires; default: the neuron's")
     parser.add_argument("--reset", choices=["hard", "soft", "none"], help="lif; default hard")
-    for field, who in {
-        "tau_m": "alif", "tau_a": "alif", "beta": "alif", "omega": "rf, brf", "damping": "rf",
-        "b_offset": "brf", "gamma": "brf", "dt": "rf, brf",
-    }.items():  # fmt: skip
-        parser.add_argument(f"--{field.replace('_', '-')}", type=float, help=f"{who}; default: the neuron's")
+    parser.add_argument("--boundary", choices=["published", "consistent"], help="hrf; default published")
+    for field in ("tau_m", "tau_a", "beta", "omega", "damping", "b_offset", "gamma", "dt"):
+        parser.add_argument(f"--{_flag(field)}", type=float, help=f"{_who_has(field)}; default: the neuron's")
+    for field in ("divergence_boundary", "smooth_reset", "refractory_period"):
+        yes_or_no = argparse.BooleanOptionalAction
+        parser.add_argument(f"--{_flag(field)}", action=yes_or_no, help=f"{_who_has(field)}; default yes")
     return parser.parse_args(argv)
 
 
 def neuron(args: argparse.Namespace) -> Dynamics:
     """The dynamics that the flags describe; a flag of another neuron is an error."""
     kind = NEURONS[args.dynamics]
-    own = {f.name for f in dataclasses.fields(kind)}
+    own = _fields(kind)
     given = {name: value for name, value in vars(args).items() if value is not None}
     if "tau" in given:
         given["decay"] = given.pop("tau")
-    every = {f.name for other in NEURONS.values() for f in dataclasses.fields(other)}
+    every = {name for other in NEURONS.values() for name in _fields(other)}
     if foreign := sorted((every & set(given)) - own):
-        flags = ", ".join("--tau" if name == "decay" else f"--{name.replace('_', '-')}" for name in foreign)
+        flags = ", ".join("--tau" if name == "decay" else f"--{_flag(name)}" for name in foreign)
         raise ValueError(f"--dynamics {args.dynamics} has no {flags}; it has {', '.join(sorted(own))}.")
     return kind(**{name: given[name] for name in own & set(given)})
+
+
+def _fields(kind: type[Dynamics]) -> set[str]:
+    return {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+
+
+def _flag(field: str) -> str:
+    return field.replace("_", "-")
+
+
+def _who_has(field: str) -> str:
+    return ", ".join(word for word, kind in NEURONS.items() if field in _fields(kind))
+
+
+def _defaults() -> str:
+    return ", ".join(f"{word} {kind.default_std:g}" for word, kind in NEURONS.items())
 
 
 @door

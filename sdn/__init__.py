@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-from sdn.dynamics import ALIF, BRF, LIF, RF, Dynamics, Trajectory, simulate
+from sdn.dynamics import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF, Trajectory, simulate
 from sdn.neuron import Neuron, SpikingLayer, normal, uniform
 from sdn.recurrent import RecurrentState, recurrent
 from sdn.resonate import ResonatorState, resonate
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from sdn.surrogate.training import History, fit, load_sdn
 
 __all__ = [
-    "ALIF", "BRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "Certificate", "DoubleGaussian", "Dynamics", "Fused",
-    "History", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel", "Recipe", "RecurrentState", "ReducedSDN",
-    "ResonatorState", "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer", "Surrogate", "Trajectory",
-    "TrajectoryFile", "Triangle", "evaluate", "fidelity", "fit", "generate", "load_artifact", "load_sdn",
-    "load_trajectories", "normal", "recurrent", "reduce", "resonate", "save_artifact", "save_trajectories", "scan",
-    "simulate", "spike", "uniform",
+    "ALIF", "BRF", "HRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "Certificate", "DoubleGaussian", "Dynamics",
+    "Fused", "History", "IzhikevichRF", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel", "Recipe",
+    "RecurrentState", "ReducedSDN", "ResonatorState", "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer",
+    "Surrogate", "Trajectory", "TrajectoryFile", "Triangle", "evaluate", "fidelity", "fit", "generate",
+    "load_artifact", "load_sdn", "load_trajectories", "normal", "recurrent", "reduce", "resonate", "save_artifact",
+    "save_trajectories", "scan", "simulate", "spike", "uniform",
 ]  # fmt: skip
 
 _NEED_TRAIN = ("History", "fit", "load_sdn")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sdn import ALIF, BRF, LIF, RF
+from sdn.dynamics import HRF, IzhikevichRF
 
 CHANNELS = 5
 _h = torch.linspace(0.0, 1.0, CHANNELS)
@@ -24,8 +25,24 @@ DYNAMICS = [
     ("rf-channels", RF(5 + 20 * _h, 4 + 2 * _h, dt=0.008, threshold=0.5 + _h), 30.0),
     ("brf", BRF(omega=23.0, b_offset=2.5, gamma=0.8, dt=0.012, threshold=0.7), 50.0),
     ("brf-channels", BRF(8 + 40 * _h, 1 + 3 * _h, 0.5 + 0.4 * _h, dt=0.009, threshold=0.6 + 0.5 * _h), 60.0),
+    ("brf-no-boundary", BRF(14.0, 2.5, gamma=0.8, dt=0.012, threshold=0.7, divergence_boundary=False), 50.0),
+    ("brf-no-smooth-reset", BRF(23.0, 2.5, gamma=0.8, dt=0.012, threshold=0.7, smooth_reset=False), 50.0),
+    ("brf-no-refractory", BRF(23.0, 2.5, gamma=0.8, dt=0.012, threshold=0.7, refractory_period=False), 50.0),
+    ("hrf", HRF(omega=21.0, b_offset=2.5, gamma=0.8, dt=0.012, threshold=0.7), 50.0),
+    ("hrf-consistent", HRF(37.0, 1.5, gamma=0.7, dt=0.008, threshold=0.6, boundary="consistent"), 50.0),
+    ("hrf-channels", HRF(10 + 40 * _h, 1 + 3 * _h, 0.5 + 0.4 * _h, dt=0.009, threshold=0.6 + 0.5 * _h), 60.0),
+    ("izhikevich", IzhikevichRF(omega=17.0, damping=3.0, dt=0.012, threshold=1.1), 90.0),
+    ("izhikevich-channels", IzhikevichRF(12 + 20 * _h, 5 + 2 * _h, dt=0.008, threshold=0.98 + 0.2 * _h), 200.0),
 ]
-every_dynamics = pytest.mark.parametrize(("dynamics", "std"), [pytest.param(d, s, id=n) for n, d, s in DYNAMICS])
+FUSED = [known for known in DYNAMICS if isinstance(known[1], (LIF, ALIF, RF, BRF))]
+"""Those with a compiled kernel, which the fused and the parallel solver need; the others run under the loop only."""
+
+
+def _over(dynamics):
+    return pytest.mark.parametrize(("dynamics", "std"), [pytest.param(d, s, id=n) for n, d, s in dynamics])
+
+
+every_dynamics, every_fused = _over(DYNAMICS), _over(FUSED)
 
 DTYPES = [torch.float64, torch.float32]
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
@@ -83,13 +100,32 @@ def _brf(P, I, state, fire):
     u, v, q = state
     delta, omega = P["dt"], P["omega"]
     p = (-1 + (1 - (delta * omega) ** 2) ** 0.5) / delta
-    b = p - P["b_offset"] - q
+    b = (p if P["divergence_boundary"] else 0) - P["b_offset"] - (q if P["smooth_reset"] else 0)
+    refractory = q if P["refractory_period"] else 0
     u_next = u + delta * (b * u - omega * v + I)
+    z, kept = fire(u_next - P["threshold"] - refractory, False)
+    return u_next - delta * I - refractory, z, (u_next, v + delta * (omega * u + b * v), P["gamma"] * q + kept)
+
+
+def _hrf(P, I, state, fire):
+    u, v, q = state
+    delta, omega = P["dt"], P["omega"]
+    b = (delta * omega**2 / 2 if P["boundary"] == "published" else 0) + P["b_offset"] + q
+    v = v + delta * u
+    u_next = u + delta * (I - 2 * b * u - omega**2 * v)
     z, kept = fire(u_next - P["threshold"] - q, False)
-    return u_next - delta * I - q, z, (u_next, v + delta * (omega * u + b * v), P["gamma"] * q + kept)
+    return u_next - delta * I - q, z, (u_next, v, P["gamma"] * q + kept)
 
 
-PUBLISHED = {"LIF": _lif, "ALIF": _alif, "RF": _rf, "BRF": _brf}
+def _izhikevich(P, I, state, fire):
+    u, v = state
+    delta, b, omega = P["dt"], -P["damping"], P["omega"]
+    u, v = u + delta * (b * u - omega * v + I), v + delta * (omega * u + b * v)
+    s, kept = fire(v - P["threshold"], False)
+    return v, s, (u - kept * u, v + kept * (1 - v))
+
+
+PUBLISHED = {"LIF": _lif, "ALIF": _alif, "RF": _rf, "BRF": _brf, "HRF": _hrf, "IzhikevichRF": _izhikevich}
 
 
 def published_numpy(dynamics, current, state):

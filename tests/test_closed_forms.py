@@ -97,3 +97,31 @@ def test_alif_raises_its_threshold_and_subtracts_it():
         u = alpha * u + (1 - alpha) * 1e4 - theta
     assert out.state.u.item() == pytest.approx(u, rel=1e-12)
     assert out.state.a.item() == pytest.approx(1 - rho**8, rel=1e-12)
+
+
+@pytest.mark.parametrize("offset", [0.5, 8.0])
+def test_brf_without_its_boundary_grows_or_fades_by_the_plain_modulus(offset):
+    brf = BRF(omega=20.0, b_offset=offset, dt=0.01, threshold=1e6, divergence_boundary=False)
+    start = BRF.State(*torch.tensor([[[0.4]], [[0.5]], [[0.0]]], dtype=torch.float64))
+    out = simulate(brf, torch.zeros(1, 200, 1, dtype=torch.float64), start)
+    modulus = math.hypot(1 - 0.01 * offset, 0.01 * 20)
+    assert (modulus > 1) == (offset == 0.5), "one on each side of the boundary"
+    radius = math.hypot(*(s.item() for s in out.state[:2]))
+    assert radius == pytest.approx(math.hypot(0.4, 0.5) * modulus**200, rel=1e-11)
+
+
+@pytest.mark.parametrize("smooth", [True, False])
+def test_brf_loses_modulus_to_its_spikes_only_through_the_smooth_reset(smooth):
+    brf = BRF(omega=30.0, b_offset=0.0, dt=0.01, threshold=0.5, smooth_reset=smooth)
+    start = BRF.State(*torch.tensor([[[2.0]], [[0.0]], [[0.0]]], dtype=torch.float64))
+    out = simulate(brf, torch.zeros(1, 40, 1, dtype=torch.float64), start)
+    assert out.spike.sum() >= 2
+    radius = math.hypot(*(s.item() for s in out.state[:2]))
+    assert radius < 1.8 if smooth else radius == pytest.approx(2, rel=1e-12)
+
+
+def test_brf_without_refraction_fires_at_every_step_above_the_threshold():
+    big = torch.tensor([[[150.0], [30.0]]])  # u is 1.5 and then 1.77
+    free = BRF(omega=10.0, b_offset=1.0, gamma=0.9, dt=0.01, refractory_period=False)
+    for brf, spikes in ((free, [1.0, 1.0]), (free.replace(refractory_period=True), [1.0, 0.0])):
+        assert simulate(brf, big).spike.flatten().tolist() == spikes

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import DYNAMICS
+from helpers import FUSED
 
 from sdn import LIF, Fused, Loop, Neuron, Surrogate, simulate
 from sdn.solvers import as_solver, linear
@@ -15,7 +15,7 @@ def gradients(neuron, current, weights):
     return spikes, state, current.grad, {k: p.grad for k, p in neuron.learned.items()}
 
 
-@pytest.mark.parametrize(("name", "dynamics", "scale"), DYNAMICS, ids=[name for name, *_ in DYNAMICS])
+@pytest.mark.parametrize(("name", "dynamics", "scale"), FUSED, ids=[name for name, *_ in FUSED])
 def test_fused_equals_the_loop(name, dynamics, scale) -> None:
     learn = {"threshold": None}
     loop = Neuron(dynamics, 5, learn=learn, solver=Loop(detach_state=True)).double()

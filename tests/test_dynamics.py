@@ -20,6 +20,7 @@ from helpers import (
 from torch import Tensor
 
 from sdn import ALIF, BRF, LIF, RF, Dynamics, Neuron, simulate
+from sdn.dynamics import HRF, IzhikevichRF
 
 
 @every_dtype
@@ -103,6 +104,8 @@ TIES = [
     pytest.param(LIF(0.5, 2.0, "soft"), (4.0,), [0.0, 2.0], [1.0, 1.0], id="lif-soft"),
     pytest.param(RF(1.0, 1.0, dt=0.25), (0.0, 0.0), [4.0], [0.0], id="rf"),
     pytest.param(BRF(1.0, 1.0, dt=0.25), (0.0, 0.0, 0.0), [4.0], [0.0], id="brf"),
+    pytest.param(HRF(1.0, 1.0, dt=0.25), (0.0, 0.0, 0.0), [4.0], [0.0], id="hrf"),
+    pytest.param(IzhikevichRF(1.0, 1.0, dt=0.25), (1.0, 1.0), [0.0], [0.0], id="izhikevich"),
     pytest.param(ALIF(3.0, beta=0.0, threshold=_alpha), (1.0, 0.0, 0.0), [0.0], [0.0], id="alif"),
 ]
 
@@ -115,9 +118,12 @@ def test_only_lif_fires_exactly_at_the_threshold(dynamics, state, inputs, spikes
     v = out.mem + dynamics.gain * x - dynamics.threshold
     assert v[0, -1, 0] == 0.0, "not a tie: the test is broken"
     assert out.spike.flatten().tolist() == spikes
-    nudged = x.clone()
-    nudged[0, -1] += -1e-9 if isinstance(dynamics, LIF) else 1e-9
-    assert simulate(dynamics, nudged, state).spike[0, -1].item() != spikes[-1]
+    nudge = -1e-9 if isinstance(dynamics, LIF) else 1e-9
+    if dynamics.gain == 0:  # only the state before can move this step's potential
+        state = state._replace(u=state.u + nudge)
+    else:
+        x = torch.cat([x[:, :-1], x[:, -1:] + nudge], 1)
+    assert simulate(dynamics, x, state).spike[0, -1].item() != spikes[-1]
 
 
 @every_dynamics
@@ -127,7 +133,9 @@ def test_only_neurons_that_say_so_scale_with_their_threshold(dynamics, std):
     scaled, plain = simulate(low, x * 4), simulate(high, x)  # a power of two: not even rounding differs
     assert_lively(plain.spike)
     relation = torch.equal(scaled.spike, plain.spike) and torch.equal(scaled.mem, plain.mem * 4)
-    assert relation == dynamics.scales_with_threshold == isinstance(dynamics, (LIF, RF))
+    ablated = isinstance(dynamics, BRF) and not dynamics.refractory_period  # it scales as well, but does not say so
+    assert relation == (dynamics.scales_with_threshold or ablated)
+    assert dynamics.scales_with_threshold == isinstance(dynamics, (LIF, RF))
 
 
 # ---- values, your own neuron, errors
@@ -203,6 +211,10 @@ ERRORS = [
     (lambda: ALIF(tau_m=0.0), r"ALIF: tau_m must be in \(0, inf\), got 0.0"),
     (lambda: BRF(omega=101.0), r"BRF: omega must be at most 1/dt = 100, got 101.0"),
     (lambda: BRF(gamma=1.0), r"BRF: gamma must be in \[0, 1\), got 1.0"),
+    (lambda: HRF(omega=116.0, b_offset=0.0), r"HRF: omega 116.0 with b_offset 0.0 and dt 0.01 diverges: dt b is 0.67"),
+    (lambda: HRF(boundary="none"), r"HRF: boundary must be 'published' or 'consistent', got 'none'"),
+    (lambda: IzhikevichRF(omega=30.0), r"IzhikevichRF: omega 30.0 with damping 1.0 and dt 0.01 grows by 1.03"),
+    (lambda: IzhikevichRF(threshold=0.9), r"a reset leaves 0.99 = 1 - dt damping.*threshold 0.9.*raise the threshold"),
     (lambda: RF(omega=30.0, damping=1.0), r"RF: omega 30.0 with damping 1.0 and dt 0.01 grows by 1.03"),
     (lambda: simulate(LIF(), torch.ones(2, 3)), r"LIF: current must be \(batch, length, channels\).*\(2, 3\)"),
     (lambda: simulate(LIF(), torch.ones(7)), r"LIF: current must be \(batch, length, channels\).*\(7,\).*unsqueeze"),

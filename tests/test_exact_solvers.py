@@ -5,7 +5,7 @@ from functools import partial
 import hypothesis.strategies as st
 import pytest
 import torch
-from helpers import CHANNELS, DYNAMICS, assert_close, assert_lively, currents, every_dtype, every_dynamics, some_state
+from helpers import CHANNELS, FUSED, assert_close, assert_lively, currents, every_dtype, every_fused, some_state
 from hypothesis import HealthCheck, given, settings
 
 from sdn import (
@@ -90,7 +90,7 @@ def compare(solver, dynamics, x, state, gradient=None, detach=True, factor=1.0):
 @every_solver
 @every_dtype
 @pytest.mark.parametrize("detach", [True, False], ids=["detached", "through-reset"])
-@every_dynamics
+@every_fused
 def test_equals_the_loop(dynamics, std, detach, dtype, solver):
     spikes, _, gradients = compare(
         solver, dynamics, currents(std, length=150, dtype=dtype), some_state(dynamics, dtype=dtype), detach=detach
@@ -101,7 +101,7 @@ def test_equals_the_loop(dynamics, std, detach, dtype, solver):
 
 @every_solver
 @pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 1024])
-@every_dynamics
+@every_fused
 def test_every_length(dynamics, std, length, solver):
     compare(solver, dynamics, currents(std, length=length), some_state(dynamics), factor=10)
 
@@ -155,7 +155,7 @@ def test_every_layout(layout, channels, solver):
 
 @st.composite
 def cases(draw):
-    _, dynamics, std = draw(st.sampled_from([d for d in DYNAMICS if "channels" not in d[0]]))
+    _, dynamics, std = draw(st.sampled_from([d for d in FUSED if "channels" not in d[0]]))
     fields = {name: draw(values) for name, values in RANGES[type(dynamics)].items()} if draw(st.booleans()) else {}
     shape = draw(st.integers(1, 4)), draw(st.integers(1, 140)), draw(st.sampled_from([1, 2, 7, 32, 45]))
     dtype = draw(st.sampled_from([torch.float32, torch.float64]))
@@ -180,7 +180,7 @@ def test_random_cases(kind, case, scheme):
 
 @every_solver
 def test_chunks_equal_the_whole(solver):
-    for _, dynamics, std in DYNAMICS:
+    for _, dynamics, std in FUSED:
         x = currents(std, length=130, dtype=torch.float32)
         whole, last = solver().run(dynamics, x, None, dynamics.default_spike)
         state, parts = None, []

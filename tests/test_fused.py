@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from helpers import CHANNELS, assert_close, assert_lively, currents, every_dynamics, some_state
+from helpers import CHANNELS, assert_close, assert_lively, currents, every_fused, some_state
 
 from sdn import ALIF, LIF, RF, Fused, Loop, Neuron, Triangle, spike
 from sdn.kernels import neuron
@@ -18,7 +18,7 @@ def operator_arguments(dynamics, std, save, dtype=torch.float64, **shape):
     return kernel.name, [x, first, kernel.fixed, kernel.constants, *gradient, False, save]
 
 
-@every_dynamics
+@every_fused
 def test_the_operators_are_registered_as_torch_asks(dynamics, std):
     name, arguments = operator_arguments(dynamics, std, save=True, length=7)
     for tensor in arguments[:3]:
@@ -30,7 +30,7 @@ def test_the_operators_know_the_layout_of_wide_rows():
     torch.library.opcheck(neuron.OPERATORS["lif"], operator_arguments(LIF(), 1.0, True, length=7, channels=40)[1])
 
 
-@every_dynamics
+@every_fused
 def test_states_are_kept_for_the_backward_pass_only(dynamics, std):
     for save in (True, False):
         name, arguments = operator_arguments(dynamics, std, save, length=129)
@@ -118,7 +118,7 @@ def test_what_has_no_kernel_is_refused():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-@every_dynamics
+@every_fused
 def test_a_bad_current_is_found_by_what_it_leaves_in_the_state(dynamics, std, bad):
     for t in (0, 20, 62):
         x = currents(std)

@@ -11,7 +11,7 @@ from helpers import (
     assert_lively,
     currents,
     every_dtype,
-    every_dynamics,
+    every_fused,
     published_autograd,
     published_slope,
     some_state,
@@ -57,7 +57,7 @@ def test_random_starts():
     assert offset.std().item() == pytest.approx(0.1, abs=0.02)
 
 
-@every_dynamics
+@every_fused
 def test_it_is_simulate(dynamics, std):
     x, state = currents(std), some_state(dynamics)
     want = simulate(dynamics, x, state)
@@ -71,7 +71,7 @@ def test_it_is_simulate(dynamics, std):
 
 
 @every_dtype
-@every_dynamics
+@every_fused
 def test_chunks_and_steps_equal_the_whole(dynamics, std, dtype):
     neuron, x, start = Neuron(dynamics, CHANNELS), currents(std, dtype=dtype), some_state(dynamics, dtype=dtype)
     whole, last = neuron(x, start)

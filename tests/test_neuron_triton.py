@@ -17,12 +17,12 @@ import pytest
 import torch
 from helpers import (
     CHANNELS,
-    DYNAMICS,
+    FUSED,
     assert_close,
     assert_lively,
     currents,
     every_dtype,
-    every_dynamics,
+    every_fused,
     some_state,
 )
 from hypothesis import HealthCheck, given, settings
@@ -75,7 +75,7 @@ def compare(dynamics, x, state, gradient=None, through=False, learn=True, grads=
 
 @pytest.mark.usefixtures("small")
 @every_dtype
-@every_dynamics
+@every_fused
 def test_it_is_the_cpu_kernel(dynamics, std, dtype):
     x = currents(3 * std, length=11, dtype=dtype)
     through = dtype == torch.float64
@@ -167,7 +167,7 @@ def test_a_state_too_small_to_be_normal_becomes_zero():
 
 @st.composite
 def cases(draw):
-    _, dynamics, std = draw(st.sampled_from([d for d in DYNAMICS if "channels" not in d[0]]))
+    _, dynamics, std = draw(st.sampled_from([d for d in FUSED if "channels" not in d[0]]))
     shape = draw(st.integers(1, 2)), draw(st.integers(1, 12)), draw(st.sampled_from([1, 7, 33]))
     dtype = draw(st.sampled_from([torch.float32, torch.float64]))
     x = currents(std * draw(st.sampled_from([0.3, 1, 3])), *shape, dtype, seed=draw(st.integers(0, 10**6)))

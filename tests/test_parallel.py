@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import CHANNELS, assert_close, assert_lively, currents, every_dtype, every_dynamics, some_state
+from helpers import CHANNELS, assert_close, assert_lively, currents, every_dtype, every_fused, some_state
 
 from sdn import BRF, LIF, RF, ArcTan, Fused, Loop, Parallel, Surrogate, simulate
 from sdn.solvers.chunks import run_in_chunks
@@ -20,7 +20,7 @@ def exact(dynamics, x, state=None):
 
 
 @every_dtype
-@every_dynamics
+@every_fused
 def test_known_spikes_leave_a_linear_recurrence(dynamics, std, dtype):
     x, state = currents(std, length=300, dtype=dtype), some_state(dynamics, dtype=dtype)
     dynamics = dynamics.to("cpu", dtype)
@@ -36,7 +36,7 @@ def test_known_spikes_leave_a_linear_recurrence(dynamics, std, dtype):
 
 
 @pytest.mark.parametrize("sequential", [True, False], ids=["in order", "tree"])
-@every_dynamics
+@every_fused
 def test_the_bound_on_rounding_holds_and_is_not_idle(dynamics, std, sequential):
     """The scan in float32, in order or as a tree, against the loop in float32: the bound covers every step."""
     x, state = currents(std, length=500, dtype=torch.float32), some_state(dynamics, dtype=torch.float32)
@@ -105,7 +105,7 @@ def test_rf_takes_one_round_and_a_good_guess_saves_rounds():
     assert guided[2].rounds < plain[2].rounds
 
 
-@every_dynamics
+@every_fused
 def test_chunks_forget_wrong_guesses_or_say_so(dynamics, std):
     x, state = currents(std, length=201), some_state(dynamics)
     dynamics = dynamics.to("cpu", torch.float64)

@@ -77,6 +77,11 @@ class Surrogate:
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """Refuse a neuron that the artifact was not made for, or a learned field it cannot follow."""
         name = type(dynamics).__name__
+        if not isinstance(dynamics.gain, Tensor) and dynamics.gain == 0:
+            raise ValueError(
+                f"{name}: a step's input does not reach its own spike (its gain is 0), so no gradient would pass; "
+                "use solver='loop'."
+            )
         if "threshold" in learned and not dynamics.scales_with_threshold:
             raise ValueError(f"{name}: a learned threshold changes more than a scale here; use solver='loop'.")
         if other := [f for f in learned if f != "threshold"]:
