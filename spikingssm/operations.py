@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from sdn import ALIF, BRF, LIF, RF, Dynamics, Neuron, SpikingLayer, Surrogate
+from sdn import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF, Neuron, SpikingLayer, Surrogate
 from spikingssm.layers import (
     S4D,
     EachStep,
@@ -180,6 +180,8 @@ UPDATES: dict[type[Dynamics], Operations] = {
     LIF: Operations(1, 3),  # decay u; input, comparison, reset
     ALIF: Operations(4, 5),  # a: 1 and 1, theta: 1 and 1, h: 2 and 1; comparison, reset
     RF: Operations(5, 4),  # u: 3 and 2, v: 2 and 1; comparison
+    HRF: Operations(6, 8),  # b: 0 and 1, v: 1 and 1, u: 4 and 3, q: 1 and 1; threshold + q, comparison
+    IzhikevichRF: Operations(5, 4),  # as RF
     BRF: Operations(7, 9),  # b: 0 and 1, u: 3 and 3, v: 3 and 2, q: 1 and 1; threshold + q, comparison
 }
 """One step of one exact neuron; what its parameters alone decide is computed before."""
