@@ -21,6 +21,7 @@ SUITES = (
     "scans",
     "s4d",
     "s5rf",
+    "brf",
     "surrogate",
     "model",
     "experiments",

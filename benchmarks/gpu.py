@@ -1,4 +1,4 @@
-"""Suite ``gpu``: a CUDA device. Fused LIF against a memory copy, where other solvers pay, scans, S5-RF; checks first.
+"""Suite ``gpu``: a CUDA device. LIF against a memory copy, where other solvers pay, scans, S5-RF and BRF; checks first.
 
 Times are CUDA events around one run, median of many, after a warm-up that compiles. On a machine without a CUDA device
 it says so and measures nothing. `python -m benchmarks gpu` writes benchmarks/results/gpu.json.
@@ -8,6 +8,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,14 +16,14 @@ import torch
 from torch import Tensor
 
 import sdn
+from benchmarks import brf_case as networks
 from benchmarks.harness import Bench, one_pass
 from benchmarks.loops import unbind_loop
 from benchmarks.peers import DECAY, installed
 from benchmarks.s5rf import EPOCHS, SIZES, case, passes
-from benchmarks.s5rf_peers import Passes
 from benchmarks.scans import convolution, eager_loop, scan_functions
 
-__all__ = ["run", "s5rf"]
+__all__ = ["brf", "run", "s5rf"]
 
 ROWS = (64, 256, 1024, 4096, 25600)
 MOST = 2**29
@@ -40,6 +41,7 @@ def run(bench: Bench) -> None:
     crossover(bench)
     scans(bench)
     s5rf(bench)
+    brf(bench)
 
 
 def correct(bench: Bench) -> None:
@@ -135,7 +137,7 @@ def s5rf(bench: Bench, device: str = "cuda") -> None:
             bench.add(table="s5rf check", size=name, solver=solver, **found)
         for name in SIZES:
             given = case(SIZES[name].tiny() if bench.level == "tiny" else SIZES[name], device)
-            seconds, memory = _training_step(bench, passes(solver, given), device)
+            seconds, memory = _training_step(bench, passes(solver, given).step, device)
             row: dict[str, Any] = {"table": "s5rf", "size": name, "variant": solver, "seconds": seconds}
             if name in EPOCHS:
                 sequences, epochs = EPOCHS[name]
@@ -144,7 +146,26 @@ def s5rf(bench: Bench, device: str = "cuda") -> None:
             bench.add(**row, gibibytes=memory)
 
 
-def _training_step(bench: Bench, given: Passes, device: str) -> tuple[float, float | None]:
+def brf(bench: Bench, device: str = "cuda") -> None:
+    """Training steps of the recurrent BRF network, fused and as published, after a check on the device.
+
+    Args:
+        bench: takes the rows; its level "tiny" is for a look at the code on a CPU.
+        device: where the steps run.
+    """
+    tiny = bench.level == "tiny"
+    for name in ("smnist 256", "ecg 16", "shd 32"):
+        size, rate = networks.SIZES[name], networks.RATES[0]
+        small = networks.case(size.tiny() if tiny else replace(size, batch=8), rate).to(device)
+        for variant in ("fused", networks.EAGER):
+            bench.add(table="brf check", size=name, variant=variant, **networks.errors(small, variant, "cpu"))
+        given = networks.case(size.tiny() if tiny else size, rate).to(device)
+        for variant in ("fused", networks.EAGER, networks.SCRIPTED):
+            seconds, memory = _training_step(bench, networks.training_step(variant, given), device)
+            bench.add(table="brf", size=name, variant=variant, seconds=seconds, gibibytes=memory)
+
+
+def _training_step(bench: Bench, step: Callable[[], object], device: str) -> tuple[float, float | None]:
     """Median seconds on the clock of a step, the queue of the device included, and GiB at its peak on a CUDA device."""
     cuda = torch.device(device).type == "cuda"
     wait = torch.cuda.synchronize if cuda else (lambda: None)
@@ -154,7 +175,7 @@ def _training_step(bench: Bench, given: Passes, device: str) -> tuple[float, flo
             torch.cuda.reset_peak_memory_stats()
         wait()
         start = time.perf_counter()
-        given.step()
+        step()
         wait()
         found.append(time.perf_counter() - start)
     return statistics.median(found[2:]), torch.cuda.max_memory_allocated() / 2**30 if cuda else None

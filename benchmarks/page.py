@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import brf_page
 from benchmarks.record import RESULTS
+from benchmarks.tables import Row, pivot, times
 from sdn.files import writing
 
-__all__ = ["TABLES", "main", "pivot", "render"]
+__all__ = ["TABLES", "main", "render"]
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-Row = dict[str, Any]
 
 
 def main(page: Path = PAGE, results: Path = RESULTS) -> None:
@@ -59,16 +60,6 @@ def source(result: dict[str, Any]) -> str:
     )
 
 
-def pivot(
-    rows: list[Row], line: Callable[[Row], str], column: Callable[[Row], str], cell: Callable[[Row], str], head: str
-) -> str:
-    """A Markdown table: one line and one column per value that occurs, in the order of their appearance."""
-    lines, columns = list(dict.fromkeys(map(line, rows))), list(dict.fromkeys(map(column, rows)))
-    cells = {(line(row), column(row)): cell(row) for row in rows}
-    found = [f"| {head} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    return "\n".join(found + [f"| {n} | {' | '.join(cells.get((n, c), '') for c in columns)} |" for n in lines])
-
-
 def _table(rows: list[Row], name: str) -> list[Row]:
     return [row for row in rows if row["table"] == name]
 
@@ -81,14 +72,10 @@ def _ns(*references: str) -> Callable[[Row], str]:
     """Nanoseconds per element, and how many times a reference's that is."""
 
     def cell(row: Row) -> str:
-        ratios = [_times(row["of"][ref]) for ref in references if ref in row["of"]]
+        ratios = [times(row["of"][ref]) for ref in references if ref in row["of"]]
         return f"{row['ns']:.3g}" + (f" ({', '.join(ratios)})" if ratios else "")
 
     return cell
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
 
 
 def _bars(rows: list[Row]) -> str:
@@ -109,7 +96,7 @@ def _faster(rows: list[Row]) -> str:
     others = [r for r in _table(rows, "bars") if r["variant"] != "fused" and (r["shape"][1], r["pass"]) in fused]
 
     def cell(row: Row) -> str:
-        return _times(row["seconds"] / fused[row["shape"][1], row["pass"]]["seconds"])
+        return times(row["seconds"] / fused[row["shape"][1], row["pass"]]["seconds"])
 
     return pivot(others, lambda r: r["variant"], lambda r: f"L={r['shape'][1]} {r['pass']}", cell, "time / fused")
 
@@ -159,7 +146,7 @@ def _s4d(rows: list[Row]) -> str:
 
     def cell(row: Row) -> str:
         least = min(row["of"].values(), default=1.0)
-        faster = f" ({_times(1 / least)})" if least != 1 else ""
+        faster = f" ({times(1 / least)})" if least != 1 else ""
         return f"{1e3 * row['seconds']:.4g}" + faster + (f", error {row['error']:.1e}" if "error" in row else "")
 
     return pivot(
@@ -187,7 +174,7 @@ def _model(rows: list[Row], head: str = "neuron") -> str:
     for row in rows:
         size = row.get("size")
         if row["table"] == "steps":
-            ratio = f" ({_times(row['seconds'] / fused[size])})" if size in fused else ""
+            ratio = f" ({times(row['seconds'] / fused[size])})" if size in fused else ""
             lines.append({**row, "column": f"{size}: step, s", "cell": f"{row['seconds']:.3g}{ratio}"})
         elif row["table"] == "neuron alone":
             lines.append({**row, "column": f"{size}: one layer of neurons, s", "cell": f"{row['seconds']:.3g}"})
@@ -205,7 +192,7 @@ def _experiments(rows: list[Row]) -> str:
 
     def cell(row: Row) -> str:
         seconds = row["of_published_batch"]
-        ratio = f" ({_times(seconds / first[row['experiment']])})" if row["experiment"] in first else ""
+        ratio = f" ({times(seconds / first[row['experiment']])})" if row["experiment"] in first else ""
         memory = f", {row['gibibytes']:.1f} GiB" if row.get("gibibytes") else ""
         return f"{seconds:.3g}{ratio}{memory}"
 
@@ -285,6 +272,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "s5rf-parts": ("s5rf", _sweep("parts", lambda r: r["size"], "ms, fwd+bwd")),
     "s5rf-growth": ("s5rf", _growth),
     "s5rf-epochs": ("s5rf", _projection("epochs")),
+    **{name: ("brf", make) for name, make in brf_page.TABLES.items()},
     "surrogate": ("surrogate", _surrogate),
     "surrogate-memory": ("surrogate", _memory),
     "model": ("model", _model),
@@ -293,6 +281,7 @@ TABLES: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "gpu": ("gpu", _gpu),
     "gpu-s5rf": ("gpu", lambda rows: _model([{**r, "table": "steps"} for r in _table(rows, "s5rf")], "solver")),
     "gpu-s5rf-epochs": ("gpu", _projection("s5rf")),
+    "gpu-brf": ("gpu", brf_page.device),
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,23 @@
+"""Markdown tables from rows of results."""
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Row", "pivot", "times"]
+
+Row = dict[str, Any]
+
+
+def pivot(
+    rows: list[Row], line: Callable[[Row], str], column: Callable[[Row], str], cell: Callable[[Row], str], head: str
+) -> str:
+    """A Markdown table: one line and one column per value that occurs, in the order of their appearance."""
+    lines, columns = list(dict.fromkeys(map(line, rows))), list(dict.fromkeys(map(column, rows)))
+    cells = {(line(row), column(row)): cell(row) for row in rows}
+    found = [f"| {head} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    return "\n".join(found + [f"| {n} | {' | '.join(cells.get((n, c), '') for c in columns)} |" for n in lines])
+
+
+def times(ratio: float) -> str:
+    """A ratio in words: ``2.41x``."""
+    return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
