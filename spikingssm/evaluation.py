@@ -87,11 +87,11 @@ def load_run(
         OmegaConf.update(config, "model.solver", "loop", merge=False)
     changes = {"root": None if root is None else str(root), "limit_eval": limit}
     if rate is not None:
-        found = _known(config, "rate", "sampling rates are for audio") * rate
+        found = known_key(config, "rate", "sampling rates are for audio") * rate
         changes["rate"] = int(found) if found == int(found) else found
     for key, value in changes.items():
         if value is not None:
-            _known(config, key, f"leave --{key.removesuffix('_eval')} out")
+            known_key(config, key, f"leave --{key.removesuffix('_eval')} out")
             OmegaConf.update(config, f"data.{key}", value)
     data, module = build(config)
     module.load_state_dict(check_weights(Path(run_dir) / "checkpoints" / "best.ckpt", module))
@@ -160,8 +160,12 @@ def solver_for(
     return replace(value, artifact=artifact or value.artifact, refine=value.refine if refine is None else refine)
 
 
-def _known(config: DictConfig, key: str, hint: str) -> Any:
-    """The value of a key of the data."""
+def known_key(config: DictConfig, key: str, hint: str) -> Any:
+    """The value of a key of the data.
+
+    Raises:
+        ValueError: data without it; it ends with the hint.
+    """
     if key not in config.data:
         target = config.data.get("_target_", "of the run")
         raise ValueError(f"the data {target} have no data.{key}, their keys are {', '.join(config.data)}; {hint}.")

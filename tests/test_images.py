@@ -56,10 +56,54 @@ def test_the_facts_name_the_order(tmp_path) -> None:
     assert drawn.facts()["split"].endswith("random order (permute_seed 7)")
 
 
+@pytest.mark.parametrize("suffix", ["pt", "npy"])
+def test_an_order_out_of_a_file_says_which_pixel_comes_at_which_step(tmp_path, suffix) -> None:
+    write_mnist(tmp_path)
+    order = np.random.default_rng(5).permutation(784)
+    path = tmp_path / f"order.{suffix}"
+    if suffix == "pt":
+        torch.save(torch.from_numpy(order), path)
+    else:
+        np.save(path, order)
+    data, plain = (mnist(tmp_path, permute=p, batch_size=4) for p in (str(path), False))
+    assert torch.equal(pixels(data), torch.stack([pixels(plain)[:, k] for k in order], 1))
+    assert data.name == "mnist-permuted"
+    assert f"in the order of order.{suffix} (its sha256 begins with" in data.facts()["split"]
+    again = data.facts()["split"]
+    np.save(tmp_path / "order.npy", order[::-1])
+    assert mnist(tmp_path, permute=str(tmp_path / "order.npy"), batch_size=4).facts()["split"] != again
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (torch.arange(783), r"integers 0 to 783 once, got torch.int64 of shape \(783,\)"),
+        (torch.arange(784).float(), "got torch.float32"),
+        (torch.arange(784).clamp(max=782), "integers 0 to 783 once"),
+        ({"permutation": torch.arange(784)}, "got dict"),
+        (np.random.default_rng(0), "not a readable tensor or array"),
+    ],
+    ids=["short", "floating", "twice", "dict", "object"],
+)
+def test_a_file_that_is_no_order_of_the_pixels_is_refused(tmp_path, content, says) -> None:
+    torch.save(content, tmp_path / "order.pt")
+    with pytest.raises(ValueError, match=says) as caught:
+        mnist(generated=True, permute=str(tmp_path / "order.pt"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_damaged_order_is_told(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"missing\.npy is no file"):
+        mnist(generated=True, permute=str(tmp_path / "missing.npy"))
+    (tmp_path / "order.npy").write_bytes(b"no array")
+    with pytest.raises(ValueError, match="not a readable tensor or array"):
+        mnist(generated=True, permute=str(tmp_path / "order.npy"))
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"permute": "hilbert"}, "must be false, none, random or bitreversal, got 'hilbert'"),
+        ({"permute": "hilbert"}, "must be false, none, random, bitreversal or a .pt or .npy file, got 'hilbert'"),
         ({"permute": "random", "permute_seed": -1}, "permute_seed must be >= 0, got -1"),
         ({"root": "somewhere", "generated": True}, r"data\.root and data\.generated=true are both set"),
     ],

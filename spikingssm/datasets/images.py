@@ -1,6 +1,7 @@
 """Images read pixel by pixel: sequential and permuted sequential MNIST."""
 
 import gzip
+import hashlib
 import struct
 import zlib
 from pathlib import Path
@@ -26,6 +27,7 @@ FILES = {
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
 CACHE = Path("dataset") / "cache" / "mnist"
+ORDERS = ("none", "random", "bitreversal")
 
 
 def mnist(
@@ -44,15 +46,16 @@ def mnist(
     Args:
         root: folder of the four files, packed or not, directly in it or in ``MNIST/raw`` or ``raw``; None downloads
             them once into ``dataset/cache/mnist``.
-        permute: the order of the pixels: False or "none", "random", or "bitreversal" (`bit_reversal`).
+        permute: the order of the pixels: False or "none", "random", "bitreversal" (`bit_reversal`), or a file of 784
+            numbers, which pixel comes at which step: a tensor (.pt) or an array (.npy).
         permute_seed: of the random order, >= 0; apart from ``seed``, so that runs see the same task.
         generated: draw a stand-in of the same shape; no file is read.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
 
     Raises:
-        FileNotFoundError: a file that is not in ``root``.
-        ValueError: an unknown order, or a file that is not the IDX file it should be.
+        FileNotFoundError: a file that is not in ``root``, or that of the order.
+        ValueError: an unknown order, a file of another one than of all 784 pixels, or of images that is no IDX file.
         OSError: a download that failed.
 
     Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", yann.lecun.com/exdb/mnist (CC BY-SA 3.0).
@@ -67,7 +70,7 @@ def mnist(
     if order is not None:
         train, test = (rows._replace(x=rows.x[:, order]) for rows in (train, test))
     return SequenceData(
-        "mnist" if order is None else f"mnist-{permute}",
+        "mnist" if order is None else f"mnist-{permute if permute in ORDERS else 'permuted'}",
         train,
         test,
         d_output=10,
@@ -147,11 +150,36 @@ def _order(permute: str | bool, permute_seed: int) -> tuple[np.ndarray | None, s
         return None, "row by row"
     if permute == "bitreversal":
         return bit_reversal(784), "bit-reversal order"
+    if isinstance(permute, str) and permute.endswith((".pt", ".npy")):
+        order = _stored(Path(permute))
+        digest = hashlib.sha256(order.tobytes()).hexdigest()
+        return order, f"in the order of {Path(permute).name} (its sha256 begins with {digest[:16]})"
     if permute != "random":
-        raise ValueError(f"mnist: data.permute must be false, none, random or bitreversal, got {permute!r}.")
+        raise ValueError(
+            f"mnist: data.permute must be false, none, random, bitreversal or a .pt or .npy file, got {permute!r}."
+        )
     if permute_seed < 0:
         raise ValueError(f"mnist: data.permute_seed must be >= 0, got {permute_seed}.")
     return np.random.default_rng(permute_seed).permutation(784), f"random order (permute_seed {permute_seed})"
+
+
+def _stored(path: Path) -> np.ndarray:
+    """The order in a file: each of 0 .. 783 once, (784,) int64. Nothing in the file is executed."""
+    if not path.is_file():
+        raise FileNotFoundError(f"mnist: data.permute={path} is no file; give a .pt or .npy with 784 pixel numbers.")
+    try:
+        found = (
+            np.load(path, allow_pickle=False) if path.suffix == ".npy" else torch.load(path, "cpu", weights_only=True)
+        )
+    except Exception as error:  # torch and NumPy raise what zipfile, pickle and struct raise
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise ValueError(f"mnist: data.permute={path}: not a readable tensor or array ({reason}).") from None
+    if isinstance(found, (Tensor, np.ndarray)) and tuple(found.shape) == (784,):
+        order = np.asarray(found)
+        if order.dtype.kind in "iu" and np.array_equal(np.sort(order), np.arange(784)):
+            return order.astype(np.int64)
+    shape = f"{found.dtype} of shape {tuple(found.shape)}" if hasattr(found, "dtype") else type(found).__name__
+    raise ValueError(f"mnist: data.permute={path} must hold each of the integers 0 to 783 once, got {shape}.")
 
 
 def _rows(images: np.ndarray, labels: np.ndarray, part: str) -> Rows:

@@ -1,0 +1,155 @@
+"""A published checkpoint as a run: the file gives the network, an experiment of ours data, task and pool."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from sdn.files import versions, write_json, writing
+from spikingssm.checkpoints import OWN, Published, read, rsnn_from_pt
+from spikingssm.config import load, variant
+from spikingssm.evaluation import TrainedRun, known_key, measure
+from spikingssm.experiment import build
+from spikingssm.training import SequenceModule
+
+__all__ = ["import_checkpoint", "open_checkpoint"]
+
+
+def open_checkpoint(
+    path: str | Path,
+    experiment: str | None,
+    neuron: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    permutation: str | Path | None = None,
+    limit: int | None = None,
+    root: str | Path | None = None,
+) -> TrainedRun:
+    """A published checkpoint, opened like a run folder; nothing is written.
+
+    Args:
+        path: of the .pt file, see `spikingssm.checkpoints`.
+        experiment: what it was trained on, such as "brf/ecg".
+        neuron: "brf", "rf" or "alif", see `spikingssm.checkpoints.rsnn_from_pt`.
+        overrides: of the experiment, as for `spikingssm.load`.
+        permutation: file of the order of the pixels, for MNIST.
+        limit: test on that many rows only.
+        root: folder of the data, where it is not that of the experiment.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what `rsnn_from_pt` and the data refuse, or an experiment whose data or model do not fit the file.
+    """
+    found = read(path, neuron)
+    if experiment is None:
+        raise ValueError(f"{path} does not say what it was trained on; say it, for instance --experiment brf/ecg.")
+    if limit is not None and limit < 1:
+        raise ValueError(f"evaluate: --limit must be at least 1 row, got {limit}.")
+    config = load([f"experiment={experiment}", f"model={found.neuron}", *overrides])
+    _set_data(config, experiment, root=root, permute=permutation, limit_eval=limit)
+    _set_sizes(config, found)
+    OmegaConf.resolve(config)
+    data, module = build(config)
+    if (found.inputs, found.classes) != (data.d_input, data.d_output):
+        raise ValueError(
+            f"{path} has {found.inputs} inputs and {found.classes} classes, the data of experiment={experiment} have "
+            f"{data.d_input} and {data.d_output}; give the experiment that it was trained on."
+        )
+    _load_weights(module, path, found.neuron)
+    return TrainedRun(config, data, module)
+
+
+def import_checkpoint(
+    path: str | Path,
+    out: str | Path,
+    experiment: str | None,
+    neuron: str | None = None,
+    overrides: Sequence[str] = (),
+    **given: Any,
+) -> Path:
+    """Test a published checkpoint and make a run folder of it: config.yaml, checkpoints/best.ckpt, summary.json.
+
+    There is no metrics.csv, since nothing was trained here; the epochs of the summary are what the file says.
+
+    Args:
+        path, experiment, neuron, overrides, given: as for `open_checkpoint`.
+        out: the run folder.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        FileExistsError: a folder that holds a run.
+        FileNotFoundError, ValueError: as in `open_checkpoint`; nothing is written then.
+    """
+    folder, path = Path(out), Path(path)
+    if (folder / "config.yaml").exists() or (folder / "checkpoints").exists():
+        raise FileExistsError(f"{folder} holds a run; give another folder with --out.")
+    run = open_checkpoint(path, experiment, neuron, overrides, **given)
+    run.config.run_dir, epoch = str(folder), read(path, neuron).epoch
+    summary = _summary(run, measure(run), path, epoch)
+    summary["variant"] = ", ".join(filter(None, ["imported", variant(overrides)]))
+    with writing(folder / "checkpoints" / "best.ckpt") as partial:
+        torch.save({"epoch": epoch, "global_step": 0, "state_dict": run.module.state_dict()}, partial)
+    with writing(folder / "config.yaml") as partial:
+        head = f"# {summary['command']}\n# variant: {summary['variant']}\n"
+        partial.write_text(head + OmegaConf.to_yaml(run.config))
+    write_json(folder / "summary.json", summary)
+    return folder
+
+
+def _set_data(config: DictConfig, experiment: str, **given: Any) -> None:
+    """Put what is given into the section of the data; paths become absolute, so that the run folder may be moved."""
+    for key, value in given.items():
+        if value is not None:
+            known_key(config, key, f"experiment={experiment} cannot take {value}")
+            plain = str(Path(value).resolve()) if isinstance(value, (str, Path)) else value
+            OmegaConf.update(config, f"data.{key}", plain)
+
+
+def _set_sizes(config: DictConfig, found: Published) -> None:
+    """Put what the file says into the section of the model.
+
+    A share of 0 makes a place for the mask. Start values are left out: what the file holds takes their place.
+    """
+    sizes: dict[str, Any] = {
+        "d_model": found.hidden,
+        "n_layers": 1,
+        "bias": found.bias,
+        "mask": None if found.mask is None else 0.0,
+    }
+    for key, value in sizes.items():
+        if key not in config.model:
+            raise ValueError(
+                f"model={found.neuron} has no model.{key}; it must be an RSNN, got {config.model._target_}."
+            )
+        OmegaConf.update(config, f"model.{key}", value)
+    OmegaConf.update(config, "model.learn", dict.fromkeys(OWN[found.neuron]), merge=False)
+
+
+def _load_weights(module: SequenceModule, path: str | Path, neuron: str) -> None:
+    dt = getattr(module.model.layers[0].dynamics, "dt", 0.01)
+    network = rsnn_from_pt(path, neuron, dt=dt, dtype=next(module.parameters()).dtype)
+    module.model.load_state_dict(network.state_dict())
+
+
+def _summary(run: TrainedRun, tested: dict[str, Any], path: Path, epoch: int) -> dict[str, Any]:
+    """The result as that of a run of ours, with what was imported."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {
+        "name": run.config.name,
+        "parameters": sum(p.numel() for p in run.module.model.parameters()),
+        "epochs": epoch,
+        "seconds": 0.0,
+        "solver": tested["solver"],
+        "seed": run.config.seed,
+        "device": tested["device"],
+        "versions": versions(),
+        "dataset": run.data.facts(),
+        "test": {key: value for key, value in tested.items() if key not in ("solver", "rows", "device")},
+        "command": f"python -m spikingssm import {path.name}",
+        "imported": {"file": path.name, "sha256": digest},
+    }
