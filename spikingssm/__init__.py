@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from spikingssm.experiment import evaluate, load, run
 
 __all__ = [
-    "RSNN", "S4D", "S5", "S5RF", "Recurrent", "Residual", "SpikingBlock", "SpikingSSM", "evaluate", "load", "record_spikes", "run",
-    "spikes_of",
+    "RSNN", "S4D", "S5", "S5RF", "Recurrent", "Residual", "SpikingBlock", "SpikingSSM", "evaluate", "load",
+    "record_spikes", "run", "spikes_of",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""``python -m spikingssm evaluate RUN``, ``study solver-swap RUN...``, ``report RUN...``, ``cochlea`` and ``demo``."""
+"""``python -m spikingssm evaluate RUN``, ``import FILE.pt``, ``study NAME RUN...``, ``report RUN...`` and more."""
 
 import argparse
 import warnings
@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from sdn.door import door
+from spikingssm.studies import command as study
 
 
 def main() -> None:
     """Do what the command line asks for."""
     warnings.filterwarnings("ignore", ".*(LeafSpec|does not have many workers).*")
-    given = _parser().parse_args()
-    todo = {"evaluate": _evaluate, "study": _study, "report": _report, "cochlea": _cochlea, "demo": _demo}
+    parser = _parser()
+    given, rest = parser.parse_known_args()  # overrides may stand between options, which argparse takes for too many
+    takes = given.command in ("evaluate", "import")
+    if strangers := [word for word in rest if not takes or word.startswith("-") or "=" not in word]:
+        parser.error(f"unrecognized arguments: {' '.join(strangers)}")
+    given.overrides = rest
+    todo = {
+        "evaluate": _evaluate, "import": _import, "study": study.run, "report": _report, "cochlea": _cochlea,
+        "explain": _explain, "demo": _demo,
+    }  # fmt: skip
     todo[given.command](given)
 
 
@@ -22,22 +31,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    test = commands.add_parser("evaluate", help="test the best checkpoint of a run folder, under any solver")
-    test.add_argument("run", help="the run folder")
+    test = commands.add_parser(
+        "evaluate",
+        help="test the best checkpoint of a run folder, under any solver, or a published one (.pt)",
+        usage="%(prog)s RUN [options]\n"
+        "       %(prog)s FILE.pt --neuron brf --experiment brf/ecg [options] [key=value ...]",
+    )
+    test.add_argument("run", help="the run folder, or a published checkpoint of a BRF, RF or ALIF network")
     test.add_argument("--solver", help="surrogate, fused, parallel or loop; the one of the training by default")
     test.add_argument("--artifact", help="path of the surrogate network, with --solver surrogate")
     test.add_argument("--refine", type=int, metavar="K", help="exact sweeps over the surrogate's membrane")
     test.add_argument("--agreement", action="store_true", help="compare each layer's spikes with the exact neuron's")
     test.add_argument("--rate", type=float, help="data at a RATE-th of the sampling rate, with longer time steps")
     test.add_argument("--json", metavar="FILE", help="write the result there too")
+    _add_published(test)
     _add_data(test)
 
-    study = commands.add_parser("study", help="ask one question of trained networks")
-    study.add_argument("study", choices=["solver-swap"], help="the same network under surrogate and exact neurons")
-    study.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
-    study.add_argument("--refine", type=int, nargs="*", default=[1, 2], metavar="K", help="sweeps (default 1 2)")
-    study.add_argument("--out", metavar="FOLDER", help="write a JSON for each run there (default: its run folder)")
-    _add_data(study)
+    taken = commands.add_parser(
+        "import",
+        help="test a published checkpoint (.pt) and make a run folder of it",
+        usage="%(prog)s FILE.pt --neuron brf --experiment brf/ecg --out RUN [options] [key=value ...]",
+    )
+    taken.add_argument("file", metavar="FILE.pt", help="a published checkpoint of a BRF, RF or ALIF network")
+    taken.add_argument("--out", required=True, metavar="RUN", help="the run folder to make")
+    _add_published(taken)
+    _add_data(taken)
+
+    study.add_parser(commands)
 
     report = commands.add_parser("report", help="a Markdown table of results")
     report.add_argument("results", nargs="+", metavar="RUN_OR_JSON", help="run folders and JSON files of results")
@@ -46,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     cochlea = commands.add_parser("cochlea", help="spoken digits as spikes, in HDF5 files of the layout of SHD")
     cochlea.add_argument("root", metavar="ROOT", help="folder or archive of the Free Spoken Digit Dataset")
     cochlea.add_argument("--out", required=True, metavar="FOLDER", help="write fsdd_train.h5 and fsdd_test.h5 there")
+
+    explain = commands.add_parser("explain", help="RF and BRF under a chirp: an animation, .gif or .html")
+    explain.add_argument("--out", required=True, metavar="FILE", help="write it there; the name ends in .gif or .html")
+    explain.add_argument("--frames", type=int, default=100, metavar="N", help="pictures (default 100)")
+    explain.add_argument("--omega", type=float, default=15.0, help="radians per unit of time (default 15)")
+    explain.add_argument("--b_offset", type=float, default=1.0, help="from the boundary; RF's damping (default 1)")
+    explain.add_argument("--dt", type=float, default=0.01, help="length of a step (default 0.01)")
+    explain.add_argument("--length", type=int, default=800, metavar="L", help="steps (default 800)")
 
     demo = commands.add_parser("demo", help="trajectories, SDN, reduction, SpikingSSM on digits, both neurons")
     demo.add_argument("--out", default="demo", help="folder to work in (default demo)")
@@ -57,30 +85,62 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", metavar="FOLDER", help="folder of the data, where it is not that of the training")
 
 
+def _add_published(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--neuron", choices=["brf", "rf", "alif"], help="of a .pt file, which does not say it")
+    parser.add_argument("--experiment", metavar="NAME", help="of a .pt file: what it was trained on, e.g. brf/ecg")
+    parser.add_argument("--permutation", metavar="FILE", help="of a .pt file: the order of MNIST's pixels, .pt or .npy")
+
+
 def _evaluate(given: argparse.Namespace) -> None:
     from sdn.files import write_json
-    from spikingssm.evaluation import evaluate, solver_for
     from spikingssm.report import table
 
-    solver = solver_for(given.run, given.solver, given.artifact, given.refine)
-    options = {"agreement": given.agreement, "rate": given.rate, "limit": given.limit, "root": given.root}
-    found: dict[str, Any] = {"run": given.run, **evaluate(given.run, solver, **options)}
+    found: dict[str, Any] = {"run": given.run, **(_published if _is_published(given) else _own)(given)}
     if given.json is not None:
         write_json(given.json, found)
     print(table(found))
 
 
-def _study(given: argparse.Namespace) -> None:
-    from sdn.files import write_json
-    from spikingssm.report import swap_table
-    from spikingssm.studies import swap
+def _own(given: argparse.Namespace) -> dict[str, Any]:
+    """The test of a run folder."""
+    from spikingssm.evaluation import evaluate, solver_for
 
-    found = []
-    for run in given.runs:
-        found.append(swap(run, given.refine, limit=given.limit, root=given.root))
-        name = f"solver-swap-{found[-1]['name']}-{found[-1]['seed']}.json"
-        write_json(Path(given.out) / name if given.out else Path(run) / "solver-swap.json", found[-1])
-    print(swap_table(found))
+    words = {f"--{name}": getattr(given, name) for name in ("neuron", "experiment", "permutation")}
+    told = [f"{option} {word}" for option, word in words.items() if word is not None]
+    if told := told + given.overrides:
+        raise ValueError(f"{told[0]} is for a published checkpoint; {given.run} is a run folder, leave it out.")
+    solver = solver_for(given.run, given.solver, given.artifact, given.refine)
+    options = {"agreement": given.agreement, "rate": given.rate, "limit": given.limit, "root": given.root}
+    return evaluate(given.run, solver, **options)
+
+
+def _published(given: argparse.Namespace) -> dict[str, Any]:
+    """The test of a published checkpoint."""
+    from sdn.solvers import as_solver
+    from spikingssm.evaluation import measure
+    from spikingssm.imported import open_checkpoint
+
+    for name in ("artifact", "refine", "rate"):
+        if getattr(given, name) is not None:
+            raise ValueError(f"--{name} {getattr(given, name)} is not for the recurrent network in {given.run}.")
+    options = {"permutation": given.permutation, "limit": given.limit, "root": given.root}
+    run = open_checkpoint(given.run, given.experiment, given.neuron, given.overrides, **options)
+    return measure(run, None if given.solver is None else as_solver(given.solver), agreement=given.agreement)
+
+
+def _is_published(given: argparse.Namespace) -> bool:
+    path = Path(given.run)
+    return path.is_file() or (path.suffix == ".pt" and not path.is_dir())
+
+
+def _import(given: argparse.Namespace) -> None:
+    from spikingssm.imported import import_checkpoint
+    from spikingssm.report import report
+
+    options = {"permutation": given.permutation, "limit": given.limit, "root": given.root}
+    print(
+        report([import_checkpoint(given.file, given.out, given.experiment, given.neuron, given.overrides, **options)])
+    )
 
 
 def _report(given: argparse.Namespace) -> None:
@@ -100,6 +160,14 @@ def _cochlea(given: argparse.Namespace) -> None:
 
     for path, recordings in write_fsdd_spikes(given.root, given.out).items():
         print(f"{path}: {len(recordings.labels)} recordings, {len(recordings.times)} spikes")
+
+
+def _explain(given: argparse.Namespace) -> None:
+    from spikingssm.explainer import checked, compare, explain, save
+
+    checked(given.out, 15)
+    comparison = compare(given.omega, given.b_offset, given.dt, given.length)
+    save(explain(comparison, frames=given.frames), given.out)
 
 
 def _demo(given: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from sdn import BRF, RF, simulate
 from sdn.files import writing
 
-__all__ = ["Comparison", "Trace", "chirp", "compare", "explain", "save", "trace"]
+__all__ = ["Comparison", "Trace", "checked", "chirp", "compare", "explain", "save", "trace"]
 
 COLOURS = {"RF": "#d95f02", "BRF": "#1f77b4"}
 REACH = 2.5
@@ -157,6 +157,20 @@ def explain(comparison: Comparison | None = None, *, frames: int = 100) -> FuncA
     return FuncAnimation(stage.figure, stage.show, steps, init_func=list, blit=False, cache_frame_data=False)
 
 
+def checked(path: str | Path, fps: int) -> Path:
+    """The path, if `save` can write there; to be asked before an animation is made.
+
+    Raises:
+        ValueError: another ending, or fps below 1.
+    """
+    path = Path(path)
+    if path.suffix not in (".gif", ".html"):
+        raise ValueError(f"explain: cannot write {path.name!r}; end the name in .gif or .html.")
+    if fps < 1:
+        raise ValueError(f"explain: fps must be at least 1, got {fps}.")
+    return path
+
+
 def save(animation: FuncAnimation, path: str | Path, fps: int = 15) -> None:
     """Write an animation, whole or not at all: ``.gif``, or ``.html`` with a player that needs no other file.
 
@@ -168,11 +182,7 @@ def save(animation: FuncAnimation, path: str | Path, fps: int = 15) -> None:
     Raises:
         ValueError: another ending, or fps below 1.
     """
-    path = Path(path)
-    if path.suffix not in (".gif", ".html"):
-        raise ValueError(f"explain: cannot write {path.name!r}; end the name in .gif or .html.")
-    if fps < 1:
-        raise ValueError(f"explain: fps must be at least 1, got {fps}.")
+    path = checked(path, fps)
     with writing(path) as partial, rc_context({"animation.embed_limit": math.inf}):  # else pictures go missing
         if path.suffix == ".gif":
             animation.save(str(partial), _Gif(fps))
