@@ -6,7 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check lint types install notebook bench bench-quick bench-experiments bench-peers clean
+.PHONY: help demo test check lint types install notebook bench bench-quick bench-experiments bench-peers studies clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -69,6 +69,16 @@ $(PEERS_STAMP): pyproject.toml constraints.txt benchmarks/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt -e ".[train]"
 	$(PEERS)/bin/python -m pip install --quiet --no-deps -c constraints.txt -r benchmarks/peers.txt
 	@touch $@
+
+# RUNS are folders of finished runs; STUDY_OPTIONS go to every study, such as STUDY_OPTIONS="--root FOLDER --out FOLDER".
+RUNS ?=
+STUDY_OPTIONS ?=
+
+studies: install ## all four studies of trained networks: RUNS="runs/brf-ecg-0 runs/rf-ecg-0"; see docs/studies.md
+	@test -n "$(RUNS)" || { echo 'error: no runs; say make studies RUNS="runs/brf-ecg-0 runs/rf-ecg-0"'; exit 2; }
+	for study in convergence ablation robustness landscape; do \
+		$(PY) -m spikingssm study $$study $(RUNS) $(STUDY_OPTIONS) || exit $$?; \
+	done
 
 clean: ## remove the environment and what demo and tests left
 	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache .hypothesis
