@@ -63,6 +63,8 @@ class Neuron(SpikingLayer):
         for name, value in vars(dynamics).items():
             if isinstance(value, Tensor) and value.ndim and tuple(value.shape) != (channels,):
                 raise ValueError(f"Neuron: {name} has shape {tuple(value.shape)}, this neuron has {channels} channels.")
+            if isinstance(value, Tensor) and name in dynamics.transforms:
+                _try_all(dynamics, name, value)
         self.learned = nn.ParameterDict()
         for field, start in (learn or {}).items():
             self.learned[field] = nn.Parameter(_raw_start(dynamics, field, start, channels))
@@ -140,9 +142,7 @@ def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> T
             f"{name}: the start of {field!r} has shape {tuple(value.shape)}, the neuron has {channels} channels."
         )
     value = value.expand(channels).clone()
-    if value.numel() and not value.is_meta:
-        for extreme in {value.min().item(), value.max().item()}:
-            _try(dynamics, field, extreme)
+    _try_all(dynamics, field, value)
     raw = _to_raw(value, dynamics.transforms[field])
     if not raw.is_meta and not torch.isfinite(raw).all():
         low, high = value.min().item(), value.max().item()
@@ -151,6 +151,18 @@ def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> T
             f"{low:g} to {high:g}; log needs > 0, logit needs values inside (0, 1)."
         )
     return raw
+
+
+def _try_all(dynamics: Dynamics, field: str, values: Tensor) -> None:
+    """Let the dynamics judge the least and the largest of the values, and name the neuron of the one it refuses."""
+    values = values.detach().reshape(-1)
+    if not values.numel() or values.is_meta:
+        return
+    for neuron in {int(values.argmin()), int(values.argmax())}:
+        try:
+            _try(dynamics, field, values[neuron].item())
+        except ValueError as error:
+            raise ValueError(f"{error} That is {field} of neuron {neuron} of {values.numel()}.") from None
 
 
 def _try(dynamics: Dynamics, field: str, value: float) -> None:

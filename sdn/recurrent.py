@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sdn.dynamics.base import Dynamics, State, at_start, check_finite, locate
+from sdn.dynamics.base import Diverged, Dynamics, State, at_start, locate
 from sdn.kernels import recurrent as kernel
 from sdn.solvers.fused import Fused, check_place, operands
 from sdn.spike import SpikeGradient, spike
@@ -66,9 +66,12 @@ def recurrent(
     if solver not in ("fused", "loop"):
         raise ValueError(f"recurrent: solver must be fused or loop, got {solver!r}: spikes depend on those before.")
     channels = _checked(x, weight, bias, initial)
+    if not torch.compiler.is_compiling() and not x.is_meta:
+        _check_numbers(weight, bias, initial)
     gradient = dynamics.default_spike if spike_gradient is None else spike_gradient
     like = x[:, :1, :1].expand(-1, -1, channels)
     dynamics, state = at_start(dynamics, like, None if initial is None else initial.neuron)
+    state = type(state)(*(value.to(x) for value in state))
     spikes0 = x.new_zeros(len(x), channels) if initial is None else initial.spike.to(x)
     run = _fused if solver == "fused" else _loop
     spikes, last = run(x, weight, dynamics, state, spikes0, bias, gradient, detach_reset)
@@ -125,16 +128,35 @@ def _finite(state: State) -> bool:
 
 def _explain(x: Tensor, weight: Tensor, dynamics: Dynamics, state: State, fired: Tensor, bias: Tensor | None) -> None:
     """Run again step by step up to the first state that is not finite, and say where that is."""
-    for name, value in {"x": x, "weight": weight, "bias": bias}.items():
-        if value is not None and not torch.isfinite(value).all():
-            bad = int((~torch.isfinite(value)).sum())
-            raise ValueError(f"recurrent: {bad} of the {value.numel()} numbers of {name} are NaN or infinite.")
+    _refuse_nan("x", x)
     for t, now in enumerate(x.unbind(1)):
         current = functional.linear(torch.cat([now, fired], -1), weight, bias)
         fired = dynamics.fires(dynamics.past(state), current).to(x.dtype)
         state = dynamics.advance(state, current, fired)
         locate(dynamics, state, t)
-    check_finite(dynamics, state)
+    raise Diverged(
+        f"{type(dynamics).__name__}: a state became NaN or infinite, but not when its sums were rounded in another "
+        f"order; {dynamics.when_diverging}."
+    )
+
+
+def _check_numbers(weight: Tensor, bias: Tensor | None, initial: RecurrentState | None) -> None:
+    """Refuse what would be silent as long as a neuron is: weights that are no numbers, spikes other than 0 and 1."""
+    _refuse_nan("weight", weight)
+    if bias is not None:
+        _refuse_nan("bias", bias)
+    if initial is not None:
+        for name, value in zip(initial.neuron._fields, initial.neuron, strict=True):  # type: ignore[attr-defined]
+            _refuse_nan(f"the state's {name}", value)
+        if not ((initial.spike == 0) | (initial.spike == 1)).all():
+            low, high = initial.spike.min().item(), initial.spike.max().item()
+            raise ValueError(f"recurrent: the state's spikes must be 0 or 1, got values from {low:g} to {high:g}.")
+
+
+def _refuse_nan(name: str, value: Tensor) -> None:
+    if not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
+        bad = int((~torch.isfinite(value)).sum())
+        raise ValueError(f"recurrent: {bad} of the {value.numel()} numbers of {name} are NaN or infinite.")
 
 
 def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, initial: RecurrentState | None) -> int:
@@ -150,12 +172,20 @@ def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, initial: RecurrentS
             f"recurrent: weight must be (H, {inputs} + H) and {x.dtype} for x of {inputs} inputs, got "
             f"{tuple(weight.shape)} and {weight.dtype}."
         )
-    if bias is not None and tuple(bias.shape) != (len(weight),):
-        raise ValueError(f"recurrent: bias has shape {tuple(bias.shape)}, these {len(weight)} neurons need one each.")
+    if bias is not None and (tuple(bias.shape) != (len(weight),) or bias.dtype != x.dtype):
+        raise ValueError(
+            f"recurrent: bias has shape {tuple(bias.shape)} and {bias.dtype}, it must be ({len(weight)},) and "
+            f"{x.dtype}."
+        )
     if initial is not None:
         if getattr(initial, "_fields", None) != RecurrentState._fields:
             raise ValueError(
                 f"recurrent: initial must be a RecurrentState(neuron, spike), got {type(initial).__name__}."
+            )
+        if not hasattr(initial.neuron, "_fields"):
+            raise ValueError(
+                "recurrent: the state of the neurons must be that of the dynamics, got "
+                f"{type(initial.neuron).__name__}."
             )
         if tuple(initial.spike.shape) != (len(x), len(weight)):
             raise ValueError(

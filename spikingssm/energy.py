@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spikingssm.metrics import SpikeRecord
-from spikingssm.operations import FORMS, INPUT, Operations, driven, not_counted, operations
+from spikingssm.operations import FORMS, INPUT, Operations, connections, driven, not_counted, operations
 
 __all__ = ["ADD", "FUNCTION", "MAC", "MULTIPLY", "account", "joule", "published"]
 
@@ -52,7 +52,7 @@ def published(model: nn.Module, steps: float, rates: Mapping[str, float]) -> dic
     Source: Shen et al., AAAI 2025 (arXiv 2408.14909).
     """
     arriving = [(name, target) for name, maps in driven(model).items() if name != INPUT for target in maps]
-    macs = {target: steps * _weight(model, target).numel() for _, target in arriving}
+    macs = {target: steps * connections(model, target) for _, target in arriving}
     if not macs:
         raise ValueError(f"published: {type(model).__name__} has no synapses(), which says what its spikes drive.")
     total, acs = sum(macs.values()), sum(rates[name] * macs[target] for name, target in arriving)
@@ -86,16 +86,16 @@ def account(model: nn.Module, record: SpikeRecord, sequences: int = 1) -> dict[s
     found: dict[str, Any] = {"steps": steps, "spikes": sum(spikes.values()), "spikes_by_layer": spikes}
     counts: dict[str, float] = dict(record.spikes)
     weights = {name: [_weight(model, target) for target in maps] for name, maps in driven(model).items()}
+    fans = {
+        name: sum(connections(model, target) / _weight(model, target).shape[1] for target in maps)
+        for name, maps in driven(model).items()
+    }
     energy: dict[str, Any] = {"published": published(model, steps, rates)} if weights else {}
     if INPUT in weights and record.events is not None:
         samples[INPUT] = fmean(samples.values())
         counts[INPUT], found["input_events"] = record.events, record.events / samples[INPUT]
         rates[INPUT] = found["input_events"] / (steps * weights[INPUT][0].shape[1])
-    sops = {
-        name: counts[name] * sum(weight.shape[0] for weight in arrays) / samples[name]
-        for name, arrays in weights.items()
-        if name in counts
-    }
+    sops = {name: counts[name] * fan / samples[name] for name, fan in fans.items() if name in counts}
     for form in FORMS:
         own, twin = (operations(model, steps, rates, form, sequences=sequences, dense=d) for d in (False, True))
         parts = {name: joule(count) for name, count in own.items()}

@@ -47,6 +47,7 @@ class SequenceModule(lightning.LightningModule):
             the last chunks. None goes back through all steps.
         tbptt_first: begin with a chunk of the first step alone, as the published code does.
         betas: of AdamW, each in [0, 1).
+        eps: of AdamW, > 0; 1e-8 / T where a published loss is a sum over T steps, since ours is their mean.
         decay_threshold: let the weight decay pull what neurons learn, as the published code does.
         slow_lr: peak learning rate of the slow parameters, > 0; None is ``min(lr, 1e-3)``.
         ema: decay per step of averaged weights that are validated and kept, in (0, 1); None averages nothing.
@@ -69,6 +70,7 @@ class SequenceModule(lightning.LightningModule):
         tbptt: int | None = None,
         tbptt_first: bool = False,
         betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
         decay_threshold: bool = False,
         slow_lr: float | None = None,
         ema: float | None = None,
@@ -90,11 +92,13 @@ class SequenceModule(lightning.LightningModule):
             raise ValueError(f"optim.ema={ema} does not go with optim.tbptt={tbptt}; set one of them to null.")
         if not (isinstance(betas, Sequence) and len(betas) == 2 and all(0 <= beta < 1 for beta in betas)):
             raise ValueError(f"SequenceModule: betas must be two numbers in [0, 1), got {betas}.")
+        if not eps > 0:
+            raise ValueError(f"SequenceModule: eps must be > 0, got {eps}.")
         if slow_lr is not None and not slow_lr > 0:
             raise ValueError(f"SequenceModule: slow_lr must be > 0 or null for min(lr, 0.001), got {slow_lr}.")
         self.model, self.task, self.slow_lr = model, task, slow_lr
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
-        self.betas, self.decay_threshold, self.ema = betas, decay_threshold, ema
+        self.betas, self.eps, self.decay_threshold, self.ema = betas, eps, decay_threshold, ema
         self.schedule, self.tbptt, self.tbptt_first = schedule, tbptt, tbptt_first
         self.automatic_optimization = tbptt is None
         self.clipping: dict[str, Any] = {}  # of chunks; Lightning clips whole batches only
@@ -132,13 +136,11 @@ class SequenceModule(lightning.LightningModule):
         if torch.isfinite(total(norm) if isinstance(self.trainer.strategy, Sharded) else norm):
             return
         norms = {name: float(torch.linalg.vector_norm(gradient)) for name, gradient in found.items()}
-        name = next(
-            (name for name, value in norms.items() if not math.isfinite(value)), max(norms, key=norms.__getitem__)
-        )
+        name = max(norms, key=lambda key: math.inf if math.isnan(norms[key]) else norms[key])
         raise ValueError(
-            f"the gradient of {name.replace(SHARD, '')} became {norms[name]} in step {self.global_step + 1}, its loss "
-            "is finite; the checkpoints of the steps before are intact. Lower optim.lr, clip earlier gradients with "
-            "trainer.gradient_clip_val=1, or start the neurons with other parameters."
+            f"the gradient of {name.replace(SHARD, '')} has a norm of {norms[name]:.3g}, too much in all, in step "
+            f"{self.global_step + 1}, and its loss is finite; the checkpoints of the steps before are intact. Lower "
+            "optim.lr, clip earlier gradients with trainer.gradient_clip_val=1, or start the neurons otherwise."
         )
 
     def on_train_epoch_end(self) -> None:
@@ -175,7 +177,7 @@ class SequenceModule(lightning.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW on `parameter_groups`; `warmup_cosine` per step, or a linear fall per epoch."""
         groups = parameter_groups(self.model, self.lr, self.weight_decay, self.decay_threshold, self.slow_lr)
-        optimizer = torch.optim.AdamW(groups, betas=(self.betas[0], self.betas[1]))
+        optimizer = torch.optim.AdamW(groups, betas=(self.betas[0], self.betas[1]), eps=self.eps)
         if self.schedule == "linear":
             epochs = self.trainer.max_epochs
             falling = LambdaLR(optimizer, lambda epoch: max(0.0, 1 - epoch / epochs))

@@ -26,7 +26,7 @@ from spikingssm.layers import (
     Vocabulary,
 )
 
-__all__ = ["FORMS", "INPUT", "Operations", "driven", "not_counted", "operations"]
+__all__ = ["FORMS", "INPUT", "Operations", "connections", "driven", "not_counted", "operations"]
 
 FORMS = ("recurrence", "fft")
 INPUT = "input"
@@ -50,14 +50,15 @@ class Operations:
 
 @dataclass(frozen=True)
 class _Run:
-    """How a network is run: its form, steps of one sequence, rates by layer, whether as its real-valued twin, and what
-    drives each linear map."""
+    """How a network is run: its form, steps of one sequence, rates by layer, whether as its real-valued twin, what
+    drives each linear map, and the connections of those that are cut."""
 
     form: str
     length: float
     rates: Mapping[str, float]
     dense: bool
     drivers: Mapping[str, tuple[str, ...]]
+    connections: Mapping[str, int]
 
 
 def operations(
@@ -87,7 +88,8 @@ def operations(
     """
     if form not in FORMS:
         raise ValueError(f"operations: form must be one of {', '.join(FORMS)}, got {form!r}.")
-    run, found = _Run(form, steps / sequences, rates, dense, _drivers(model)), defaultdict(Operations)
+    run = _Run(form, steps / sequences, rates, dense, _drivers(model), _cut(model))
+    found: dict[str, Operations] = defaultdict(Operations)
     once = not isinstance(getattr(model, "pool", None), EachStep)  # the decoder then runs once a sample
     left_out = _left_out(model)
     for name, module in model.named_modules():
@@ -114,6 +116,18 @@ def driven(model: nn.Module) -> dict[str, tuple[str, ...]]:
             if source != INPUT or not prefix:
                 found[prefix + source] = tuple(prefix + target for target in maps)
     return found
+
+
+def connections(model: nn.Module, name: str) -> int:
+    """How many weights a linear map has, those that a mask cuts left out."""
+    weight = model.get_submodule(name).weight
+    return _cut(model).get(name, weight.numel())  # type: ignore[operator, union-attr]
+
+
+def _cut(model: nn.Module) -> dict[str, int]:
+    """Connections of the recurrent maps that have a mask."""
+    layers = {name: part.mask for name, part in model.named_modules() if isinstance(part, Recurrent)}
+    return {f"{name}.recurrent".lstrip("."): int(mask.sum()) for name, mask in layers.items() if mask is not None}
 
 
 def not_counted(model: nn.Module) -> list[str]:
@@ -152,7 +166,7 @@ def _left_out(model: nn.Module) -> set[int]:
 # ---- what a module computes in one step, by part
 def _linear(layer: nn.Linear | LeakyReadout | LeakyIntegrator, name: str, run: _Run) -> dict[str, Operations]:
     outputs, inputs = layer.weight.shape
-    weights, sources = inputs * outputs, run.drivers.get(name, ())
+    weights, sources = run.connections.get(name, inputs * outputs), run.drivers.get(name, ())
     if INPUT in sources and INPUT in run.rates:
         return {"encoder": Operations(additions=run.rates[INPUT] * weights)}
     if not sources or INPUT in sources:

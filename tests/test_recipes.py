@@ -253,6 +253,20 @@ def test_the_recipes_of_brf_are_the_published_ones(name, model) -> None:
     assert (net.tau_mean, net.tau_std) == readout
     assert (net.n_layers, net.bias, net.mask, net.spike, net.dynamics.get("dt", 0.01)) == (1, False, None, None, 0.01)
     assert (optim.schedule, optim.weight_decay, optim.warmup, optim.slow_lr) == ("linear", 0, 0, None)
+    steps = {"smnist": 1, "psmnist": 50 if model == "alif" else 784, "ecg": 1300, "shd": 250}[name]
+    assert optim.eps == pytest.approx(1e-8 / steps, rel=2e-3)  # their loss is a sum over so many steps
+    assert list(optim.betas) == [0.9, 0.999]
+    data = config.data
+    if name == "ecg":
+        assert (data.length, task.unlabelled_as, task.train_unlabelled) == (1300, 0, True)
+        assert round(618 * data.val_fraction) == 61
+    elif name == "shd":
+        assert (data.channels, data.bins, data.val_split, data.jitter_us) == (700, "brf", "random", 0)
+        assert (data.channel_shift, data.cutmix, round(8156 * data.val_fraction)) == ("none", "none", 815)
+    else:
+        assert (data.permute, data.val_fraction) == ("random" if name == "psmnist" else "none", 0.1)
+    thresholds = {"brf": 1.0, "rf": 1.0, "alif": 0.01}
+    assert (net.dynamics.threshold, net.dynamics.get("beta")) == (thresholds[model], 1.8 if model == "alif" else None)
     assert (optim.tbptt, optim.tbptt_first) == (50 if model == "alif" and "mnist" in name else None, False)
     assert net.pool == ("last" if name == "smnist" else "each")
     assert task.get("skip", 0) == (10 if model == "alif" and name in ("ecg", "shd") else 0)

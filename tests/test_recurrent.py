@@ -23,6 +23,8 @@ NEURONS = {
     "brf-no-reset": (BRF(8 + 30 * _h, 1 + 3 * _h, 0.9, 0.009, smooth_reset=False), 120.0),
     "brf-no-refraction": (BRF(8 + 30 * _h, 1 + 3 * _h, 0.9, 0.009, refractory_period=False), 120.0),
 }
+REST = BRF().initial_state(2, 4)
+LOST = REST._replace(v=torch.full((2, 4), math.nan))
 every_neuron = pytest.mark.parametrize("name", NEURONS)
 
 
@@ -198,7 +200,13 @@ def test_the_operator_passes_torchs_own_checks():
         ({"x": torch.zeros(2, 5, 3).int()}, ValueError, "got torch.int32"),
         ({"weight": torch.zeros(4, 6)}, ValueError, r"weight must be \(H, 3 \+ H\).*got \(4, 6\)"),
         ({"weight": torch.zeros(4, 7).double()}, ValueError, "torch.float64"),
-        ({"bias": torch.zeros(5)}, ValueError, r"bias has shape \(5,\), these 4 neurons"),
+        ({"bias": torch.zeros(5)}, ValueError, r"bias has shape \(5,\) and torch.float32, it must be \(4,\)"),
+        ({"bias": torch.zeros(4).double()}, ValueError, "torch.float64, it must be .* torch.float32"),
+        ({"weight": torch.full((4, 7), math.nan)}, ValueError, "28 of the 28 numbers of weight are NaN"),
+        ({"bias": torch.full((4,), math.inf)}, ValueError, "4 of the 4 numbers of bias are NaN or infinite"),
+        ({"initial": RecurrentState(3, torch.zeros(2, 4))}, ValueError, "must be that of the dynamics, got int"),
+        ({"initial": RecurrentState(REST, torch.full((2, 4), 0.5))}, ValueError, "0 or 1, got values from 0.5"),
+        ({"initial": RecurrentState(LOST, torch.zeros(2, 4))}, ValueError, "8 of the 8 numbers of the state's v"),
         ({"initial": 3}, ValueError, "initial must be a RecurrentState"),
         ({"initial": RecurrentState(BRF().initial_state(2, 4), torch.zeros(2, 5))}, ValueError, r"spikes \(2, 5\)"),
         ({"initial": RecurrentState(BRF().initial_state(3, 4), torch.zeros(2, 4))}, ValueError, "state field 'u'"),
@@ -245,7 +253,17 @@ def test_a_learned_omega_beyond_one_over_dt_stays_a_number():
     (grad,) = torch.autograd.grad(loss, [omega])
     assert torch.isfinite(grad).all()
     assert grad[0] != 0
-    assert grad[1:].tolist() == [0.0, 0.0]
+
+
+def test_a_learned_omega_beyond_one_over_dt_can_only_come_back():
+    """What it is computed as is just below 1/dt; a gradient passes where a step against it lowers omega."""
+    omega = torch.tensor([30.0, 150.0, 150.0], requires_grad=True)
+    turn = BRF(omega, 1.0).turn
+    assert turn.tolist() == pytest.approx([30.0, 100.0, 100.0], rel=1e-4)
+    (grad,) = torch.autograd.grad((turn * torch.tensor([2.0, 3.0, -3.0])).sum(), [omega])
+    assert grad.tolist() == [2.0, 3.0, 0.0]
+    with torch.no_grad():
+        assert (BRF(omega, 1.0).boundary > -100).all()
 
 
 def test_a_gradient_of_the_fused_layer_is_not_differentiated_again():
@@ -254,3 +272,23 @@ def test_a_gradient_of_the_fused_layer_is_not_differentiated_again():
     (grad,) = torch.autograd.grad(spikes.sum(), [weight], create_graph=True)
     with pytest.raises(RuntimeError, match="cannot be differentiated again"):
         grad.sum().backward()
+
+
+@pytest.mark.parametrize("solver", ["loop", "fused"])
+def test_a_state_in_another_type_is_taken(solver):
+    start = RecurrentState(BRF().initial_state(2, 4, dtype=torch.float64), torch.ones(2, 4, dtype=torch.float64))
+    spikes, last = recurrent(torch.rand(2, 5, 3), torch.full((4, 7), 9.0), BRF(), start, solver=solver)
+    assert spikes.dtype == last.neuron.u.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "advice"),
+    [
+        (BRF(20.0, 300.0), "lower b_offset, dt or the learning rate: damping above"),
+        (LIF(0.9), "look at the weights and the"),
+    ],
+)
+def test_the_advice_is_that_of_the_neuron(dynamics, advice):
+    x = torch.ones(1, 400, 1) if isinstance(dynamics, BRF) else torch.full((1, 9, 1), 3e38)
+    with pytest.raises(sdn.dynamics.base.Diverged, match=advice):
+        recurrent(x, torch.full((2, 3), 5.0), dynamics)

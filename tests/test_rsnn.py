@@ -114,12 +114,35 @@ def test_lower_precision_is_computed_in_float32():
         ({"mask": 2 * torch.ones(6, 6)}, ValueError, "values from 2 to 2"),
         ({"channels": 0}, ValueError, "at least 1, got 3 and 0"),
         ({"learn": {"omega": 150.0}}, ValueError, "omega must be at most 1/dt = 100, got 150"),
+        ({"learn": {"omega": torch.tensor([9.0, 9, 9, 9, 130, 9])}}, ValueError, "That is omega of neuron 4 of 6"),
+        ({"dynamics": BRF(torch.tensor([9.0, 9, 9, 130, 9, 9]))}, ValueError, "That is omega of neuron 3 of 6"),
+        ({"mask": "half"}, ValueError, "got 'half'"),
     ],
 )
 def test_a_layer_refuses(options, error, match):
     given = {"d_input": 3, "dynamics": BRF(), "channels": 6, **options}
     with pytest.raises(error, match=match):
         Recurrent(given.pop("d_input"), given.pop("dynamics"), given.pop("channels"), **given)
+
+
+def test_a_bias_starts_as_that_of_one_linear_map_of_the_whole():
+    bias = Recurrent(1, BRF(), 256, bias=True).input.bias
+    assert 0.98 / math.sqrt(257) < bias.abs().max() <= 1 / math.sqrt(257)
+
+
+def test_operations_leave_out_what_is_cut():
+    model = RSNN(3, 4, 10, mask=0.6)
+    kept = int(model.layers[0].mask.sum())
+    assert 10 < kept < 70
+    x = torch.full((2, 20, 3), 90.0)
+    with record_spikes(model) as record, torch.no_grad():
+        model(x)
+    found, rate = account(model, record), record.rates()["layers.0"]
+    assert rate > 0.01
+    assert found["energy"]["published"]["macs"] == 20 * (kept + 40)
+    assert found["sops_by_layer"]["layers.0"] == pytest.approx(found["spikes"] * (kept / 10 + 4))
+    mix = found["energy"]["recurrence"]["parts"]["mix"]
+    assert mix == pytest.approx(0.9e-12 * 20 * (rate * (kept + 40) + 10))
 
 
 def test_a_layer_refuses_input_of_another_width():
@@ -266,6 +289,8 @@ def test_a_network_refuses_what_does_not_fit():
     model = network()
     with pytest.raises(ValueError, match=r"RSNN: x must be a floating-point \(batch, length, 3\)"):
         model(torch.zeros(2, 5, 4))
+    with pytest.raises(ValueError, match="must be an RSNNState, got tuple"):
+        model(torch.zeros(2, 5, 3).double(), (1, 2))
     with pytest.raises(ValueError, match="the state has 1 layers, this model has 2"):
         model(torch.zeros(2, 5, 3).double(), RSNN(3, 4, 6).initial_state(2))
     with pytest.raises(NotImplementedError, match="use solver='fused' or 'loop'"):

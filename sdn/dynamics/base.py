@@ -13,13 +13,17 @@ from torch import Tensor
 
 from sdn.spike import SpikeGradient, Triangle, spike
 
-__all__ = ["Dynamics", "State", "Trajectory", "Value", "check_current", "simulate"]
+__all__ = ["Diverged", "Dynamics", "State", "Trajectory", "Value", "check_current", "simulate"]
 
 Value = float | Tensor
 """A parameter of a dynamics: a plain number, or one value per channel as an (H,) tensor."""
 
 State = tuple[Tensor, ...]
 """A NamedTuple of tensors (B, H); each dynamics has its own, ``Dynamics.State``."""
+
+
+class Diverged(ValueError):
+    """A neuron whose state became NaN or infinite."""
 
 
 class Trajectory(NamedTuple):
@@ -52,6 +56,8 @@ class Dynamics:
     """Learnable fields and the transform (log, logit, abs, none) that keeps each in range."""
     scales_with_threshold: ClassVar[bool] = False
     """Whether threshold T on x equals threshold 1 on x / T (`mem` then scales by T)."""
+    when_diverging: ClassVar[str] = "look at the weights and the currents, or lower the learning rate"
+    """What to do about a state that became infinite."""
     later: ClassVar[tuple[str, ...]] = ()
     """Fields that older files of facts do not have; they then have their defaults."""
     default_std: ClassVar[float] = 1.0
@@ -240,9 +246,9 @@ def check_finite(dynamics: Dynamics, state: State, current: Tensor | None = None
                     fired = dynamics.fires(dynamics.past(first), now).to(now.dtype)
                     first = dynamics.advance(first, now, fired)
                     locate(dynamics, first, t)
-        raise ValueError(
+        raise Diverged(
             f"{type(dynamics).__name__}: the state became NaN or infinite, so the neuron diverges with these "
-            "parameters and currents; lower dt, omega or the learning rate of what is learned."
+            f"parameters and currents; {dynamics.when_diverging}."
         )
 
 
@@ -250,7 +256,7 @@ def locate(dynamics: Dynamics, state: State, step: int) -> None:
     """Refuse a state that is not finite: name its step, row and neuron, and what that neuron's parameters are.
 
     Raises:
-        ValueError: a field of the state, (B, H), holds NaN or infinity.
+        Diverged: a field of the state, (B, H), holds NaN or infinity.
     """
     bad = ~torch.isfinite(torch.stack([value.detach() for value in state])).all(0)
     if not bad.any():
@@ -259,10 +265,9 @@ def locate(dynamics: Dynamics, state: State, step: int) -> None:
     values = {name: getattr(dynamics, name) for name in dynamics.transforms}
     of_it = {k: float(v[neuron]) if isinstance(v, Tensor) and v.ndim else float(v) for k, v in values.items()}
     facts = ", ".join(f"{k} {v:.4g}" for k, v in of_it.items())
-    raise ValueError(
+    raise Diverged(
         f"{type(dynamics).__name__}: neuron {neuron} of row {row} became NaN or infinite at step {step} ({facts}; "
-        f"{int(bad.any(0).sum())} of {bad.shape[1]} neurons did); lower omega or dt, raise the damping, lower the "
-        "learning rate of what is learned, or take BRF, which balances itself."
+        f"{int(bad.any(0).sum())} of {bad.shape[1]} neurons did); {dynamics.when_diverging}."
     )
 
 

@@ -34,8 +34,8 @@ class BRF(Dynamics):
     So ``mem[t] = u + dt (b[t] u - omega v) - q[t-1]`` and the gain is ``dt``. The state is never overwritten.
 
     Args:
-        omega: angular frequency in radians per unit of time, in (0, 1/dt]; a number or (H,). A tensor, such as what is
-            learned, counts as just below 1/dt where it is above, with no gradient there.
+        omega: angular frequency in radians per unit of time, in (0, 1/dt]; a number or (H,). Where it is learned and
+            has come above 1/dt it counts as just below, and only a gradient that lowers it passes.
         b_offset: distance from the divergence boundary, >= 0; a number or (H,).
         gamma: factor the refractory variable keeps per step, in [0, 1); a number or (H,).
         dt: length of a step in units of time, > 0.
@@ -64,6 +64,10 @@ class BRF(Dynamics):
     fires_at_threshold: ClassVar[bool] = False
     default_spike: ClassVar[SpikeGradient] = DoubleGaussian()
     transforms: ClassVar[dict[str, str]] = {"omega": "abs", "b_offset": "abs", "gamma": "logit", "threshold": "log"}
+    when_diverging: ClassVar[str] = (
+        "lower b_offset, dt or the learning rate: damping above 2 sqrt(1 - (dt omega)^2) / dt overshoots (without its "
+        "boundary, raise b_offset or lower omega)"
+    )
     default_std: ClassVar[float] = 50.0
     later: ClassVar[tuple[str, ...]] = ("divergence_boundary", "smooth_reset", "refractory_period")
 
@@ -89,7 +93,8 @@ class BRF(Dynamics):
         """``omega``, and just below 1/dt where a tensor is above."""
         if not isinstance(self.omega, Tensor):
             return self.omega
-        return self.omega.clamp(max=math.sqrt(1 - MARGIN) / self.dt)
+        below: Tensor = _Below.apply(self.omega, math.sqrt(1 - MARGIN) / self.dt)  # type: ignore[no-untyped-call]
+        return below
 
     @property
     def boundary(self) -> Value:
@@ -118,3 +123,21 @@ class BRF(Dynamics):
     def _free(self, state: BRFState) -> Tensor:
         free: Tensor = state.u + self.dt * (self._damping(state) * state.u - self.turn * state.v)
         return free
+
+
+class _Below(torch.autograd.Function):
+    """``min(x, top)``; above the top, a gradient passes where a step against it leads back down."""
+
+    @staticmethod
+    def forward(x: Tensor, top: float) -> Tensor:
+        return x.clamp(max=top)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, ctx.top = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return torch.where(x > ctx.top, grad.clamp(min=0), grad), None

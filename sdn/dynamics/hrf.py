@@ -59,6 +59,7 @@ class HRF(Dynamics):
     fires_at_threshold: ClassVar[bool] = False
     default_spike: ClassVar[SpikeGradient] = DoubleGaussian()
     transforms: ClassVar[dict[str, str]] = {"omega": "abs", "b_offset": "abs", "gamma": "logit", "threshold": "log"}
+    when_diverging: ClassVar[str] = "lower omega, b_offset, dt or the learning rate"
     default_std: ClassVar[float] = 75.0
 
     def __post_init__(self) -> None:

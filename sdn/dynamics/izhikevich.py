@@ -51,6 +51,7 @@ class IzhikevichRF(Dynamics):
     fires_at_threshold: ClassVar[bool] = False
     default_spike: ClassVar[SpikeGradient] = DoubleGaussian()
     transforms: ClassVar[dict[str, str]] = {"omega": "abs", "damping": "abs", "threshold": "log"}
+    when_diverging: ClassVar[str] = "lower omega, dt or the learning rate, or raise the damping"
     default_std: ClassVar[float] = 100.0
 
     def __post_init__(self) -> None:

@@ -50,6 +50,9 @@ class RF(Dynamics):
     default_spike: ClassVar[SpikeGradient] = DoubleGaussian()
     transforms: ClassVar[dict[str, str]] = {"omega": "abs", "damping": "abs", "threshold": "log"}
     scales_with_threshold: ClassVar[bool] = True
+    when_diverging: ClassVar[str] = (
+        "lower omega, dt or the learning rate, raise the damping, or take BRF, which balances itself"
+    )
     default_std: ClassVar[float] = 25.0
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ class Recurrent(Neuron):
         channels: H.
         learn: fields of the dynamics to learn per neuron, and where each starts, see `sdn.Neuron`.
         spike: spike gradient; None is the dynamics' own.
-        bias: give the input map a bias, which starts as that of `torch.nn.Linear` does.
+        bias: give the input map a bias, which starts as that of a `torch.nn.Linear` of the whole matrix.
         mask: recurrent connections that are there, (H, H) of 0 and 1 from neuron (column) to neuron (row); or the
             share, in [0, 1), of connections that are cut at random for good; None for all.
         solver: "fused" or "loop", or a value of `sdn.Fused` or `sdn.Loop`; see `sdn.recurrent`. The words let gradients
@@ -60,6 +60,8 @@ class Recurrent(Neuron):
         bound = (6 / (d_input + 2 * channels)) ** 0.5
         for part in (self.input, self.recurrent):
             nn.init.uniform_(part.weight, -bound, bound)
+        if bias:
+            nn.init.uniform_(self.input.bias, -((d_input + channels) ** -0.5), (d_input + channels) ** -0.5)
         self.register_buffer("mask", _mask(mask, channels))
 
     def forward(self, x: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
@@ -141,6 +143,6 @@ def _mask(mask: Tensor | float | None, channels: int) -> Tensor | None:
                 f"from {mask.min():g} to {mask.max():g}."
             )
         return mask.detach().to(torch.get_default_dtype()).clone()
-    if not 0 <= mask < 1:
-        raise ValueError(f"Recurrent: mask, the share of connections that are cut, must be in [0, 1), got {mask}.")
+    if not isinstance(mask, (int, float)) or not 0 <= mask < 1:
+        raise ValueError(f"Recurrent: mask, the share of connections that are cut, must be in [0, 1), got {mask!r}.")
     return (torch.rand(channels, channels) >= mask).to(torch.get_default_dtype())

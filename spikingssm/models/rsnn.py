@@ -154,5 +154,7 @@ class RSNN(nn.Module):
                 f"RSNN: x must be a floating-point ({kind}, {self.d_input}), sizes >= 1, got {x.dtype} of shape "
                 f"{tuple(x.shape)}."
             )
+        if state is not None and getattr(state, "_fields", None) != RSNNState._fields:
+            raise ValueError(f"RSNN: the state must be an RSNNState, got {type(state).__name__}.")
         if state is not None and len(state.layers) != len(self.layers):
             raise ValueError(f"RSNN: the state has {len(state.layers)} layers, this model has {len(self.layers)}.")
