@@ -211,7 +211,7 @@ def test_wrong_data_says_what_and_where_in_one_line(root, tmp_path, what, error,
     ("options", "message"),
     [
         ({"channels": 99}, "channels must divide 700"),
-        ({"bins": "free"}, "bins must be published or fixed, got free"),
+        ({"bins": "free"}, "bins must be one of published, fixed, brf, got free"),
         ({"cutmix": "mixed"}, "cutmix must be one of .*, got mixed"),
         ({"root": "x"}, r"data\.root and data\.generated=true are both set; drop one"),
         ({"leave_out": "theo"}, "leave_out must be null or one of none, got theo"),
