@@ -70,7 +70,7 @@ $(PEERS_STAMP): pyproject.toml constraints.txt benchmarks/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet --no-deps -c constraints.txt -r benchmarks/peers.txt
 	@touch $@
 
-# RUNS are folders of finished runs; STUDY_OPTIONS go to every study, such as STUDY_OPTIONS="--root FOLDER --out FOLDER".
+# RUNS are folders of finished runs; STUDY_OPTIONS go to every study, such as STUDY_OPTIONS="--root FOLDER --limit 500".
 RUNS ?=
 STUDY_OPTIONS ?=
 

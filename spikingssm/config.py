@@ -34,6 +34,8 @@ MOVABLE = (
 """Keys that may change on resume: where things lie and how fast they go, not what comes out."""
 FREE = ("trainer.devices",)
 """Keys whose values may be of several kinds: a number, a list, auto."""
+LISTS = {"model.d_model": "spikingssm.models.RSNN"}
+"""Keys that take a number or a list of such numbers, and the target that does."""
 ALIASES = {f"experiment=spikingssm/{published}": f"experiment=spikingssm/{ours}" for published, ours in (
     ("minst", "mnist"), ("pminst", "pmnist"),
 )}  # fmt: skip
@@ -79,7 +81,8 @@ def sweep(overrides: Sequence[str], allowed: bool) -> Iterator[tuple[list[str], 
     """The overrides of each run, and a label of what was swept in it besides the seed.
 
     Args:
-        overrides: in Hydra's grammar; ``key=a,b`` and ``key=range(3)`` sweep.
+        overrides: in Hydra's grammar; ``key=a,b`` and ``key=range(3)`` sweep. The model is not part of the label where
+            it is part of the name, as in rf-ecg.
         allowed: whether a sweep was asked for.
 
     Raises:
@@ -96,18 +99,22 @@ def sweep(overrides: Sequence[str], allowed: bool) -> Iterator[tuple[list[str], 
         values = [f"{key}={value}" for value in override.sweep_string_iterator()]
         choices.append([(v, "" if key == "seed" else re.sub(r"[^\w.=-]+", "_", v.lstrip("+"))) for v in values])
     for job in itertools.product(*choices):
-        yield [text for text, _ in job], ",".join(label for _, label in job if label)
+        texts = [text for text, _ in job]
+        folder = next((text.partition("=")[2] for text in texts if text.startswith("run_dir=")), "${name}")
+        named = "${name}" in folder and _names_its_model(_parse(texts))
+        yield texts, ",".join(label for _, label in job if label and not (named and label.startswith("model=")))
 
 
 def variant(overrides: Sequence[str]) -> str:
     """The overrides that make a run another one than its experiment, such as ``model.learn_eta=false``; "" for none.
 
-    Left out are the experiment, its tier and name, the seed, and where things lie and how fast they go.
+    Left out are the experiment, its tier and name, the seed, where things lie and how fast they go, and the model where
+    the name says it, as in rf-ecg.
     """
+    parsed = _parse(overrides)
     usual = ("experiment", "tier", "name", "seed", "run_dir", "resume", *MOVABLE)
-    return ", ".join(
-        o.input_line.lstrip("+") for o in _parse(overrides) if o.key_or_group not in usual and o.input_line
-    )
+    usual = (*usual, "model") if _names_its_model(parsed) else usual
+    return ", ".join(o.input_line.lstrip("+") for o in parsed if o.key_or_group not in usual and o.input_line)
 
 
 def call(section: str, node: DictConfig, **known: Any) -> Any:
@@ -157,7 +164,7 @@ def _parts_of_recipe(folder: Path, groups: list[Override]) -> list[Override]:
     """What an experiment says for the chosen model alone (``configs/recipe/<experiment>/<model>.yaml``)."""
     chosen = {o.key_or_group: o.value() for o in groups}
     experiment, model = chosen.get("experiment"), chosen.get("model")
-    if not experiment or not (folder / "recipe" / experiment).is_dir():
+    if not _has_recipes(folder, experiment):
         return []
     if model is None:
         defaults = OmegaConf.load(folder / "experiment" / f"{experiment}.yaml").defaults
@@ -166,6 +173,16 @@ def _parts_of_recipe(folder: Path, groups: list[Override]) -> list[Override]:
     if model not in there:
         raise ValueError(f"experiment={experiment} has no recipe for model={model}; there are {', '.join(there)}.")
     return _parse([f"+recipe/{experiment}={model}"])
+
+
+def _has_recipes(folder: Path, experiment: Any) -> bool:
+    return bool(experiment) and (folder / "recipe" / str(experiment)).is_dir()
+
+
+def _names_its_model(parsed: list[Override]) -> bool:
+    """Whether the name of the run says its model: that of an experiment with recipes does, a given one not."""
+    chosen = {o.key_or_group: o.value() for o in parsed if o.key_or_group in ("experiment", "name")}
+    return "name" not in chosen and "experiment" in chosen and _has_recipes(_folder(), chosen["experiment"])
 
 
 def _parts_of_tier(folder: Path, groups: list[Override]) -> list[Override]:
@@ -231,8 +248,12 @@ def _check_key(base: DictConfig, override: Override) -> None:
     old, new = OmegaConf.select(base, override.key_or_group), override.value()
     if (new is None and override.key_or_group in NULLABLE) or override.key_or_group in FREE:
         return
-    if problem := _misfit(old, new):
-        raise ValueError(f"{override.key_or_group} takes {problem}, got {new!r}.")
+    section = override.key_or_group.rpartition(".")[0]
+    listed = LISTS.get(override.key_or_group, "") == OmegaConf.select(base, f"{section}._target_")
+    parts = new if listed and isinstance(new, list) and new else [new]
+    if problem := next(filter(None, (_misfit(old, part) for part in parts)), None):
+        more = " or a list of them" if listed else ""
+        raise ValueError(f"{override.key_or_group} takes {problem}{more}, got {new!r}.")
 
 
 def _misfit(old: Any, new: Any) -> str | None:

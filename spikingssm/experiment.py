@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
             configs[-1].run_dir = f"{configs[-1].run_dir}-{label}"
         jobs.append(Job(overrides, configs[-1].run_dir))
     if twice := [job.run_dir for i, job in enumerate(jobs) if job.run_dir in [other.run_dir for other in jobs[:i]]]:
-        raise ValueError(f"two runs of this sweep would write to {twice[0]}; put ${{seed}} into run_dir.")
+        raise ValueError(f"two runs of this sweep would write to {twice[0]}; put ${{seed}} or ${{name}} into run_dir.")
     if given.cfg:
         for config in configs:
             print(OmegaConf.to_yaml(config, resolve=True), end="")

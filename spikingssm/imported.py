@@ -1,7 +1,9 @@
 """A published checkpoint as a run: the file gives the network, an experiment of ours data, task and pool."""
 
 import hashlib
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +37,15 @@ def open_checkpoint(
         experiment: what it was trained on, such as "brf/ecg".
         neuron: "brf", "rf" or "alif", see `spikingssm.checkpoints.rsnn_from_pt`.
         overrides: of the experiment, as for `spikingssm.load`.
-        permutation: file of the order of the pixels, for MNIST.
+        permutation: file of the order of the pixels, for MNIST; needed where the experiment's is random, unless an
+            override of ``data.permute`` or ``data.permute_seed`` says another.
         limit: test on that many rows only.
         root: folder of the data, where it is not that of the experiment.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: what `rsnn_from_pt` and the data refuse, or an experiment whose data or model do not fit the file.
+        ValueError: what `rsnn_from_pt` and the data refuse, an experiment whose data or model do not fit the file, or
+            pixels in an order that nobody said.
     """
     found = read(path, neuron)
     if experiment is None:
@@ -49,6 +53,7 @@ def open_checkpoint(
     if limit is not None and limit < 1:
         raise ValueError(f"evaluate: --limit must be at least 1 row, got {limit}.")
     config = load([f"experiment={experiment}", f"model={found.neuron}", *overrides])
+    _check_order(config, experiment, permutation, overrides)
     _set_data(config, experiment, root=root, permute=permutation, limit_eval=limit)
     _set_sizes(config, found)
     OmegaConf.resolve(config)
@@ -90,7 +95,8 @@ def import_checkpoint(
         raise FileExistsError(f"{folder} holds a run; give another folder with --out.")
     run = open_checkpoint(path, experiment, neuron, overrides, **given)
     run.config.run_dir, epoch = str(folder), read(path, neuron).epoch
-    summary = _summary(run, measure(run), path, epoch)
+    command = _command(path, folder, experiment, neuron, overrides, given)
+    summary = {**_summary(run, measure(run), path, epoch), "command": command}
     summary["variant"] = ", ".join(filter(None, ["imported", variant(overrides)]))
     with writing(folder / "checkpoints" / "best.ckpt") as partial:
         torch.save({"epoch": epoch, "global_step": 0, "state_dict": run.module.state_dict()}, partial)
@@ -99,6 +105,17 @@ def import_checkpoint(
         partial.write_text(head + OmegaConf.to_yaml(run.config))
     write_json(folder / "summary.json", summary)
     return folder
+
+
+def _check_order(config: DictConfig, experiment: str, permutation: str | Path | None, overrides: Sequence[str]) -> None:
+    """Refuse a random order that is the experiment's own: the file was trained on another."""
+    told = any(text.partition("=")[0].lstrip("+~").startswith("data.permute") for text in overrides)
+    if permutation is None and not told and config.data.get("permute") == "random":
+        raise ValueError(
+            f"experiment={experiment} has its pixels in a random order of its own, on which no published file was "
+            "trained; give that of the file with --permutation FILE.pt, or say the order with data.permute=... or "
+            "data.permute_seed=..."
+        )
 
 
 def _set_data(config: DictConfig, experiment: str, **given: Any) -> None:
@@ -150,6 +167,29 @@ def _summary(run: TrainedRun, tested: dict[str, Any], path: Path, epoch: int) ->
         "versions": versions(),
         "dataset": run.data.facts(),
         "test": {key: value for key, value in tested.items() if key not in ("solver", "rows", "device")},
-        "command": f"python -m spikingssm import {path.name}",
         "imported": {"file": path.name, "sha256": digest},
     }
+
+
+def _command(
+    path: Path,
+    out: Path,
+    experiment: str | None,
+    neuron: str | None,
+    overrides: Sequence[str],
+    given: Mapping[str, Any],
+) -> str:
+    """The command line that imports this file; of folders it has the last part only, of the data FOLDER."""
+    permutation, limit, root = (given.get(name) for name in ("permutation", "limit", "root"))
+    options = {
+        "--neuron": neuron,
+        "--experiment": experiment,
+        "--permutation": permutation and Path(permutation).name,
+        "--limit": limit,
+        "--root": root and "FOLDER",
+        "--out": out.name,
+    }
+    words = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    told = [re.sub(r"^(\+*data\.root=).*", r"\1FOLDER", text) for text in overrides]
+    told = [re.sub(r"^(\+*data\.(?:path|test_path|permute)=['\"]?).*/", r"\1", text) for text in told]
+    return shlex.join(["python", "-m", "spikingssm", "import", path.name, *words, *told])

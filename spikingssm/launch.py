@@ -90,6 +90,7 @@ def launch(jobs: Sequence[Job], options: Sequence[str]) -> None:
 
 def _run(jobs: list[Job], script: str, _: DictConfig) -> Exception | None:
     """The job of this process; what a user can mend is returned, since not every launcher carries exceptions."""
+    from spikingssm.config import variant
     from spikingssm.experiment import load, quiet, run  # it knows this module
 
     job = jobs[HydraConfig.get().job.num]
@@ -103,7 +104,7 @@ def _run(jobs: list[Job], script: str, _: DictConfig) -> Exception | None:
     try:
         config = load(words)
         if config.trainer.devices == 1 or "SLURM_NTASKS" in os.environ:
-            run(config)
+            run(config, variant(job.overrides))
         elif code := subprocess.run([sys.executable, *sys.argv], check=False).returncode:  # which starts the others
             return ValueError(f"{job.run_dir} ended with exit code {code}; its error stands above.")
     except (ValueError, OSError, NotImplementedError, ImportError) as error:

@@ -193,7 +193,7 @@ def watch_neurons(
     for target in say(model).get("input", ())[:1] if say and look_at_data else ():
         entry, around = model.get_submodule(target), model.get_submodule(target.rpartition(".")[0])
         entry = around if isinstance(around, SpikingLayer) else entry  # which may use the weights without a call
-        handles.append(entry.register_forward_pre_hook(_reader(target, told, look_at_data)))
+        handles.append(entry.register_forward_pre_hook(_reader(target, told, look_at_data), with_kwargs=True))
     for module in model.modules():
         known = inspect.signature(module.forward).parameters
         key = next((key for key in ("valid", "lengths") if key in known), None)
@@ -261,15 +261,23 @@ def _popper(told: list[Tensor | None]) -> Any:
 
 def _teller(name: str, told: list[Tensor | None], look: Callable[[Firing], None]) -> Any:
     def tell(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: tuple[Tensor, Any]) -> None:
-        call = {**dict(zip(("current", "state"), args, strict=False)), **kwargs}
-        look(Firing(name, call["current"], call.get("state"), output[0], _valid(name, told[-1], output[0])))
+        current, state = _first_two(module, args, kwargs)
+        look(Firing(name, current, state, output[0], _valid(name, told[-1], output[0])))
 
     return tell
 
 
+def _first_two(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """The first and the second argument of a call, whatever its ``forward`` calls them; None for one not given."""
+    first, second = (*inspect.signature(module.forward).parameters, "", "")[:2]
+    given = {**dict(zip((first, second), args, strict=False)), **kwargs}
+    return given.get(first), given.get(second)
+
+
 def _reader(name: str, told: list[Tensor | None], look: Any) -> Any:
-    def read(module: nn.Module, args: tuple[Any, ...]) -> None:
-        look(args[0], _valid(name, told[-1], args[0]))
+    def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        data, _ = _first_two(module, args, kwargs)
+        look(data, _valid(name, told[-1], data))
 
     return read
 

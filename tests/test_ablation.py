@@ -62,6 +62,15 @@ def test_a_neuron_that_diverges_is_a_row_of_its_own(trained, monkeypatch):
     assert "| diverged |" in table([{**ablation(trained), "rows": rows}])
 
 
+def test_another_error_is_no_divergence(trained, monkeypatch):
+    def refuse(model, names):
+        raise ValueError("no such thing")
+
+    monkeypatch.setitem(ablation.__globals__, "without", refuse)  # the package has a function of the module's name
+    with pytest.raises(ValueError, match="no such thing"):
+        ablation(trained)
+
+
 def test_other_neurons_have_nothing_to_switch_off(tmp_path):
     run = recurrent_run(tmp_path / "alif", model="alif")
     (row,) = ablation(run)["rows"]

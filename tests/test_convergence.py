@@ -1,5 +1,6 @@
 """The epoch that a curve says, and what a step does to the membrane of every neuron, against closed forms."""
 
+import argparse
 import json
 import shutil
 
@@ -11,6 +12,7 @@ from small_runs import recurrent_run
 from sdn import ALIF, BRF, LIF, RF
 from sdn.dynamics import HRF
 from sdn.runs import read_metrics
+from spikingssm.studies import command
 from spikingssm.studies.convergence import convergence, csv_rows, figure, membrane_jacobian, spectral_radius, table
 
 OMEGA = torch.tensor([3.0, 17.0, 42.0, 85.0, 99.0], dtype=torch.float64)
@@ -129,3 +131,22 @@ def test_several_seeds_are_one_line_and_the_radii_are_of_the_best_weights(runs, 
     assert (row["min"], row["max"]) == (pytest.approx(radii.min().item()), pytest.approx(radii.max().item()))
     figure(found, tmp_path / "all.png")
     assert (tmp_path / "all.png").stat().st_size > 10_000
+
+
+def parsed(*words):
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    return parser.parse_args(["study", *map(str, words)])
+
+
+@pytest.mark.parametrize("study", command.OPTIONS)
+def test_every_study_takes_the_options_of_all(study):
+    given = parsed(study, "a", "b", "--root", "there", "--limit", 3, "--out", "here")
+    assert (given.runs, given.root, given.limit, given.out) == (["a", "b"], "there", 3, "here")
+
+
+def test_a_limit_changes_nothing_where_nothing_is_tested(runs, tmp_path, capsys):
+    command.run(parsed("convergence", runs[0], "--limit", 3, "--out", tmp_path))
+    assert capsys.readouterr().out == table([convergence(runs[0])]) + "\n"
+    found = json.loads((tmp_path / "convergence-brf-small-0.json").read_text())
+    assert found["rows"] == convergence(runs[0])["rows"]

@@ -155,7 +155,9 @@ def test_idx_round_trip_and_damage(tmp_path) -> None:
 def test_mnist_errors_say_what_to_do(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no train-images.*set data\.root"):
         mnist(tmp_path)
-    with pytest.raises(ValueError, match="permute must be false, none, random, bitreversal or a .pt or .npy file, got True"):
+    with pytest.raises(
+        ValueError, match="permute must be false, none, random, bitreversal or a .pt or .npy file, got True"
+    ):
         mnist(tmp_path, permute=True)
     write_mnist(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(idx(np.arange(29) % 10))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -114,6 +115,9 @@ def test_an_imported_run_is_evaluated_and_reported_like_any_other(place, tmp_pat
     assert (summary["epochs"], summary["parameters"]) == (360, (4 + 9) * 9 + 2 * 9 + 9 * 6 + 6)
     assert summary["variant"].startswith("imported, data.batch_size=2")
     assert summary["imported"]["file"] == f"{neuron}.pt"
+    command = ["python", "-m", "spikingssm", "import", f"{neuron}.pt", "--neuron", neuron, "--experiment", "brf/ecg"]
+    assert shlex.split(summary["command"]) == [*command, "--root", "FOLDER", "--out", "run", *ECG]
+    assert (out / "config.yaml").read_text().splitlines()[0] == f"# {summary['command']}"
     assert f"{neuron}-ecg, imported" in shown
     assert told(monkeypatch, capsys, "report", out) == shown
     back = tmp_path / "back.pt"
@@ -130,8 +134,10 @@ def test_masks_biases_and_a_shorter_step_come_along(place, tmp_path):
     mask[:, 4:] = (torch.rand(9, 9) > 0.5).double()
     arrays["hidden.linear.mask"] = mask
     torch.save(arrays, tmp_path / "masked.pt")
-    overrides = [*ECG, "model.dynamics.dt=0.006"]
-    out = import_checkpoint(tmp_path / "masked.pt", tmp_path / "run", "brf/ecg", "brf", overrides, root=place)
+    overrides = [*ECG, "model.dynamics.dt=0.006", f"data.root='{place}'"]
+    out = import_checkpoint(tmp_path / "masked.pt", tmp_path / "run", "brf/ecg", "brf", overrides)
+    words = shlex.split((out / "config.yaml").read_text().splitlines()[0])
+    assert words[-len(overrides) :] == [*overrides[:-1], "data.root=FOLDER"]
     model = load_run(out).module.model
     x = 3 * torch.randn(2, 300, 4, dtype=torch.float64)
     want = oracle.network("brf", arrays, x, delta=0.006)
@@ -154,6 +160,32 @@ def test_an_order_of_pixels_out_of_a_file_is_that_of_the_data(tmp_path):
     assert torch.equal(xs[1], xs[0][:, order])
     assert "permuted_idx.pt" in permuted.data.facts()["split"]
     assert measure(permuted)["rows"] == 3
+    given = {"permutation": tmp_path / "permuted_idx.pt", "limit": 3}
+    again = [f"data.permute='{tmp_path}/permuted_idx.pt'", *options]
+    out = import_checkpoint(tmp_path / "ps.pt", tmp_path / "run", "brf/psmnist", "brf", again, **given)
+    assert shlex.split(json.loads((out / "summary.json").read_text())["command"])[4:] == [
+        "ps.pt", "--neuron", "brf", "--experiment", "brf/psmnist", "--permutation", "permuted_idx.pt", "--limit", "3",
+        "--out", "run", "data.permute='permuted_idx.pt'", *options,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["evaluate", "import"])
+def test_a_file_is_not_tested_in_an_order_that_nobody_said(tmp_path, monkeypatch, capsys, command):
+    torch.save(oracle.drawn("brf", 1, 5, 10, gain=60.0, recurrent=4.0), tmp_path / "ps.pt")
+    out = ["--out", tmp_path / "run"] if command == "import" else []
+    words = [command, tmp_path / "ps.pt", *out, "--neuron", "brf", "--experiment", "brf/psmnist", "--limit", 2]
+    with pytest.raises(ValueError, match=r"--permutation FILE\.pt.*data\.permute=") as caught:
+        told(monkeypatch, capsys, *words, *SMALL, *QUIET)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("order", ["permute=random", "permute=none", "permute=bitreversal", "permute_seed=7"])
+def test_an_order_that_is_said_is_taken(tmp_path, order):
+    torch.save(oracle.drawn("brf", 1, 5, 10, gain=60.0, recurrent=4.0), tmp_path / "ps.pt")
+    data = open_checkpoint(tmp_path / "ps.pt", "brf/psmnist", "brf", [*SMALL, *QUIET, f"data.{order}"]).config.data
+    key, _, value = order.partition("=")
+    assert str(data[key]) == value
 
 
 @pytest.mark.parametrize(

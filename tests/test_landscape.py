@@ -9,10 +9,11 @@ import pytest
 import torch
 from small_runs import recurrent_run
 
+from sdn.dynamics.base import Diverged
 from spikingssm.evaluation import evaluate, load_run, measure
 from spikingssm.models import S5RF, SpikingSSM
 from spikingssm.models.rsnn import RSNN
-from spikingssm.studies.common import generator
+from spikingssm.studies.common import Subject, generator
 from spikingssm.studies.landscape import csv_rows, direction, figure, hidden_weights, landscape, shape, table
 
 
@@ -97,6 +98,30 @@ def test_the_shape_counts_minima_and_the_rise():
     broken = {**bowl, "rows": [{**row, "loss": math.nan if row["alpha"] == 1 else row["loss"]} for row in bowl["rows"]]}
     assert shape(broken)["max"] == 3
     assert shape(broken)["minima"] == 1
+
+
+def raising(monkeypatch, error, call):
+    """The network as trained is tested twice; then one test of a point fails."""
+    real, calls = Subject.score, []
+
+    def score(self, *args, **options):
+        calls.append(1)
+        if len(calls) == 2 + call:
+            raise error
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Subject, "score", score)
+
+
+def test_only_a_point_at_which_a_neuron_diverges_has_no_loss(trained, monkeypatch):
+    with monkeypatch.context() as patched:
+        raising(patched, Diverged("BRF: a state became infinite"), call=3)
+        losses = [row["loss"] for row in landscape(trained, points=2)["rows"]]
+    assert [math.isnan(loss) for loss in losses] == [False, False, True, False]
+    with monkeypatch.context() as patched:
+        raising(patched, ValueError("no such thing"), call=3)
+        with pytest.raises(ValueError, match="no such thing"):
+            landscape(trained, points=2)
 
 
 def test_a_plane_with_points_that_diverged_can_be_drawn_and_told(found, tmp_path):

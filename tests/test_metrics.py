@@ -8,6 +8,7 @@ import sdn
 from sdn import LIF, Neuron
 from spikingssm.metrics import record_spikes, spikes_of, watch_neurons
 from spikingssm.models import S5RF, SpikingSSM
+from spikingssm.models.rsnn import RSNN
 
 
 class Two(nn.Module):
@@ -85,6 +86,31 @@ def test_a_neuron_alone_is_a_model():
     with record_spikes(Neuron(LIF(0.0), 3)) as record:
         pass
     assert list(record.elements) == ["neuron"]
+
+
+@pytest.mark.parametrize("layer", [Neuron(LIF(0.0), 4), RSNN(4, 2, 5).layers[0]], ids=["neuron", "recurrent"])
+def test_arguments_may_be_named(layer):
+    """A neuron calls its first argument current, a recurrent layer x."""
+    seen = []
+    _, state = layer(two_inputs())
+    first = {"current": two_inputs()} if type(layer) is Neuron else {"x": two_inputs()}
+    with watch_neurons(layer, seen.append), record_spikes(layer) as record:
+        spikes, _ = layer(**first)
+        layer(**first, state=state)
+        layer(two_inputs(), state)
+        layer(two_inputs(), state=state)
+    assert all(torch.equal(firing.current, two_inputs()) for firing in seen)
+    assert [firing.state is state for firing in seen] == [False, True, True, True]
+    assert seen[0].state is None
+    assert torch.equal(seen[0].spikes, spikes)
+    assert record.rows == {"neuron": 8}
+
+
+def test_data_may_be_named():
+    model = RSNN(4, 2, 5)
+    with record_spikes(model) as record:
+        model.layers[0](x=two_inputs().round())
+    assert record.events == int(two_inputs().round().sum())
 
 
 def test_refuses_what_cannot_be_counted():

@@ -135,7 +135,8 @@ def test_parameters_and_factors_have_so_many_bits(bits):
     assert not torch.allclose(alpha, torch.exp(-1 / tau), atol=1e-3)
     assert torch.allclose(found.readout.alpha, rounded(torch.exp(-1 / rounded(model.readout.tau).abs())), atol=1e-6)
     x = torch.randn(2, 30, 3)
-    again = RSNN(3, 2, 4, dynamics=neuron, bias=True)
+    again = RSNN(3, 2, 4, dynamics=ALIF(), bias=True)
+    again.layers[0].dynamics = neuron  # a factor of 0 has the time constant 0, at which none may start
     again.load_state_dict({k: v for k, v in found.state_dict().items() if "learned" not in k})
     assert torch.equal(found(x)[0], again(x)[0])
     assert torch.isfinite(found(x)[0]).all()
@@ -240,6 +241,15 @@ def test_a_network_that_diverges_is_counted_and_left_out(trained, monkeypatch):
     assert 0 < last["diverged"] < 6
     assert math.isfinite(last["mean"]["loss"])
     assert f"({last['diverged']} diverged)" in table([result])
+
+
+def test_another_error_is_no_divergence(trained, monkeypatch):
+    def refuse(model, strength, draw):
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(do, "noisy_weights", refuse)
+    with pytest.raises(ValueError, match="no such thing"):
+        robustness(trained, tests=["synaptic"], repeats=1)
 
 
 def test_tables_and_pictures_are_over_seeds(found, tmp_path):

@@ -9,6 +9,7 @@ from loguru import logger
 from matplotlib.figure import Figure
 from torch import nn
 
+from sdn.dynamics.base import Diverged
 from spikingssm.metrics import neurons_of
 from spikingssm.studies.common import by_label, facts, markdown, open_run, percent, save_figure, shown
 
@@ -43,7 +44,7 @@ def ablation(run_dir: str | Path, *, limit: int | None = None, root: str | Path 
     for names in [*([name] for name in off), *([off] if len(off) > 1 else [])]:
         try:
             rows.append({"without": names, **subject.score(without(subject.model, names))})
-        except ValueError as error:  # a neuron diverges: with all its parts the network has run on the same rows
+        except Diverged as error:
             rows.append({"without": names, "diverged": " ".join(str(error).split())})
     return facts(subject, "ablation", rows_tested=len(subject.run.data.test_rows), rows=rows)
 

@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
     fast = _study(studies, "convergence", "epochs to most of the accuracy; what a step does to each neuron's state")
     fast.add_argument("--part", type=float, default=0.95, help="of the best epoch's accuracy (default 0.95)")
     fast.add_argument("--metric", default="accuracy", help="which accuracy, e.g. accuracy_all (default accuracy)")
-    _add_root(fast)
+    _add_rows(fast, "not used here: nothing is tested")
 
     plane = _study(studies, "landscape", "the loss on a plane of two random directions of the hidden weights")
     plane.add_argument("--points", type=int, default=21, metavar="N", help="a side of the grid (default 21)")
@@ -111,10 +111,6 @@ def _study(studies: Any, name: str, help: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_root(parser: argparse.ArgumentParser) -> None:
+def _add_rows(parser: argparse.ArgumentParser, limit: str = "test on the first N rows only") -> None:
+    parser.add_argument("--limit", type=int, metavar="N", help=limit)
     parser.add_argument("--root", metavar="FOLDER", help="folder of the data, where it is not that of the training")
-
-
-def _add_rows(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=int, metavar="N", help="test on the first N rows only")
-    _add_root(parser)

@@ -85,7 +85,7 @@ class Subject:
             ``loss``, the task's metrics by name, and ``spikes`` of a sample: of all neurons and steps.
 
         Raises:
-            ValueError: what the network refuses, such as a neuron that diverges.
+            ValueError: what the network refuses; `sdn.dynamics.base.Diverged` where a neuron diverges.
         """
         module, data = self.run.module, self.run.data
         device, precision = self._loop.strategy.root_device, self._loop.precision_plugin

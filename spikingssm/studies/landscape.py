@@ -12,6 +12,7 @@ from loguru import logger
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from sdn.dynamics.base import Diverged
 from spikingssm.metrics import neurons_of
 from spikingssm.studies.common import by_label, facts, generator, label, markdown, open_run, save_figure, shown
 
@@ -75,7 +76,7 @@ def landscape(
                     weight.copy_(start[name] + alpha * one[name] + beta * other[name])
             try:
                 loss = subject.score()["loss"]
-            except ValueError:  # a neuron diverges; as trained, the network has run on the same rows
+            except Diverged:
                 loss = math.nan
             found.append({"alpha": alpha, "beta": beta, "loss": loss})
     about = {"directions": seed, "points": points, "span": span, "rows_tested": rows, "weights": list(weights)}

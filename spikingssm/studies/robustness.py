@@ -9,6 +9,7 @@ from typing import Any
 from loguru import logger
 from matplotlib.figure import Figure
 
+from sdn.dynamics.base import Diverged
 from spikingssm.studies import perturbations as do
 from spikingssm.studies.common import (
     Shown,
@@ -158,7 +159,7 @@ def _several(subject: Subject, test: str, level: float, draws: Sequence[tuple[in
     for draw in draws:
         try:
             scores.append(_once(subject, test, level, draw))
-        except ValueError as error:  # a neuron diverges: as trained, the network has run on the same rows
+        except Diverged as error:
             logger.warning(f"{test} {level:g}: {error}")
     names = ["loss", *subject.metrics, "spikes"]
     spread = {name: mean_sd([score[name] for score in scores]) for name in names}
