@@ -156,7 +156,7 @@ def test_mnist_errors_say_what_to_do(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no train-images.*set data\.root"):
         mnist(tmp_path)
     with pytest.raises(
-        ValueError, match="permute must be false, none, random, bitreversal or a .pt or .npy file, got True"
+        ValueError, match=r"permute must be false, none, random, bitreversal or a \.pt or \.npy file, got True"
     ):
         mnist(tmp_path, permute=True)
     write_mnist(tmp_path)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sdn.kernels import recurrent_loops
-from sdn.kernels.cpu import spread
+from sdn.kernels.cpu import huge, spread
 from sdn.kernels.lanes_cpu import BYTES
 from sdn.kernels.neuron_cpu import GRADIENTS, MODELS, scalar, scalars
 from sdn.kernels.neuron_loops import LANES
@@ -34,8 +34,8 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, last state and kept states, as the operator returns them."""
     (batch, length, _), (_, fields, channels) = x.shape, first.shape
-    spikes, final = x.new_empty(batch, length, channels), first.new_empty(first.shape)
-    saved = first.new_empty(batch if save else 0, -(-length // STRIDE), fields, channels)
+    spikes, final = huge(x.new_empty(batch, length, channels)), first.new_empty(first.shape)
+    saved = huge(first.new_empty(batch if save else 0, -(-length // STRIDE), fields, channels))
     wide, size = _size(channels)
     given = _arrays(x, _padded(weight, size), _padded(bias, size), _parameters(fixed, size), first, spikes0)
     model = scalars(MODELS[name], constants, x.dtype)
@@ -66,10 +66,10 @@ def backward(
     items = -(-batch // ROWS)
     gs = torch.zeros_like(spikes) if grad_spikes is None else grad_spikes
     gf = x.new_zeros(batch, fields, channels) if grad_final is None else grad_final
-    tables = x.new_zeros(items, len(weight), size), x.new_zeros(items, size)
+    tables = huge(x.new_empty(items, len(weight), size)).zero_(), x.new_zeros(items, size)
     grad_first, grad_spikes0 = x.new_empty(batch, fields, channels), x.new_empty(batch, channels)
     sums = torch.zeros(items, len(fixed), channels, dtype=torch.float64)
-    grad_current = x.new_empty(batch if need_x else 0, length, channels)
+    grad_current = huge(x.new_empty(batch if need_x else 0, length, channels))
     table, recurrent = _padded(weight, size), weight.detach()[inputs:]
     given = _arrays(
         x,
@@ -88,8 +88,16 @@ def backward(
     through = scalar(float(through_reset), x.dtype)
     spread(recurrent_loops.backward, items, *kinds, through, wide, *given, *(t.numpy() for t in written))
     grad_x = grad_current @ weight.detach()[:inputs].T if need_x else x.new_empty(0)
-    weights, biases = (table.sum(0, dtype=torch.float64).to(x.dtype)[..., :channels] for table in tables)
+    weights, biases = (_total(table).to(x.dtype)[..., :channels] for table in tables)
     return grad_x, weights.contiguous(), biases.contiguous(), grad_first, grad_spikes0, sums.sum(0).to(fixed.dtype)
+
+
+def _total(tables: Tensor) -> Tensor:
+    """The sum over the first axis in float64, one after the other: all at once would first copy them all."""
+    total = torch.zeros(tables.shape[1:], dtype=torch.float64)
+    for table in tables:
+        total += table
+    return total
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:

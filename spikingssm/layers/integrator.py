@@ -1,12 +1,44 @@
 """Leaky integrators behind a linear map: from spikes to a potential of each class at every step."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sdn import scan
+from sdn.kernels.cpu import huge
 
 __all__ = ["LeakyIntegrator"]
+
+
+class _Linear(torch.autograd.Function):
+    """``x W^T`` with the gradient of x, the largest tensor of a step, on large pages."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        return functional.linear(x, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        rows, seen = grad.flatten(0, -2), x.flatten(0, -2)
+        if torch.is_grad_enabled():  # to be differentiated again
+            return grad @ weight, rows.T @ seen
+        grad_x = huge(torch.empty_like(x, memory_format=torch.contiguous_format))
+        torch.mm(rows, weight, out=grad_x.view(len(rows), -1))
+        return grad_x, rows.T @ seen
+
+
+def _linear(x: Tensor, weight: Tensor) -> Tensor:
+    if x.device.type != "cpu" or not x.requires_grad or torch.compiler.is_compiling():
+        return functional.linear(x, weight)
+    out: Tensor = _Linear.apply(x, weight)  # type: ignore[no-untyped-call]
+    return out
 
 
 class LeakyIntegrator(nn.Module):
@@ -68,7 +100,8 @@ class LeakyIntegrator(nn.Module):
         wide = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             bias = None if self.bias is None else self.bias.to(wide)
-            inputs = functional.linear(x.to(wide), self.weight.to(wide), bias)
+            inputs = _linear(x.to(wide), self.weight.to(wide))
+            inputs = inputs if bias is None else inputs + bias
             alpha = self.alpha.to(wide)
             y = scan(alpha, (1 - alpha) * inputs, None if state is None else state.to(wide))
         return y.to(x.dtype), y[:, -1]
