@@ -85,17 +85,17 @@ def account(model: nn.Module, record: SpikeRecord, sequences: int = 1) -> dict[s
     spikes = {name: count / samples[name] for name, count in record.spikes.items()}
     found: dict[str, Any] = {"steps": steps, "spikes": sum(spikes.values()), "spikes_by_layer": spikes}
     counts: dict[str, float] = dict(record.spikes)
-    weights = {name: [_weight(model, target) for target in maps] for name, maps in driven(model).items()}
-    fans = {
-        name: sum(connections(model, target) / _weight(model, target).shape[1] for target in maps)
-        for name, maps in driven(model).items()
-    }
-    energy: dict[str, Any] = {"published": published(model, steps, rates)} if weights else {}
-    if INPUT in weights and record.events is not None:
+    arrives = driven(model)
+    energy: dict[str, Any] = {"published": published(model, steps, rates)} if arrives else {}
+    if INPUT in arrives and record.events is not None:
         samples[INPUT] = fmean(samples.values())
         counts[INPUT], found["input_events"] = record.events, record.events / samples[INPUT]
-        rates[INPUT] = found["input_events"] / (steps * weights[INPUT][0].shape[1])
-    sops = {name: counts[name] * fan / samples[name] for name, fan in fans.items() if name in counts}
+        rates[INPUT] = found["input_events"] / (steps * _inputs(model, arrives[INPUT][0]))
+    sops = {
+        name: counts[name] / samples[name] * sum(connections(model, target) / _inputs(model, target) for target in maps)
+        for name, maps in arrives.items()
+        if name in counts
+    }
     for form in FORMS:
         own, twin = (operations(model, steps, rates, form, sequences=sequences, dense=d) for d in (False, True))
         parts = {name: joule(count) for name, count in own.items()}
@@ -106,8 +106,8 @@ def account(model: nn.Module, record: SpikeRecord, sequences: int = 1) -> dict[s
     return {**found, "not_counted": not_counted(model)}
 
 
-def _weight(model: nn.Module, name: str) -> Tensor:
-    """(outputs, inputs) of a linear map."""
+def _inputs(model: nn.Module, name: str) -> int:
+    """How many inputs a linear map has."""
     weight = model.get_submodule(name).weight
     assert isinstance(weight, Tensor)
-    return weight
+    return weight.shape[1]

@@ -10,7 +10,7 @@ import sdn
 from sdn import ALIF, BRF, LIF, RF, Fused, Loop, RecurrentState
 from spikingssm import RSNN, Recurrent, record_spikes
 from spikingssm.energy import account
-from spikingssm.layers import LeakyIntegrator
+from spikingssm.layers import LeakyIntegrator, integrator
 from spikingssm.operations import driven, not_counted
 
 LEARN = {"omega": sdn.uniform(8, 30), "b_offset": sdn.uniform(0.1, 1)}
@@ -177,6 +177,24 @@ def test_an_integrator_starts_as_published():
             LeakyIntegrator(**{"d_input": 3, "d_output": 2, **wrong})
     with pytest.raises(ValueError, match=r"state has shape \(2, 3\), this input needs \(2, 300\)"):
         readout(torch.zeros(2, 4, 400), torch.zeros(2, 3))
+
+
+def test_the_map_of_an_integrator_is_a_linear_map_to_any_order():
+    readout = LeakyIntegrator(5, 3).double()
+    x = torch.randn(2, 4, 5, dtype=torch.float64, requires_grad=True)
+    given = torch.randn(2, 4, 3, dtype=torch.float64)
+    again = (False, True)  # whether the gradient is to be differentiated again
+    found = [torch.autograd.grad((readout(x)[0] * given).sum(), [x, readout.weight], create_graph=g) for g in again]
+    alpha, y = readout.alpha, torch.zeros(2, 3, dtype=torch.float64)
+    outputs = []
+    for now in torch.nn.functional.linear(x, readout.weight).unbind(1):
+        y = alpha * y + (1 - alpha) * now
+        outputs.append(y)
+    wanted = torch.autograd.grad((torch.stack(outputs, 1) * given).sum(), [x, readout.weight])
+    for grads in found:
+        for got, want in zip(grads, wanted, strict=True):
+            assert_close(got.detach(), want)
+    assert torch.autograd.gradgradcheck(lambda x, weight: integrator._linear(x, weight), (x, readout.weight))
 
 
 # ---- the network
