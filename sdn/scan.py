@@ -135,11 +135,24 @@ def _composed(
     grad_initial = a[:, first].conj() * adjoint[:, first]
     if x is None:
         return adjoint, grad.new_empty(0, 1, grad.shape[2]), grad_initial
-    initial = torch.zeros_like(grad_initial) if initial is None else initial
+    return adjoint, adjoint * _before(x, initial, reverse).conj(), grad_initial
+
+
+def _before(x: Tensor, initial: Tensor | None, reverse: bool) -> Tensor:
+    """The state before each step, (B, L, H)."""
+    initial = torch.zeros_like(x[:, 0]) if initial is None else initial
     rest = x.narrow(1, 1 if reverse else 0, x.shape[1] - 1)
-    before = torch.cat([rest, initial.unsqueeze(1)] if reverse else [initial.unsqueeze(1), rest], 1)
-    return adjoint, adjoint * before.conj(), grad_initial
+    return torch.cat([rest, initial.unsqueeze(1)] if reverse else [initial.unsqueeze(1), rest], 1)
+
+
+def _tangent(inputs: list[Any], x: Tensor, tangents: tuple[Any, ...]) -> Tensor:
+    """The same recurrence of the tangents: ``x'[t] = a[t] x'[t-1] + a'[t] x[t-1] + b'[t]``."""
+    (a, _, initial, reverse), (da, db, d_initial, _) = inputs, tangents
+    drive = torch.zeros_like(x) if db is None else db
+    drive = drive if da is None else drive + da * _before(x, initial, reverse)
+    found: Tensor = _scan(a, drive, d_initial, reverse)
+    return found
 
 
 _scan_backward = operator("sdn::scan_backward", _backward, _backward_fake)
-_scan = operator("sdn::scan", _forward, lambda a, b, *_: b.new_empty(b.shape), _gradients, _setup)
+_scan = operator("sdn::scan", _forward, lambda a, b, *_: b.new_empty(b.shape), _gradients, _setup, tangent=_tangent)

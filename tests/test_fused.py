@@ -23,11 +23,13 @@ def test_the_operators_are_registered_as_torch_asks(dynamics, std):
     name, arguments = operator_arguments(dynamics, std, save=True, length=7)
     for tensor in arguments[:3]:
         tensor.requires_grad_()
-    torch.library.opcheck(neuron.OPERATORS[name], arguments)
+    torch.library.opcheck(neuron.OPERATORS[name].overload, arguments)
 
 
 def test_the_operators_know_the_layout_of_wide_rows():
-    torch.library.opcheck(neuron.OPERATORS["lif"], operator_arguments(LIF(), 1.0, True, length=7, channels=40)[1])
+    torch.library.opcheck(
+        neuron.OPERATORS["lif"].overload, operator_arguments(LIF(), 1.0, True, length=7, channels=40)[1]
+    )
 
 
 @every_fused

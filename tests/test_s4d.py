@@ -374,3 +374,14 @@ def test_bidirectional_cannot_stream_and_says_why():
         layer.step(torch.zeros(2, 4))
     with pytest.raises(NotImplementedError, match="steps to come"):
         layer.initial_state(2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"algorithm": "fft"}, {"algorithm": "recurrence"}, {"bidirectional": True}], ids=str
+)
+def test_an_empty_batch(options):
+    x = torch.zeros(0, 7, 4, requires_grad=True)
+    for mode in (True, False):
+        y, _ = S4D(4, 8, **options).train(mode)(x)
+        y.sum().backward()
+        assert y.shape == x.grad.shape == (0, 7, 4)

@@ -200,8 +200,8 @@ def test_silence_ends_in_zeros_and_not_in_subnormal_numbers(dtype):
 def test_operator_obeys_the_rules_of_torch():
     u, A, B, C, D, initial = arguments(batch=1, length=3, channels=2, count=2)
     for start in (None, initial):
-        torch.library.opcheck(_modes, (u, A, B, C, D, start, False, True), test_utils="test_schema")
-        torch.library.opcheck(_modes, (u, A, B, C, D, start, True, True), test_utils="test_faketensor")
+        torch.library.opcheck(_modes.overload, (u, A, B, C, D, start, False, True), test_utils="test_schema")
+        torch.library.opcheck(_modes.overload, (u, A, B, C, D, start, True, True), test_utils="test_faketensor")
 
 
 @pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"algorithm": "fft"}], ids=str)

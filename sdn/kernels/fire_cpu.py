@@ -23,7 +23,7 @@ def fire(x, mem, fixed, at_threshold, spikes, begin, end):  # type: ignore[no-un
             now, past, out = x[b, t], mem[b, t], spikes[b, t]
             for j in range(now.shape[0]):
                 v = (past[j] + gain[j] * now[j]) - threshold[j]
-                out[j] = one if v > nought or (at_threshold and v == nought) else nought
+                out[j] = (one if v > nought or (at_threshold and v == nought) else nought) + (v - v)
 
 
 @jit
@@ -46,8 +46,8 @@ def pull(gradient, x, mem, fixed, gspikes, gx, sums, begin, end):  # type: ignor
 
 
 def forward(current: Tensor, mem: Tensor, fixed: Tensor, at_threshold: bool) -> Tensor:
-    """Spikes (B, L, H) of contiguous currents and membranes."""
-    spikes = torch.empty_like(current)
+    """Spikes (B, L, H), contiguous."""
+    spikes = current.new_empty(current.shape)
     spread(fire, len(current), *_arrays(current, mem, fixed), at_threshold, spikes.numpy())
     return spikes
 
@@ -56,12 +56,12 @@ def backward(
     grad: Tensor, current: Tensor, mem: Tensor, fixed: Tensor, gradient: str, shape: list[float]
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the currents (B, L, H) and of the thresholds (H,)."""
-    grad_current = torch.empty_like(current)
+    grad_current = current.new_empty(current.shape)
     sums = torch.zeros(len(current), current.shape[2], dtype=torch.float64)
-    arrays = *_arrays(current, mem, fixed, grad.contiguous()), grad_current.numpy(), sums.numpy()
+    arrays = *_arrays(current, mem, fixed, grad), grad_current.numpy(), sums.numpy()
     spread(pull, len(current), scalars(GRADIENTS[gradient], shape, current.dtype), *arrays)
     return grad_current, -sums.sum(0).to(fixed.dtype)
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:
-    return [t.detach().numpy() for t in tensors]
+    return [t.detach().contiguous().numpy() for t in tensors]

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdn.kernels.operator import NO_SECOND_DERIVATIVE, operator
+from sdn.kernels.operator import COMPLEX, NO_SECOND_DERIVATIVE, operator
 
 __all__ = ["modes"]
 
 BLOCK = 64  # steps between two saved states
 CELL = 16  # channels side by side in the saved states
-COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
 def modes(
@@ -116,7 +115,7 @@ def _backward(
     given = gradient.contiguous(), u.contiguous(), factors, D.contiguous()
     du, sums, dD = _kernels(u).run_backward(*given, reverse, saved, state)
     dA, d_weight, d_drive = (_complex(sums[:, 2 * k : 2 * k + 2]).to(A.dtype) for k in range(3))
-    return du, dA, phase * d_drive, 2 * phase.conj() * d_weight, dD.to(D.dtype), phase * _complex(state)
+    return du, dA, phase * d_drive, 2 * torch.conj_physical(phase) * d_weight, dD.to(D.dtype), phase * _complex(state)
 
 
 def _backward_fake(
@@ -163,7 +162,7 @@ def _planes(phase: Tensor, x: Tensor | None, u: Tensor) -> Tensor:
     """States (B, H, N), zero if None, in the kernels' coordinates: (B, N, 2, H) real."""
     if x is None:
         return u.new_zeros(len(u), phase.shape[1], 2, phase.shape[0])
-    return torch.view_as_real(phase.conj() * x).permute(0, 2, 3, 1).contiguous()
+    return torch.view_as_real(torch.conj_physical(phase) * x).permute(0, 2, 3, 1).contiguous()
 
 
 def _complex(planes: Tensor) -> Tensor:

@@ -100,8 +100,8 @@ def _backward_fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     saved, need_x = rest[1], rest[-1]
     first = x.new_empty(len(x), *saved.shape[2:])
-    grads = torch.empty_like(weight), torch.empty_like(bias), first, torch.empty_like(spikes0), torch.empty_like(fixed)
-    return x.new_empty(x.shape if need_x else (0,)), *grads
+    of_weight, of_bias, of_spikes0, of_fixed = (t.new_empty(t.shape) for t in (weight, bias, spikes0, fixed))
+    return x.new_empty(x.shape if need_x else (0,)), of_weight, of_bias, first, of_spikes0, of_fixed
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

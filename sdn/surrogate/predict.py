@@ -116,9 +116,10 @@ def flat(input: Tensor) -> tuple[Tensor, int]:
 
 def _unflat(rows: Tensor, input: Tensor, dilation: int) -> Tensor:
     batch, _, channels = input.shape
+    steps = rows.shape[1] // dilation
     if dilation == 1:
-        return rows.reshape(batch, channels, -1).transpose(1, 2)
-    return rows.reshape(batch, -1, channels)
+        return rows.reshape(batch, channels, steps).transpose(1, 2)
+    return rows.reshape(batch, steps, channels)
 
 
 def _in_blocks(input: Tensor, weights: dict[str, Tensor], n_layers: int, skip: int = 0, block: int = 16384) -> Tensor:
@@ -141,4 +142,4 @@ def _in_blocks(input: Tensor, weights: dict[str, Tensor], n_layers: int, skip: i
     return _unflat(out, input, step)[:, skip:]
 
 
-_predict = operator("sdn::predict", _whole, _fake, _no_backward, _without_gradient)
+_predict = operator("sdn::predict", _whole, _fake, _no_backward, _without_gradient, tangent=lambda *_: None)

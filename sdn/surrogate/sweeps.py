@@ -8,6 +8,7 @@ from torch import Tensor
 from sdn.dynamics.lif import LIF
 from sdn.kernels.operator import operator
 from sdn.surrogate.predict import FUSED, flat, is_exporting
+from sdn.tracing import transforming
 
 __all__ = ["sweep"]
 
@@ -33,12 +34,14 @@ def sweep(dynamics: LIF, mem: Tensor, input: Tensor, sweeps: int) -> Tensor:
     if sweeps:
         fields = (torch.as_tensor(f, dtype=mem.dtype, device=mem.device) for f in (dynamics.decay, dynamics.threshold))
         decay, threshold = (f.expand(mem.shape[2]).contiguous() for f in fields)
-        run = _plain if is_exporting() else _sweep
+        run = _plain if is_exporting() or transforming() else _sweep
         run(mem, input, decay, threshold, RESETS.index(dynamics.reset), sweeps)
     return mem
 
 
 def _in_place(mem: Tensor, input: Tensor, decay: Tensor, threshold: Tensor, reset: int, sweeps: int) -> None:
+    if not mem.numel():
+        return
     if mem.dtype not in FUSED or mem.device.type != "cpu":
         _plain(mem, input, decay, threshold, reset, sweeps)
         return

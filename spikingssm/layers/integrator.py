@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from sdn import scan
 from sdn.kernels.cpu import huge
+from sdn.tracing import transforming
 
 __all__ = ["LeakyIntegrator"]
 
@@ -35,7 +36,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _linear(x: Tensor, weight: Tensor) -> Tensor:
-    if x.device.type != "cpu" or not x.requires_grad or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or not x.requires_grad or torch.compiler.is_compiling() or transforming():
         return functional.linear(x, weight)
     out: Tensor = _Linear.apply(x, weight)  # type: ignore[no-untyped-call]
     return out

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sdn.kernels.modes import modes
+from sdn.kernels.operator import COMPLEX
 from spikingssm.layers.ssm import complex_normal, convolve, discretise, kernel, last_state, log_uniform, s4d_lin
 
 __all__ = ["S4D", "S4DState"]
@@ -136,7 +137,7 @@ class S4D(nn.Module):
             NotImplementedError: a bidirectional layer.
         """
         self._refuse_streaming()
-        wide = torch.promote_types(dtype, torch.float32).to_complex()
+        wide = COMPLEX[torch.promote_types(dtype, torch.float32)]
         return S4DState(torch.zeros(batch, self.d_model, self.d_state // 2, device=device, dtype=wide))
 
     def extra_repr(self) -> str:

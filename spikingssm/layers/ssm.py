@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdn.tracing import transforming
+
 __all__ = [
     "DISCRETISATIONS", "complex_normal", "convolve", "discretise", "discretise_spikes", "fast_length", "hippo_normal",
     "kernel", "kernel_naive", "last_state", "lecun_normal_", "log_uniform", "s4d_lin",
@@ -192,11 +194,14 @@ def convolve(u: Tensor, forward: Tensor, backward: Tensor | None = None) -> Tens
         (B, L, H), laid out with time innermost.
     """
     length = u.shape[1]
+    if not u.numel():
+        return u.clone()
     size = fast_length(2 * length - 1)
     circle = torch.nn.functional.pad(forward, (0, size - length))
     if backward is not None and length > 1:  # the last lag meets no step
         circle = circle + torch.nn.functional.pad(backward[:, : length - 1].flip(-1), (size - length + 1, 0))
-    return _Convolution.apply(u, circle)  # type: ignore[no-any-return, no-untyped-call]
+    run = _Convolution.forward if transforming() else _Convolution.apply
+    return run(u, circle)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def fast_length(least: int) -> int:
@@ -250,5 +255,5 @@ def _powers(z: Tensor, lags: Tensor) -> tuple[Tensor, Tensor]:
 
 def _split(length: int, rows: int) -> tuple[int, int]:
     """Coarse and fine table sizes with coarse * fine >= length; ``rows`` copies of the coarse one are needed."""
-    fine = min(length, math.ceil(math.sqrt(length * rows)))
+    fine = min(length, math.ceil(math.sqrt(length * max(1, rows))))
     return math.ceil(length / fine), fine

@@ -1,0 +1,24 @@
+"""What torch is doing with the code that runs: tracing it, transforming it, capturing it."""
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+__all__ = ["has_numbers", "transforming"]
+
+
+def has_numbers(tensor: Tensor) -> bool:
+    """Whether the numbers of a tensor can be looked at: not in a graph, nor on the meta device or in `torch.func`."""
+    if torch.compiler.is_compiling() or tensor.is_meta or _in_functorch():
+        return False
+    return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def transforming() -> bool:
+    """Whether `torch.func` or forward-mode differentiation is at work; never while a graph is traced."""
+    return not torch.compiler.is_compiling() and (forward_ad._current_level >= 0 or _in_functorch())
+
+
+def _in_functorch() -> bool:
+    active = getattr(torch._C, "_are_functorch_transforms_active", None)  # torch's own test, without a public name
+    return bool(active is not None and active())
