@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 from sdn.dynamics import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF, Trajectory, simulate
+from sdn.finite import immediate as immediate_checks
 from sdn.neuron import Neuron, SpikingLayer, normal, uniform
 from sdn.recurrent import RecurrentState, recurrent
 from sdn.resonate import ResonatorState, resonate
@@ -29,8 +30,8 @@ __all__ = [
     "Fused", "History", "IzhikevichRF", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel", "Recipe",
     "RecurrentState", "ReducedSDN", "ResonatorState", "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer",
     "Surrogate", "Trajectory", "TrajectoryFile", "Triangle", "evaluate", "fidelity", "fit", "generate",
-    "load_artifact", "load_sdn", "load_trajectories", "normal", "recurrent", "reduce", "resonate", "save_artifact",
-    "save_trajectories", "scan", "simulate", "spike", "uniform",
+    "immediate_checks", "load_artifact", "load_sdn", "load_trajectories", "normal", "recurrent", "reduce", "resonate",
+    "save_artifact", "save_trajectories", "scan", "simulate", "spike", "uniform",
 ]  # fmt: skip
 
 _NEED_TRAIN = ("History", "fit", "load_sdn")

@@ -1,15 +1,18 @@
 """A recurrent layer of neurons: each reads the input and the last spikes of all of them."""
 
+import functools
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sdn.dynamics.base import Diverged, Dynamics, State, at_start, locate
+from sdn.dynamics.base import Dynamics, State, at_start, locate
+from sdn.finite import Diverged, all_finite, at_once, demand, nothing, seem_finite
 from sdn.kernels import recurrent as kernel
 from sdn.solvers.fused import Fused, check_place, operands
 from sdn.spike import SpikeGradient, spike
+from sdn.tracing import has_numbers
 
 __all__ = ["RecurrentState", "recurrent"]
 
@@ -66,7 +69,7 @@ def recurrent(
     if solver not in ("fused", "loop"):
         raise ValueError(f"recurrent: solver must be fused or loop, got {solver!r}: spikes depend on those before.")
     channels = _checked(x, weight, bias, initial)
-    if not torch.compiler.is_compiling() and not x.is_meta:
+    if has_numbers(x):
         _check_numbers(weight, bias, initial)
     gradient = dynamics.default_spike if spike_gradient is None else spike_gradient
     like = x[:, :1, :1].expand(-1, -1, channels)
@@ -75,9 +78,11 @@ def recurrent(
     spikes0 = x.new_zeros(len(x), channels) if initial is None else initial.spike.to(x)
     run = _fused if solver == "fused" else _loop
     spikes, last = run(x, weight, dynamics, state, spikes0, bias, gradient, detach_reset)
-    if not _finite(last):
-        with torch.no_grad():
-            _explain(x, weight, dynamics, state, spikes0, bias)
+    if has_numbers(x):
+        given = x, weight, dynamics, state, spikes0, bias
+        demand(
+            all_finite(*last), f"{type(dynamics).__name__}: the state of a recurrent layer", lambda: _explain(*given)
+        )
     return spikes, RecurrentState(last, spikes[:, -1])
 
 
@@ -96,6 +101,9 @@ def _fused(
     like = x[:, :1, :1].expand(-1, -1, len(weight))
     neuron, first, slope = operands(dynamics, like, state, gradient)
     bias = x.new_zeros(len(weight)) if bias is None else bias
+    if not at_once(x):  # the kernel leaves out weights of what does not fire
+        bias = bias + nothing(weight).amax(1)
+        first = first + (nothing(spikes0) + torch.where((spikes0 == 0) | (spikes0 == 1), 0, torch.nan)).unsqueeze(1)
     spikes, final = kernel.run(neuron, x, weight.T, bias, first, spikes0, *slope, not detach_reset)
     return spikes, dynamics.State(*final.unbind(1))
 
@@ -120,12 +128,7 @@ def _loop(
     return torch.stack(spikes, 1), state
 
 
-def _finite(state: State) -> bool:
-    if torch.compiler.is_compiling() or state[0].is_meta:
-        return True
-    return all(bool(torch.isfinite(value.detach()).all()) for value in state)
-
-
+@torch.no_grad()
 def _explain(x: Tensor, weight: Tensor, dynamics: Dynamics, state: State, fired: Tensor, bias: Tensor | None) -> None:
     """Run again step by step up to the first state that is not finite, and say where that is."""
     _refuse_nan("x", x)
@@ -142,21 +145,30 @@ def _explain(x: Tensor, weight: Tensor, dynamics: Dynamics, state: State, fired:
 
 def _check_numbers(weight: Tensor, bias: Tensor | None, initial: RecurrentState | None) -> None:
     """Refuse what would be silent as long as a neuron is: weights that are no numbers, spikes other than 0 and 1."""
-    _refuse_nan("weight", weight)
-    if bias is not None:
-        _refuse_nan("bias", bias)
+    numbers = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
     if initial is not None:
         for name, value in zip(initial.neuron._fields, initial.neuron, strict=True):  # type: ignore[attr-defined]
-            _refuse_nan(f"the state's {name}", value)
-        if not ((initial.spike == 0) | (initial.spike == 1)).all():
-            low, high = initial.spike.min().item(), initial.spike.max().item()
-            raise ValueError(f"recurrent: the state's spikes must be 0 or 1, got values from {low:g} to {high:g}.")
+            numbers[f"the state's {name}"] = value
+        spikes = initial.spike.detach()
+        good = ((spikes == 0) | (spikes == 1)).all()
+        demand(good, "recurrent: the spikes of the state are other than 0 and 1 or", lambda: _refuse_spikes(spikes))
+    for name, value in numbers.items():
+        demand(seem_finite(value), f"recurrent: {name}", functools.partial(_refuse_nan, name, value))
+
+
+def _refuse_spikes(spikes: Tensor) -> None:
+    low, high = spikes.min().item(), spikes.max().item()
+    raise ValueError(f"recurrent: the state's spikes must be 0 or 1, got values from {low:g} to {high:g}.")
 
 
 def _refuse_nan(name: str, value: Tensor) -> None:
-    if not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
-        bad = int((~torch.isfinite(value)).sum())
-        raise ValueError(f"recurrent: {bad} of the {value.numel()} numbers of {name} are NaN or infinite.")
+    wrong = ~torch.isfinite(value.detach())
+    if wrong.any():
+        place = tuple(wrong.nonzero()[0].tolist())
+        raise ValueError(
+            f"recurrent: {int(wrong.sum())} of the {value.numel()} numbers of {name} are NaN or infinite, the first at "
+            f"{place}."
+        )
 
 
 def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, initial: RecurrentState | None) -> int:

@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from sdn.dynamics.base import Value, check_range
+from sdn.finite import Diverged, all_finite, demand
 from sdn.kernels import resonate as kernel
 from sdn.kernels.gradients import channelwise, compiled
+from sdn.kernels.operator import COMPLEX, operator
 from sdn.scan import scan
 from sdn.spike import MultiGaussian, SpikeGradient, spike
+from sdn.tracing import has_numbers
 
 __all__ = ["ResonatorState", "resonate"]
 
@@ -71,7 +74,8 @@ def resonate(
         rotation; else, and for "parallel", up to potentials within rounding of the threshold.
 
     Raises:
-        ValueError: shapes, dtypes or ranges as above that do not hold, or a solver that is not known.
+        ValueError: shapes, dtypes or ranges as above that do not hold, a solver that is not known, or numbers that are
+            NaN or infinite: what, step, row and neuron are named.
         NotImplementedError: a spike gradient that is not compiled, or a device without kernels; on CUDA a rotation
             with n above 64.
 
@@ -80,7 +84,7 @@ def resonate(
         2402.14603).
     """
     channels = _checked(drive, factor, gain, initial, rotation, refractory, solver)
-    _check_threshold(threshold)
+    check_range("resonate", "threshold", threshold, 0, float("inf"), closed=False)
     if reuse and drive.is_leaf and drive.requires_grad:
         raise ValueError(
             "resonate: reuse=True would overwrite a drive that is a leaf; give it a result, or reuse=False."
@@ -90,14 +94,18 @@ def resonate(
     setting = _Setting(
         channelwise(threshold, drive[..., :channels]), rotation, magnitude, refractory, detach_reset, reuse
     )
-    dtype = drive.dtype.to_complex()
+    dtype = COMPLEX[drive.dtype]
     runs = {"fused": _fused, "parallel": _parallel, "loop": _loop}
-    return runs[solver](drive, factor.to(dtype), gain.to(dtype), initial, setting, spike_gradient)
+    factor, gain = factor.to(dtype), gain.to(dtype)
+    spikes, last = runs[solver](drive, factor, gain, initial, setting, spike_gradient)
+    if has_numbers(drive):
+        _check_numbers(drive, factor, gain, initial, setting, last)
+    return spikes, last
 
 
 def rest(batch: int, channels: int, device: torch.device | str, dtype: torch.dtype, refractory: bool) -> ResonatorState:
     """The state at rest; ``dtype`` is real, that of the drive."""
-    x = torch.zeros(batch, channels, device=device, dtype=dtype.to_complex())
+    x = torch.zeros(batch, channels, device=device, dtype=COMPLEX[dtype])
     return ResonatorState(x, torch.zeros(batch, channels, device=device, dtype=dtype) if refractory else None)
 
 
@@ -131,7 +139,7 @@ def _loop(
 def _potential(re: Tensor, im: Tensor, setting: _Setting) -> Tensor:
     """Re(V x) or |V x| of x (..., P)."""
     if setting.rotation is not None:
-        V = setting.rotation.to(re.dtype.to_complex())
+        V = setting.rotation.to(COMPLEX[re.dtype])
         blocks = torch.complex(re, im).reshape(*re.shape[:-1], -1, len(V))
         x = torch.einsum("ij,...j->...i", V, blocks).flatten(-2)
         re, im = x.real, x.imag
@@ -173,11 +181,11 @@ def _parallel(
         spikes = _rounds(v.detach(), gamma, initial.q)
     q = scan(gamma, spikes, initial.q)
     before = torch.cat([initial.q.unsqueeze(1), q[:, :-1]], 1)
-    slope = spike(v - before, gradient, at_threshold=False)  # of the very steps that `_rounds` has found
+    slope = spike(v - before, gradient, at_threshold=False)  # of the very steps that `_exact` has found
     return slope + (spikes - slope).detach(), ResonatorState(x[:, -1].clone(), q[:, -1].clone())
 
 
-def _rounds(v: Tensor, gamma: Tensor, first: Tensor) -> Tensor:
+def _exact(v: Tensor, gamma: Tensor, first: Tensor) -> Tensor:
     """Spikes (B, L, P) of neurons at a distance v, before any spike of theirs raises the threshold.
 
     The spikes of a round give the thresholds of the next, until none changes. Every round gets at least one more step
@@ -189,17 +197,64 @@ def _rounds(v: Tensor, gamma: Tensor, first: Tensor) -> Tensor:
         before = torch.cat([first.unsqueeze(1), q[:, :-1]], 1)
         found = (v - before > 0).to(v.dtype)
         if torch.equal(found, spikes):
-            return spikes
+            return spikes.contiguous()
         spikes = found
 
 
-def _check_threshold(threshold: Value) -> None:
-    """Refuse a number or a tensor that is not above 0 everywhere."""
-    check_range("resonate", "threshold", threshold, 0, float("inf"), closed=False)
-    if isinstance(threshold, Tensor) and not (threshold.is_meta or torch.compiler.is_compiling()):
-        low = threshold.detach().min().item()
+_rounds = operator("sdn::settle_resonate", _exact, lambda v, *_: v.new_empty(v.shape))
+
+
+def _check_numbers(
+    drive: Tensor, factor: Tensor, gain: Tensor, initial: ResonatorState, setting: _Setting, last: ResonatorState
+) -> None:
+    """Refuse a threshold that is not above 0, and a run in which a number was NaN or infinite.
+
+    A drive, a factor, a gain or a state that is none ends in a last state that is none.
+    """
+    threshold, rotation = setting.threshold, setting.rotation
+    fields = {"factor": factor, "gain": gain, "threshold": threshold}
+
+    def explain() -> None:
+        for name, value in fields.items():
+            if not all_finite(value):
+                neuron = int((~torch.isfinite(value)).int().argmax())
+                raise Diverged(
+                    f"resonate: the {name} of neuron {neuron} is {value[neuron].item():g}, no finite number."
+                )
+        if rotation is not None and not all_finite(rotation):
+            raise Diverged("resonate: the rotation holds NaN or infinity.")
+        low = threshold.min().item()
         if not low > 0:
             raise ValueError(f"resonate: threshold must be > 0 everywhere, its smallest value is {low:g}.")
+        _find_step(drive.detach(), factor.detach(), gain.detach(), initial.x.detach())
+        raise Diverged("resonate: the state became NaN or infinite; look at the drive, or lower |factor|.")
+
+    numbers = [*fields.values(), *(part for part in (rotation, last.x, last.q) if part is not None)]
+    good = torch.stack([all_finite(value) for value in numbers] + [(threshold.detach() > 0).all()]).all()
+    demand(good, "resonate: the state, a factor, a gain or a threshold", explain)
+
+
+@torch.no_grad()
+def _find_step(drive: Tensor, factor: Tensor, gain: Tensor, x: Tensor) -> None:
+    """Run once more, slowly, and name step, row and neuron of the first state that is not finite."""
+    _refuse_state(x, factor, "starts from NaN or infinity")
+    for step, now in enumerate(drive.unbind(1)):
+        real, imaginary = now.tensor_split(2, -1)
+        x = factor * x + gain * torch.complex(real, imaginary)
+        _refuse_state(x, factor, f"became NaN or infinite at step {step}", real, imaginary)
+
+
+def _refuse_state(x: Tensor, factor: Tensor, what: str, *drive: Tensor) -> None:
+    wrong = ~torch.isfinite(x)
+    if not wrong.any():
+        return
+    row, neuron = wrong.nonzero()[0].tolist()
+    of_drive = "".join(f", {part[row, neuron]:g}" for part in drive).replace(", ", "drive ", 1)
+    facts = ", ".join(filter(None, [of_drive, f"|factor| {factor[neuron].abs():.4g}"]))
+    raise Diverged(
+        f"resonate: neuron {neuron} of row {row} {what} ({facts}); look at the drive and the weights that made it, or "
+        "lower the learning rate."
+    )
 
 
 def _checked(

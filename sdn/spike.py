@@ -72,6 +72,7 @@ class MultiGaussian:
 
     def __post_init__(self) -> None:
         _positive("MultiGaussian", sigma=self.sigma, scale=self.scale)
+        _weights("MultiGaussian", self.height, self.gain)
 
     def slope(self, v: Tensor) -> Tensor:
         """(...) -> (...)."""
@@ -102,6 +103,7 @@ class DoubleGaussian:
 
     def __post_init__(self) -> None:
         _positive("DoubleGaussian", sigma=self.sigma, scale=self.scale)
+        _weights("DoubleGaussian", self.height, self.gain)
 
     def slope(self, v: Tensor) -> Tensor:
         """(...) -> (...)."""
@@ -152,22 +154,25 @@ class Sigmoid:
 def spike(v: Tensor, gradient: SpikeGradient, at_threshold: bool) -> Tensor:
     """The step of ``v``: 1 where ``v > 0`` (or ``v >= 0`` with ``at_threshold``), else 0, in v's dtype.
 
+    Where v is NaN or infinite the step is NaN, so that nobody takes a neuron that has no potential for a silent one.
+
     Args:
         v: (...) distance to the threshold.
         gradient: the slope used in the backward pass.
         at_threshold: whether v exactly 0 fires.
 
     Returns:
-        (...) zeros and ones; its gradient is ``gradient.slope(v)``.
+        (...) zeros and ones; its gradient is ``gradient.slope(v)``, in reverse and in forward mode.
     """
-    out: Tensor = _Step.apply(v, gradient, at_threshold)  # type: ignore[no-untyped-call]
+    step = _Step if torch.compiler.is_compiling() else _TransformedStep
+    out: Tensor = step.apply(v, gradient, at_threshold)  # type: ignore[no-untyped-call]
     return out
 
 
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(v: Tensor, gradient: SpikeGradient, at_threshold: bool) -> Tensor:
-        return (v >= 0 if at_threshold else v > 0).to(v.dtype)
+        return (v >= 0 if at_threshold else v > 0) + (v - v)  # v - v is 0, or NaN where v is not finite
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -180,6 +185,22 @@ class _Step(torch.autograd.Function):
         return grad * ctx.gradient.slope(v), None, None
 
 
+class _TransformedStep(_Step):
+    """The step with forward-mode derivatives and `torch.vmap`, which Dynamo does not take."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _Step.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[0])
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        (v,) = ctx.saved_tensors
+        return tangent * ctx.gradient.slope(v)  # type: ignore[no-any-return]
+
+
 def _bump(v: Tensor, sigma: float, normalised: bool) -> Tensor:
     bump = torch.exp(-0.5 * (v / sigma) ** 2)
     return bump / (sigma * math.sqrt(2 * math.pi)) if normalised else bump
@@ -187,5 +208,21 @@ def _bump(v: Tensor, sigma: float, normalised: bool) -> Tensor:
 
 def _positive(name: str, **values: float) -> None:
     for field, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name}: {field} must be > 0, got {value}.")
+        _number(name, field, value)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}: {field} must be > 0{' and finite' if value > 0 else ''}, got {value}.")
+
+
+def _number(name: str, field: str, value: Any) -> None:
+    if isinstance(value, Tensor):
+        raise ValueError(f"{name}: {field} must be a number, got a tensor; a spike gradient is not learned.")
+
+
+def _weights(name: str, height: float, gain: float) -> None:
+    """Refuse a height below 0, and a height or a gain that is no finite number."""
+    for field, value in {"height": height, "gain": gain}.items():
+        _number(name, field, value)
+        if not math.isfinite(value):
+            raise ValueError(f"{name}: {field} must be finite, got {value}.")
+    if height < 0:
+        raise ValueError(f"{name}: height must be >= 0, got {height}.")

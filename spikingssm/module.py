@@ -10,14 +10,16 @@ import torch
 from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 
+from sdn import immediate_checks
+from sdn.finite import Diverged, arrived
 from spikingssm.callbacks import averaging
 from spikingssm.datasets.base import Batch
 from spikingssm.distributed import Sharded, total
 from spikingssm.metrics import SpikeRecord, record_spikes
 from spikingssm.optim import parameter_groups, warmup_cosine
-from spikingssm.tasks import Outcome, Task
+from spikingssm.tasks import Outcome, Task, WeightedMean
 from spikingssm.tbptt import chunk, detached, labels_every_step, spans
 
 __all__ = ["SequenceModule"]
@@ -108,32 +110,40 @@ class SequenceModule(lightning.LightningModule):
         self.metrics = nn.ModuleDict({stage: nn.ModuleDict(task.metrics(classes)) for stage in STAGES})
         self.losses = nn.ModuleDict({stage: _mean() for stage in STAGES})
         self.last_loss: Tensor | None = None
+        self._given: tuple[Task, Batch, Any] | Any = None  # what the last loss was made of
         self._open, self._spikes = ExitStack(), None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of one batch, weighted so that the mean over all processes is the mean over all their labels.
-
-        Raises:
-            ValueError: a loss that is not finite; no checkpoint has seen it.
-        """
+        """The loss of one batch, weighted so that the mean over all processes is the mean over all their labels."""
         if self.tbptt is not None:
             self.last_loss = self._train_chunks(batch)
             return self.last_loss
+        self._given = self.task, batch, None
         loss, count = self._score("fit", batch)
         self.last_loss = loss.detach()
-        return self._checked(loss, count)
+        return self._share(loss, count)
 
     def on_after_backward(self) -> None:
-        """Look at the gradient before it moves a weight.
+        """Look at the loss and the gradient before they move a weight; that waits for the device, once a step.
 
         Raises:
-            ValueError: a gradient that is not finite, of a loss that is.
+            ValueError: a loss that is not finite, a neuron that diverged, or a gradient that is not finite, of a loss
+                that is; no checkpoint has seen it.
         """
-        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
-            return  # of 16-mixed, which leaves out such steps itself
+        assert self.last_loss is not None
         found = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
-        norm = torch.nn.utils.get_total_norm(found.values())
-        if torch.isfinite(total(norm) if isinstance(self.trainer.strategy, Sharded) else norm):
+        good = [torch.isfinite(self.last_loss)]
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:  # of 16-mixed, which leaves out such steps
+            norm = torch.nn.utils.get_total_norm(found.values())
+            good.append(torch.isfinite(total(norm) if isinstance(self.trainer.strategy, Sharded) else norm))
+        loss_is, *gradient_is = torch.stack([flag.to(good[0].device) for flag in good]).tolist()
+        self._look_at_layers(loss_is)
+        if not loss_is:
+            raise ValueError(
+                f"train/loss became {self.last_loss.item()} in step {self.global_step + 1}; the checkpoints of the "
+                "steps before are intact. Lower optim.lr and start again, or look at the data."
+            )
+        if all(gradient_is):
             return
         norms = {name: float(torch.linalg.vector_norm(gradient)) for name, gradient in found.items()}
         name = max(norms, key=lambda key: math.inf if math.isnan(norms[key]) else norms[key])
@@ -142,6 +152,20 @@ class SequenceModule(lightning.LightningModule):
             f"{self.global_step + 1}, and its loss is finite; the checkpoints of the steps before are intact. Lower "
             "optim.lr, clip earlier gradients with trainer.gradient_clip_val=1, or start the neurons otherwise."
         )
+
+    def _look_at_layers(self, loss_is_finite: bool) -> None:
+        """Raise what the layers' checks have found meanwhile; the batch runs again, to name the step and the neuron."""
+        found = None
+        try:
+            arrived(wait=True)
+        except Diverged as error:
+            found = error
+        if found is not None or not loss_is_finite:
+            task, batch, state = self._given
+            with torch.no_grad(), immediate_checks():
+                task.run(self.model, batch, state)
+        if found is not None:
+            raise found
 
     def on_train_epoch_end(self) -> None:
         """Step the schedule of epochs, which Lightning leaves to a module that steps its optimiser itself."""
@@ -166,11 +190,13 @@ class SequenceModule(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics and the spike rates."""
+        arrived(wait=True)
         self.log_metrics("val")
         self._log_rates("val")
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics and the spike rates."""
+        arrived(wait=True)
         self.log_metrics("test")
         self._log_rates("test")
 
@@ -227,13 +253,8 @@ class SequenceModule(lightning.LightningModule):
         for metric, values in found.updates.items():
             self.metrics[stage][metric].update(*values)
 
-    def _checked(self, loss: Tensor, count: int) -> Tensor:
-        """A finite loss of this process -> its share of that of all."""
-        if not torch.isfinite(loss):
-            raise ValueError(
-                f"train/loss became {loss.item()} in step {self.global_step + 1}; the checkpoints of the steps before "
-                "are intact. Lower optim.lr and start again, or look at the data."
-            )
+    def _share(self, loss: Tensor, count: int) -> Tensor:
+        """The loss of this process -> its share of that of all."""
         if self.trainer.world_size == 1:
             return loss
         labels = total(torch.tensor(count, dtype=torch.float64, device=loss.device)).clamp(min=1)
@@ -258,9 +279,11 @@ class SequenceModule(lightning.LightningModule):
                 with torch.no_grad():
                     state = self.model(part.x, state, lengths=None)[1]
                 continue
+            self._given = task, part, state
             found = task.run(self.model, part, state)
+            self.last_loss = found.loss.detach()
             optimizer.zero_grad()
-            self.manual_backward(self._checked(found.loss, found.count))
+            self.manual_backward(self._share(found.loss, found.count))
             self.clip_gradients(optimizer, **self.clipping)
             optimizer.step()
             if self.schedule == "cosine":
@@ -288,7 +311,6 @@ class SequenceModule(lightning.LightningModule):
         self.log_dict({f"{stage}/spike_rate{name}": rate for name, rate in rates.items()}, sync_dist=True)
 
 
-def _mean() -> MeanMetric:
-    """A weighted mean in which NaN stays NaN; with nan_strategy="disable" torchmetrics drops the weights."""
+def _mean() -> WeightedMean:
     dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64  # there are no doubles on MPS
-    return MeanMetric(nan_strategy=float("nan")).set_dtype(dtype)
+    return WeightedMean().set_dtype(dtype)

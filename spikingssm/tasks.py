@@ -13,6 +13,7 @@ from spikingssm.datasets.base import IGNORED, Batch
 
 __all__ = [
     "Classification", "EveryStepClassification", "LanguageModel", "Outcome", "Perplexity", "StepClassification", "Task",
+    "WeightedMean",
 ]  # fmt: skip
 
 SELECT = {"accuracy": ("val/accuracy", "max"), "loss": ("val/loss", "min")}
@@ -83,7 +84,8 @@ class _CrossEntropy:
 
     def accuracy(self, classes: int) -> MulticlassAccuracy:
         """The part of labels that is met, collected over batches by torchmetrics."""
-        return MulticlassAccuracy(num_classes=classes, average="micro")
+        # torchmetrics' own look at the labels would wait for a GPU; the data sets have looked
+        return MulticlassAccuracy(num_classes=classes, average="micro", validate_args=False)
 
     def metrics(self, classes: int) -> dict[str, Metric]:
         """``accuracy``."""
@@ -288,10 +290,21 @@ class LanguageModel:
 
     def metrics(self, classes: int) -> dict[str, Metric]:
         """``perplexity``."""
-        return {"perplexity": Perplexity(nan_strategy=float("nan"))}
+        return {"perplexity": Perplexity()}
 
 
-class Perplexity(MeanMetric):
+class WeightedMean(MeanMetric):
+    """torchmetrics' weighted mean, in which NaN stays NaN; it is not looked for, which would wait for a GPU."""
+
+    def update(self, value: Tensor, weight: float | Tensor = 1.0) -> None:
+        """Add values of any shape, with a weight that broadcasts to it."""
+        wide = value.to(self.dtype)
+        weights = torch.as_tensor(weight, dtype=self.dtype, device=wide.device).expand(wide.shape)
+        self.mean_value += (wide * weights).sum()
+        self.weight += weights.sum()
+
+
+class Perplexity(WeightedMean):
     """exp of the mean negative log likelihood (nats) of all tokens that were seen."""
 
     def compute(self) -> Tensor:

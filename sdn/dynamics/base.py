@@ -11,7 +11,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from sdn.finite import Diverged, all_finite, at_once, demand, nothing, seem_finite
 from sdn.spike import SpikeGradient, Triangle, spike
+from sdn.tracing import has_numbers
 
 __all__ = ["Diverged", "Dynamics", "State", "Trajectory", "Value", "check_current", "simulate"]
 
@@ -20,10 +22,6 @@ Value = float | Tensor
 
 State = tuple[Tensor, ...]
 """A NamedTuple of tensors (B, H); each dynamics has its own, ``Dynamics.State``."""
-
-
-class Diverged(ValueError):
-    """A neuron whose state became NaN or infinite."""
 
 
 class Trajectory(NamedTuple):
@@ -118,6 +116,10 @@ class Dynamics:
             raise ValueError(f"{name} has the fields {_fields(known[name])}, the facts have {list(values)}.")
         return known[name](**values)
 
+    def prepared(self) -> Self:
+        """The same neuron with what a whole run needs of its fields computed once; solvers run this one."""
+        return self
+
     def replace(self, **fields: Any) -> Self:
         """The same neuron with some fields changed."""
         return dataclasses.replace(self, **fields)  # type: ignore[type-var]
@@ -126,6 +128,11 @@ class Dynamics:
         """The same neuron with its tensor fields on that device and in that dtype."""
         moved = {n: v.to(device, dtype) for n in _fields(self) if isinstance(v := getattr(self, n), Tensor)}
         return self.replace(**moved) if moved else self
+
+    def detached(self) -> Self:
+        """The same neuron with tensor fields that carry no gradient."""
+        still = {n: v.detach() for n in _fields(self) if isinstance(v := getattr(self, n), Tensor)}
+        return self.replace(**still) if still else self
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Dynamics) and self.facts() == other.facts()
@@ -190,7 +197,8 @@ def at_start(dynamics: Dynamics, current: Tensor, state: State | None) -> tuple[
     if state is None:
         state = dynamics.initial_state(batch, channels, current.device, current.dtype)
     check_state(dynamics, state, (batch, channels))
-    return dynamics, state
+    check_parameters(dynamics)
+    return (dynamics if at_once(current) else _without_infinity(dynamics)).prepared(), state
 
 
 def check_current(who: str, current: Tensor, channels: int | None = None, finite: bool = True) -> None:
@@ -211,11 +219,26 @@ def check_current(who: str, current: Tensor, channels: int | None = None, finite
         raise ValueError(
             f"{who}: current has {current.shape[-1]} channels on its last axis, this neuron has {channels}."
         )
-    if not finite or torch.compiler.is_compiling() or current.device.type == "meta":
+    if finite:
+        check_numbers(who, current)
+
+
+def check_numbers(who: str, current: Tensor) -> None:
+    """Refuse currents (B, L, H) with NaN or infinity."""
+    if has_numbers(current):
+        demand(seem_finite(current), f"{who}: a current", lambda: _refuse_current(who, current.detach()))
+
+
+def _refuse_current(who: str, current: Tensor) -> None:
+    wrong = ~torch.isfinite(current)
+    if not wrong.any():
         return
-    if not torch.isfinite(current.detach().sum()) and not torch.isfinite(current.detach()).all():
-        bad = int((~torch.isfinite(current)).sum())
-        raise ValueError(f"{who}: {bad} of {current.numel()} currents are NaN or infinite; look at what made them.")
+    row, step, neuron = wrong.nonzero()[0].tolist()
+    first = f"{current[row, step, neuron]:g} in row {row} at step {step} of neuron {neuron}"
+    raise ValueError(
+        f"{who}: {int(wrong.sum())} of {current.numel()} currents are NaN or infinite, the first {first}; look at what "
+        "made them."
+    )
 
 
 def check_state(dynamics: Dynamics, state: State, shape: tuple[int, ...]) -> None:
@@ -229,31 +252,69 @@ def check_state(dynamics: Dynamics, state: State, shape: tuple[int, ...]) -> Non
             raise ValueError(f"{who}: state field {name!r} has shape {tuple(value.shape)}, this current needs {shape}.")
 
 
+def check_parameters(dynamics: Dynamics) -> None:
+    """Refuse fields that are tensors with NaN or infinity: a threshold that is NaN is never reached, in silence."""
+    fields = {name: value for name in _fields(dynamics) if isinstance(value := getattr(dynamics, name), Tensor)}
+    if not fields or not has_numbers(next(iter(fields.values()))):
+        return
+    who = type(dynamics).__name__
+
+    def explain() -> None:
+        for name, value in fields.items():
+            wrong = ~torch.isfinite(value.detach()).reshape(-1)
+            if wrong.any():
+                neuron, of_it = int(wrong.int().argmax()), f"{int(wrong.sum())} of {wrong.numel()} neurons"
+                raise Diverged(
+                    f"{who}: {name} of neuron {neuron} is {value.detach().reshape(-1)[neuron]:g} ({of_it}); if it is "
+                    "learned, lower the learning rate or clip the gradient."
+                )
+
+    demand(all_finite(*fields.values()), f"{who}: one of {', '.join(fields)}", explain)
+
+
+def _without_infinity(dynamics: Dynamics) -> Dynamics:
+    """The neuron with NaN for infinite fields, of which its equation could make a plausible number."""
+    fields = {name: value for name in _fields(dynamics) if isinstance(value := getattr(dynamics, name), Tensor)}
+    return dynamics.replace(**{name: value + nothing(value) for name, value in fields.items()}) if fields else dynamics
+
+
 def check_finite(dynamics: Dynamics, state: State, current: Tensor | None = None, first: State | None = None) -> None:
     """Refuse a run that has diverged, which would otherwise end in silence: NaN never reaches a threshold.
 
     A NaN or an infinite current ends as NaN or infinity in the last state of every neuron here: with ``current`` given
     (not checked before), it is named first; with ``first``, the state before it, then the step and the neuron are.
     """
-    if torch.compiler.is_compiling() or state[0].is_meta:
+    if not has_numbers(state[0]):
         return
-    if not all(torch.isfinite(value.detach()).all() for value in state):
+    who = type(dynamics).__name__
+
+    def explain() -> None:
         if current is not None:
-            check_current(type(dynamics).__name__, current)
+            _refuse_current(who, current.detach())
         if current is not None and first is not None:
-            with torch.no_grad():  # once more, slowly
-                for t, now in enumerate(current.unbind(1)):
-                    fired = dynamics.fires(dynamics.past(first), now).to(now.dtype)
-                    first = dynamics.advance(first, now, fired)
-                    locate(dynamics, first, t)
+            _find_step(dynamics, current.detach(), first)
         raise Diverged(
-            f"{type(dynamics).__name__}: the state became NaN or infinite, so the neuron diverges with these "
-            f"parameters and currents; {dynamics.when_diverging}."
+            f"{who}: the state became NaN or infinite, so the neuron diverges with these parameters and currents; "
+            f"{dynamics.when_diverging}."
         )
+
+    demand(all_finite(*state), f"{who}: the state", explain)
+
+
+@torch.no_grad()
+def _find_step(dynamics: Dynamics, current: Tensor, state: State) -> None:
+    """Run once more, slowly, up to the first state that is not finite, and name its step and neuron."""
+    locate(dynamics, state, -1)
+    for t, now in enumerate(current.unbind(1)):
+        fired = dynamics.fires(dynamics.past(state), now).to(now.dtype)
+        state = dynamics.advance(state, now, fired)
+        locate(dynamics, state, t)
 
 
 def locate(dynamics: Dynamics, state: State, step: int) -> None:
     """Refuse a state that is not finite: name its step, row and neuron, and what that neuron's parameters are.
+
+    Step -1 stands for the state before the first step.
 
     Raises:
         Diverged: a field of the state, (B, H), holds NaN or infinity.
@@ -265,8 +326,9 @@ def locate(dynamics: Dynamics, state: State, step: int) -> None:
     values = {name: getattr(dynamics, name) for name in dynamics.transforms}
     of_it = {k: float(v[neuron]) if isinstance(v, Tensor) and v.ndim else float(v) for k, v in values.items()}
     facts = ", ".join(f"{k} {v:.4g}" for k, v in of_it.items())
+    when = f"became NaN or infinite at step {step}" if step >= 0 else "starts from a state that is NaN or infinite"
     raise Diverged(
-        f"{type(dynamics).__name__}: neuron {neuron} of row {row} became NaN or infinite at step {step} ({facts}; "
+        f"{type(dynamics).__name__}: neuron {neuron} of row {row} {when} ({facts}; "
         f"{int(bad.any(0).sum())} of {bad.shape[1]} neurons did); {dynamics.when_diverging}."
     )
 

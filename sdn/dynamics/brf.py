@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, Value, check_range
 from sdn.spike import DoubleGaussian, SpikeGradient
+from sdn.tracing import transforming
 
 __all__ = ["BRF", "BRFState"]
 
@@ -93,8 +94,15 @@ class BRF(Dynamics):
         """``omega``, and just below 1/dt where a tensor is above."""
         if not isinstance(self.omega, Tensor):
             return self.omega
-        below: Tensor = _Below.apply(self.omega, math.sqrt(1 - MARGIN) / self.dt)  # type: ignore[no-untyped-call]
+        top = math.sqrt(1 - MARGIN) / self.dt
+        if transforming():
+            return self.omega.clamp(max=top)
+        below: Tensor = _Below.apply(self.omega, top)  # type: ignore[no-untyped-call]
         return below
+
+    def prepared(self) -> Self:
+        """The neuron of an omega that is in range, so that what goes back of it passes `turn` as one sum."""
+        return self.replace(omega=self.turn) if isinstance(self.omega, Tensor) else self
 
     @property
     def boundary(self) -> Value:

@@ -5,6 +5,10 @@ read in order. What belongs to one tile of W channels is one array, field after 
 channel j): the compiler then sees one pointer and constant distances, and needs few tests for overlap. A model is a
 NamedTuple of scalars whose type picks the code of its step when a loop is compiled. Every 64th state is kept; the
 backward loop computes the states between again.
+
+A comparison with NaN is false, so that a neuron whose state is no number would be silent. NaN and infinity stay in a
+state for good, as they do in every model here, so that one look at the last state, and one at the parameters, tells
+whether there is a neuron to `mark`; the loop over time itself looks at nothing.
 """
 
 from typing import Any, NamedTuple
@@ -227,6 +231,15 @@ def _normal(u):  # type: ignore[no-untyped-def]
     return lambda u: kind(0) if abs(u) < kind(tiny) else u
 
 
+@jit
+def finite(block):  # type: ignore[no-untyped-def]
+    """Whether all numbers of a contiguous array are; a sum of integers, which the compiler turns into vector code."""
+    bad = 0
+    for j in range(block.size):
+        bad += 0 if block[j] - block[j] == 0 else 1
+    return bad == 0
+
+
 @overload(add, jit_options=INLINE)
 def _add(sums, index, value):  # type: ignore[no-untyped-def]
     if isinstance(sums, types.NoneType):
@@ -256,6 +269,27 @@ def scatter(rows, b, k, block, offset, W):  # type: ignore[no-untyped-def]
 
 
 @jit
+def mark(model, x, fixed, first, spikes, b, begin, end):  # type: ignore[no-untyped-def]
+    """NaN for the spikes of the channels ``begin .. end-1`` of row b, from where a state of theirs is no number.
+
+    From the first step on where a parameter is none. The channels are run once more, one by one.
+    """
+    now, constant = np.empty(first.shape[1], x.dtype), np.empty(fixed.shape[1], x.dtype)
+    for c in range(begin, end):
+        for f in range(first.shape[1]):
+            now[f] = first[b, f, c]
+        for f in range(fixed.shape[1]):
+            constant[f] = fixed[0, f, c]
+        good = finite(constant)
+        for t in range(x.shape[1]):
+            if good:
+                step(model, x[b, t, c], now, now, constant, 0, 1)
+                good = finite(now)
+            if not good:
+                spikes[b, t, c] = np.nan
+
+
+@jit
 def forward(model, wide, x, fixed, first, parts, spikes, saved, final, begin, end):  # type: ignore[no-untyped-def]
     """Spikes and last state of the items ``begin .. end-1``; item i is part ``i % parts`` of the row ``i // parts``.
 
@@ -269,6 +303,7 @@ def forward(model, wide, x, fixed, first, parts, spikes, saved, final, begin, en
     state = np.zeros((tiles, first.shape[1] * W), x.dtype)
     for k in range(tiles):
         gather(parameters[k], 0, fixed, 0, k, W)
+    good = finite(parameters.reshape(-1))
     for item in range(begin, end):
         b, part = item // parts, item % parts
         low, high = part * tiles // parts, (part + 1) * tiles // parts
@@ -285,6 +320,8 @@ def forward(model, wide, x, fixed, first, parts, spikes, saved, final, begin, en
                     out[j] = one(row[j]) if step(model, row[j], now, now, constant, j, W) else zero(row[j])
         for k in range(low, high):
             scatter(final, b, k, state[k], 0, W)
+            if not (good and finite(state[k])):
+                mark(model, x, fixed, first, spikes, b, k * W, min(k * W + W, channels))
 
 
 @jit

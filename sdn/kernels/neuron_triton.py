@@ -36,6 +36,7 @@ from sdn.kernels.tiles_triton import (
     part_three,
     pick_row,
     put_row,
+    spike_of,
     store_rows,
 )
 
@@ -111,10 +112,11 @@ def _two(name: str, constants: Sequence[float]) -> list[float]:
 
 @triton.jit
 def _step(MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, x, u, v, q, p0, p1, p2, p3, p4, p5):  # type: ignore[no-untyped-def]
-    """Whether the neuron fires, and its state after the step."""
+    """The spike, NaN where the distance to the threshold is NaN or infinite, and the state after the step."""
     if MODEL == "lif":
         h = p0 * u + x
-        fires = h - p1 >= 0
+        distance = h - p1
+        fires = distance >= 0
         if C0 != 0:
             u = tl.where(fires, h - h, h)
         elif C1 != 0:
@@ -125,7 +127,8 @@ def _step(MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, x, u, v, q, p
     elif MODEL == "alif":
         leak, a, gained = p0 * u, p2 * v + p3 * q, p1 * x
         rise = p4 * a
-        fires = (leak - rise) + gained - p5 > 0
+        distance = (leak - rise) + gained - p5
+        fires = distance > 0
         h = leak + gained
         u = normal(tl.where(fires, h - (p5 + rise), h))
         v = normal(a)
@@ -134,17 +137,19 @@ def _step(MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, x, u, v, q, p
         mem = u + C0 * (-p1 * u - p0 * v)
         v = normal(v + C0 * (p0 * u - p1 * v))
         u = mem + C0 * x
-        fires = u - p2 > 0
+        distance = u - p2
+        fires = distance > 0
         u = normal(u)
     else:
         tl.static_assert(MODEL == "brf")
         b, held = _brf_parts(C1, p1, q)
         free = u + C0 * (b * u - p0 * v)
-        fires = (free - held) + C0 * x - p3 > 0
+        distance = (free - held) + C0 * x - p3
+        fires = distance > 0
         v = normal(v + C0 * (p0 * u + b * v))
         u = normal(free + C0 * x)
         q = normal(p2 * q + fires.to(x.dtype))
-    return fires, u, v, q
+    return spike_of(fires, distance), u, v, q
 
 
 @triton.jit
@@ -255,12 +260,12 @@ def _forward(  # type: ignore[no-untyped-def]
         fired = tl.zeros_like(now)
         if start + T <= length:
             for k in tl.static_range(T):
-                fires, u, v, q = _step(MODEL, C0, C1, pick_row(now, k), u, v, q, p0, p1, p2, p3, p4, p5)
-                fired = put_row(fired, k, fires.to(now.dtype))
+                spike, u, v, q = _step(MODEL, C0, C1, pick_row(now, k), u, v, q, p0, p1, p2, p3, p4, p5)
+                fired = put_row(fired, k, spike)
         else:
             for k in range(length - start):
-                fires, u, v, q = _step(MODEL, C0, C1, pick_row(now, k), u, v, q, p0, p1, p2, p3, p4, p5)
-                fired = put_row(fired, k, fires.to(now.dtype))
+                spike, u, v, q = _step(MODEL, C0, C1, pick_row(now, k), u, v, q, p0, p1, p2, p3, p4, p5)
+                fired = put_row(fired, k, spike)
         store_rows(spikes, start, length, width, inside, fired)
     store_rows(final + row * S * width + lane, 0, S, width, inside, join_four(u, v, q, q))
 

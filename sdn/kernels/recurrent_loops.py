@@ -5,14 +5,15 @@ that the time goes by events. Only the gradient of the spikes, which is dense, i
 four rows of the batch at once, with the weights in the order in which they are read. The weights' gradient is a sum
 over events again, formed source by source for 16 steps of four rows. Channels are padded to ``size``, a multiple of
 LANES; a padded one has a threshold that it never reaches. The neuron is `neuron_loops`' ``step`` and ``pull``, in tiles
-of W channels.
+of W channels. A neuron whose state is no number is silent, and all others hear of it: a row in which there is one is
+run once more by `mark`.
 """
 
 import numpy as np
 
 from sdn.kernels.cpu import jit, prefetch
 from sdn.kernels.lanes_cpu import add, fma, load, lowest, nonzero, repeat, store, width, zero
-from sdn.kernels.neuron_loops import LANES, LINE, gather, one, pull, scatter, step
+from sdn.kernels.neuron_loops import LANES, LINE, finite, gather, one, pull, scatter, step
 from sdn.kernels.neuron_loops import collect as collect_sums
 from sdn.kernels.neuron_loops import zero as nothing
 from sdn.kernels.recurrent import STRIDE
@@ -39,6 +40,7 @@ def forward(model, wide, x, table, bias, fixed, first, spikes0, spikes, saved, f
     events, values = np.empty(inputs + size, np.int64), np.empty(inputs, x.dtype)
     for k in range(tiles):
         gather(parameters[k], 0, fixed, 0, k, W)
+    good = finite(parameters.reshape(-1))
     for b in range(begin, end):
         for k in range(tiles):
             gather(state[k], 0, first, b, k, W)
@@ -58,6 +60,38 @@ def forward(model, wide, x, table, bias, fixed, first, spikes0, spikes, saved, f
             spikes[b, t] = fired[:channels]
         for k in range(tiles):
             scatter(final, b, k, state[k], 0, W)
+        if not (good and finite(state.reshape(-1))):
+            mark(model, W, x, table, bias, parameters, first, spikes0, spikes, final, b)
+
+
+@jit
+def mark(model, W, x, table, bias, parameters, first, spikes0, spikes, final, b):  # type: ignore[no-untyped-def]
+    """NaN for all spikes of row b, and its last state, from the step on at which a neuron's state is no number.
+
+    From the first step on where a parameter is none. Until then the row is run once more.
+    """
+    length, inputs = x.shape[1:]
+    channels, size = first.shape[2], table.shape[1]
+    state = np.zeros((size // W, first.shape[1] * W), x.dtype)
+    current, fired = np.zeros(size, x.dtype), np.zeros(size, x.dtype)
+    events, values = np.empty(inputs + size, np.int64), np.empty(inputs, x.dtype)
+    for k in range(size // W):
+        gather(state[k], 0, first, b, k, W)
+    fired[:channels] = spikes0[b]
+    good = finite(parameters.reshape(-1))
+    for t in range(length):
+        if good:
+            some = list_inputs(x[b, t], events, values)
+            count = list_spikes(fired, channels, events, some, inputs)
+            add_rows(current, bias, table, events, values, some, count)
+            fired[:channels] = spikes[b, t]
+            for k in range(size // W):
+                for j in range(lanes(channels, k, W)):
+                    step(model, current[k * W + j], state[k], state[k], parameters[k], j, W)
+            good = finite(state.reshape(-1))
+        if not good:
+            spikes[b, t] = np.nan
+    final[b] = np.nan
 
 
 @jit

@@ -165,8 +165,8 @@ def _forward(  # type: ignore[no-untyped-def]
             if SAVE and t % STRIDE == 0:
                 store_fields(kept + t // STRIDE * S * width + lane, width, inside, u, v, q, S)
             now = product(now, before, there, width, table, lane, width, INNER)
-            fires, u, v, q = _step(MODEL, C0, C1, now, u, v, q, p0, p1, p2, p3, p4, p5)
-            tl.store(here + lane, fires.to(now.dtype), mask=inside)
+            spike, u, v, q = _step(MODEL, C0, C1, now, u, v, q, p0, p1, p2, p3, p4, p5)
+            tl.store(here + lane, spike, mask=inside)
             if TILES > 1:
                 store_fields(state + row * S * width + lane, width, inside, u, v, q, S)
         tl.debug_barrier()  # the next product reads what all threads have written

@@ -97,12 +97,13 @@ def _multiply(block, a, b, out, rotation, real, plus, start, keep, wide):  # typ
 
 @jit
 def _fire(block, refractory, magnitude, out, n, wide):  # type: ignore[no-untyped-def]
-    """Distances to the threshold into PR, spikes into ``out``."""
+    """Distances to the threshold into PR, spikes into ``out``: NaN where a distance is NaN or infinite."""
     W = LANES * len(wide)
     one, nought = block.dtype.type(1), block.dtype.type(0)
     _distance(block, refractory, magnitude, n, wide)
     for j in range(n):
-        out[j] = one if block[PR * W + j] > nought else nought
+        v = block[PR * W + j]
+        out[j] = (one if v > nought else nought) + (v - v)
     if refractory:
         for j in range(n):
             block[Q * W + j] = block[GAMMA * W + j] * block[Q * W + j] + out[j]

@@ -36,6 +36,7 @@ from sdn.kernels.tiles_triton import (
     part_three,
     pick_row,
     put_row,
+    spike_of,
     store_rows,
 )
 
@@ -221,7 +222,7 @@ def _forward(  # type: ignore[no-untyped-def]
         _, _, re, im, xr, xi = _advance(xr, xi, ur, ui, fr, fi, gr, gi, length - start)
         _, _, p = _potential(re, im, rotation, MAGNITUDE, ROTATE)
         v, q = _distance(p, threshold, gamma, q, length - start, S)
-        store_rows(spikes, start, length, width, inside, (v > 0).to(v.dtype))
+        store_rows(spikes, start, length, width, inside, spike_of(v > 0, v))
     store_rows(final + row * S * width + channel, 0, S, width, inside, join_four(xr, xi, q, q))
 
 

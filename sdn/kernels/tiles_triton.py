@@ -11,7 +11,7 @@ from torch import Tensor
 
 __all__ = [
     "join_four", "load_rows", "normal", "on_device", "padded", "part_six", "part_three", "pick_row", "put_row",
-    "store_rows",
+    "spike_of", "store_rows",
 ]  # fmt: skip
 
 
@@ -79,6 +79,12 @@ def join_four(a, b, c, d):  # type: ignore[no-untyped-def]
     """A tile of these rows."""
     tile = tl.zeros((4, a.shape[1]), a.dtype)
     return put_row(put_row(put_row(put_row(tile, 0, a), 1, b), 2, c), 3, d)
+
+
+@triton.jit
+def spike_of(fires, distance):  # type: ignore[no-untyped-def]
+    """1 where the neuron fires and 0 where not; NaN where its distance to the threshold is NaN or infinite."""
+    return tl.where(tl.abs(distance) < float("inf"), fires.to(distance.dtype), float("nan"))
 
 
 @triton.jit

@@ -16,7 +16,8 @@ from sdn.solvers.fused import Fused, operands
 from sdn.solvers.linear import distance_error
 from sdn.solvers.linear import solve as solve_linear
 from sdn.solvers.surrogate import Surrogate
-from sdn.spike import SpikeGradient
+from sdn.spike import SpikeGradient, spike
+from sdn.tracing import transforming
 
 __all__ = ["Certificate", "Parallel", "solve"]
 
@@ -126,12 +127,12 @@ class Parallel:
             )
         if self.detach_reset:
             distance, states = solve_linear(kernel, current, first, spikes)
-            out, final = _Known.apply(distance, spikes, gradient), states[:, -1]  # type: ignore[no-untyped-call]
+            out, final = _known(distance, spikes, gradient), states[:, -1]
         else:
             neuron_without_spikes = kernel.name, kernel.constants, *slope
             out, final, _ = _ThroughReset.apply(current, first, kernel.fixed, spikes, *neuron_without_spikes)  # type: ignore[no-untyped-call]
         last = dynamics.State(*final.unbind(1))
-        check_finite(dynamics, last)
+        check_finite(dynamics, last, current, state)
         return out, last, report
 
     def _first_guess(self, dynamics: Dynamics, current: Tensor, gradient: SpikeGradient) -> Tensor | None:
@@ -266,8 +267,17 @@ def _by_the_loop(rows: _Rows) -> Tensor:
     return neuron.run(rows.kernel, rows.x, rows.first, "triangle", [1.0], through_reset=False)[0]
 
 
-class _Known(torch.autograd.Function):
+def _known(distance: Tensor, spikes: Tensor, gradient: SpikeGradient) -> Tensor:
     """Known spikes, with the slope at a distance to the threshold that rounding may have moved across it."""
+    if transforming():
+        slope = spike(distance, gradient, at_threshold=True)
+        return slope + (spikes - slope).detach()
+    out: Tensor = _Known.apply(distance, spikes, gradient)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Known(torch.autograd.Function):
+    """`_known` in one piece."""
 
     @staticmethod
     def forward(distance: Tensor, spikes: Tensor, gradient: SpikeGradient) -> Tensor:
@@ -286,6 +296,8 @@ class _Known(torch.autograd.Function):
 
 class _ThroughReset(torch.autograd.Function):
     """Known spikes with the fused solver's backward pass, from the states that the linear solution passes through."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(

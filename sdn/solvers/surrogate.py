@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdn.dynamics.base import Dynamics, State, Value, check_current
+from sdn.dynamics.base import Dynamics, State, Value, check_current, check_numbers, check_parameters
 from sdn.dynamics.lif import LIF
 from sdn.kernels.fire import fire, takes
 from sdn.kernels.gradients import COMPILED, channelwise, compiled
@@ -19,6 +19,7 @@ from sdn.surrogate.network import ReducedSDN
 from sdn.surrogate.predict import is_exporting, predict
 from sdn.surrogate.reduction import Artifact, load_artifact, shipped_artifacts
 from sdn.surrogate.sweeps import sweep
+from sdn.tracing import transforming
 
 __all__ = ["InputWindow", "Surrogate"]
 
@@ -103,22 +104,25 @@ class Surrogate:
     ) -> tuple[Tensor, State]:
         """(B, L, H) -> spikes (B, L, H) and the last window of inputs."""
         check_current("Surrogate", current)
+        check_parameters(dynamics)
         made_for, artifact = self._find(dynamics)
         tracing = torch.compiler.is_dynamo_compiling()  # then nothing is copied; `predict` moves the weights
         net = artifact.network if tracing else _on_device(artifact, current.device, current.dtype)
         dynamics = dynamics.to(current.device, current.dtype)
-        reach, scale = net.receptive_field + self.refine, dynamics.threshold / made_for.threshold
+        still = dynamics.detached()  # `no_grad` alone lets forward mode through
+        reach, scale = net.receptive_field + self.refine, still.threshold / made_for.threshold
         with torch.no_grad():
             seen, known = current.detach(), 0
             if state is not None:
                 window = _window(state, current, reach)
+                check_numbers("Surrogate: the state", window)
                 seen, known = torch.cat([window, seen], 1), window.shape[1]
             skip = max(0, known - self.refine)
             mem = _scaled(net, seen, scale, skip)
             if self.refine and not skip:
                 mem[:, 0] = 0  # the window starts at rest
             if self.refine:
-                mem = sweep(dynamics, mem, seen, self.refine)  # type: ignore[arg-type]
+                mem = sweep(still, mem, seen, self.refine)  # type: ignore[arg-type]
             mem = mem[:, known - skip :]
             last = seen[:, -reach:].clone()
         return _fire(dynamics, current, mem, gradient), InputWindow(last)
@@ -144,7 +148,7 @@ class Surrogate:
 
 def _fire(dynamics: Dynamics, current: Tensor, mem: Tensor, gradient: SpikeGradient) -> Tensor:
     """Spikes where ``mem + gain current`` reaches the threshold; in one pass where there is a kernel for it."""
-    if type(gradient) not in COMPILED or is_exporting() or not takes(current, mem):
+    if type(gradient) not in COMPILED or is_exporting() or transforming() or not takes(current, mem):
         return spike(dynamics.distance(mem, current), gradient, dynamics.fires_at_threshold)
     gain, threshold = (channelwise(value, current) for value in (dynamics.gain, dynamics.threshold))
     return fire(current, mem, gain, threshold, dynamics.fires_at_threshold, *compiled(gradient))

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sdn.finite import demand
+from sdn.tracing import has_numbers
+
 __all__ = ["EachStep", "LastState", "LastStep", "MeanOverTime", "MeanState", "PairDecoder", "as_pool"]
 
 
@@ -142,9 +145,17 @@ def check_lengths(lengths: Tensor, x: Tensor, state: Any) -> Tensor:
     """The valid steps of each row on x's device, refused unless they are (B,) integers in 1..L (0..L with a state)."""
     if lengths.shape != (len(x),) or lengths.is_floating_point():
         raise ValueError(f"lengths must be {len(x)} integers, got {lengths.dtype} of shape {tuple(lengths.shape)}.")
-    low, high, least = int(lengths.min()), int(lengths.max()), int(state is None)
-    if low < least or high > x.shape[1]:
-        raise ValueError(f"lengths must be from {least} to {x.shape[1]} for {x.shape[1]} steps, got {low} to {high}.")
+    least, most = int(state is None), x.shape[1]
+
+    def explain() -> None:
+        low, high = int(lengths.min()), int(lengths.max())
+        raise ValueError(f"lengths must be from {least} to {most} for {most} steps, got {low} to {high}.")
+
+    inside = ((lengths >= least) & (lengths <= most)).all()
+    if torch.compiler.is_compiling():
+        torch._assert_async(inside, f"lengths must be from {least} to {most}.")
+    elif has_numbers(lengths) and lengths.numel():
+        demand(inside, "lengths: they are out of range, so an output", explain)
     return lengths.to(x.device)
 
 

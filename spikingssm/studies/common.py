@@ -16,7 +16,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import nn
-from torchmetrics import MeanMetric
 
 from sdn.files import versions, writing
 from spikingssm.datasets.base import Batch
@@ -24,6 +23,7 @@ from spikingssm.distributed import ALONE
 from spikingssm.evaluation import TrainedRun, load_run
 from spikingssm.metrics import neurons_of, record_spikes
 from spikingssm.runfolder import stored
+from spikingssm.tasks import WeightedMean
 from spikingssm.training import make_trainer
 
 __all__ = [
@@ -91,7 +91,7 @@ class Subject:
         device, precision = self._loop.strategy.root_device, self._loop.precision_plugin
         model = (self.model if model is None else model).to(device).eval()
         found = {name: metric.to(device) for name, metric in module.task.metrics(data.d_output).items()}
-        loss, state = MeanMetric(nan_strategy=float("nan")).set_dtype(torch.float64).to(device), None
+        loss, state = WeightedMean().set_dtype(torch.float64).to(device), None
         with precision.forward_context(), record_spikes(model) as record:
             for batch in self._merged(model) if together and not data.stream else self._batches():
                 batch = precision.convert_input(move_data_to_device(batch, device))

@@ -143,8 +143,8 @@ def _constantly(value: Any) -> Callable[[], Any]:
 
 
 def _tau(factor: Tensor) -> Tensor:
-    """The time constant in steps of a factor: 0 of the factor 0, infinite of 1."""
-    return -1 / torch.log(factor)
+    """The time constant in steps of a factor: 0 of the factor 0, and 1e30 of 1, from which exp(-1 / tau) is 1 again."""
+    return torch.where(factor < 1, -1 / torch.log(factor), 1e30)
 
 
 def _normal(like: Tensor, draw: torch.Generator) -> Tensor:
