@@ -1,6 +1,7 @@
 """A neuron as a layer: dynamics, a solver that runs them, and the parameters that are learned."""
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -8,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from sdn.dynamics.base import Dynamics, State, Value, check_current
+from sdn.finite import nothing
 from sdn.solvers import Solver, as_solver
 from sdn.spike import SpikeGradient
 
-__all__ = ["Neuron", "SpikingLayer", "Start", "normal", "uniform"]
+__all__ = ["Fixed", "Neuron", "SpikingLayer", "Start", "normal", "uniform"]
 
 Start = Value | Callable[[int], Tensor] | None
 """Where a learned field starts: None (the dynamics' value), a number, an (H,) tensor, or channels -> (H,)."""
@@ -42,8 +44,9 @@ class Neuron(SpikingLayer):
         ValueError: a field that the dynamics does not have or cannot learn, a start out of range, or a solver that
             does not fit the neuron.
 
-    The parameters are ``learned.<field>``, (H,), in the transform of the field (log, logit, abs). The solver holds
-    neither parameters nor state, so a `state_dict` fits every solver.
+    The parameters are ``learned.<field>``, (H,), in the transform of the field (log, logit, abs); fields of the
+    dynamics that are tensors are the buffers ``fixed.<field>``. The solver holds neither parameters nor state, so a
+    `state_dict` fits every solver.
     """
 
     def __init__(
@@ -56,20 +59,42 @@ class Neuron(SpikingLayer):
         solver: str | Solver = "fused",
     ) -> None:
         super().__init__()
-        self.dynamics, self.channels = dynamics, channels
+        self.channels = channels
         self.spike: SpikeGradient = dynamics.default_spike if spike is None else spike
         if not hasattr(self.spike, "slope"):
             raise ValueError(f"Neuron: spike must be a value with slope(v), such as Triangle(), got {spike!r}.")
         for name, value in vars(dynamics).items():
-            if isinstance(value, Tensor) and value.ndim and tuple(value.shape) != (channels,):
-                raise ValueError(f"Neuron: {name} has shape {tuple(value.shape)}, this neuron has {channels} channels.")
-            if isinstance(value, Tensor) and name in dynamics.transforms:
+            if isinstance(value, Tensor) and name in dynamics.transforms and value.numel() in (1, channels):
                 _try_all(dynamics, name, value)
         self.learned = nn.ParameterDict()
         for field, start in (learn or {}).items():
             self.learned[field] = nn.Parameter(_raw_start(dynamics, field, start, channels))
+        self.dynamics = dynamics
         self.solver = as_solver(solver)
         self.solver.check(dynamics, tuple(self.learned), self.spike)
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """What one neuron does in a step, without what is learned; fields that are tensors are the buffers."""
+        fixed = self._modules.get("fixed")
+        return self._dynamics if fixed is None else self._dynamics.replace(**dict(fixed.named_buffers()))
+
+    @dynamics.setter
+    def dynamics(self, dynamics: Dynamics) -> None:
+        fields = {name: value for name, value in vars(dynamics).items() if isinstance(value, Tensor)}
+        for name, value in fields.items():
+            if value.ndim and tuple(value.shape) != (self.channels,):
+                found = f"{name} has shape {tuple(value.shape)}"
+                raise ValueError(f"Neuron: {found}, this neuron has {self.channels} channels.")
+            if value.requires_grad and name not in self.learned:
+                raise ValueError(
+                    f"Neuron: {name} is a tensor with a gradient, which no optimiser would find among this neuron's "
+                    f"parameters; learn it with learn={{{name!r}: value}}, or give value.detach() to keep it as it is."
+                )
+        self._dynamics = dynamics
+        self._modules.pop("fixed", None)
+        if kept := {name: value for name, value in fields.items() if name not in self.learned}:
+            self.fixed = Fixed(kept)
 
     def forward(self, current: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Spikes and the state after the last step.
@@ -119,6 +144,26 @@ class Neuron(SpikingLayer):
         """What `print` shows."""
         learned = f", learn={sorted(self.learned)}" if self.learned else ""
         return f"{self.dynamics}, channels={self.channels}, spike={self.spike}, solver={self.solver}{learned}"
+
+
+class Fixed(nn.Module):
+    """The fields of a neuron that are tensors and not learned, as buffers of their names."""
+
+    def __init__(self, fields: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for name, value in fields.items():
+            self.register_buffer(name, value.detach().clone())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Keep what is there where the state_dict is of a version that did not hold it."""
+        if missing := [name for name in self._buffers if prefix + name not in state_dict]:
+            warnings.warn(
+                f"the state_dict does not hold {prefix}{missing[0]}, as none of an earlier version does; it stays as "
+                "this neuron was built.",
+                stacklevel=2,
+            )
+            state_dict |= {prefix + name: self._buffers[name] for name in missing}
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def uniform(low: float, high: float) -> Callable[[int], Tensor]:
@@ -181,8 +226,6 @@ def _to_raw(value: Tensor, transform: str) -> Tensor:
 
 
 def _from_raw(raw: Tensor, transform: str) -> Tensor:
-    if transform == "log":
-        return raw.exp()
-    if transform == "logit":
-        return raw.sigmoid()
-    return raw.abs() if transform == "abs" else raw
+    """The value that a parameter stands for; NaN for infinity too, of which a transform can make a plausible number."""
+    value = {"log": torch.exp, "logit": torch.sigmoid, "abs": torch.abs}.get(transform, torch.clone)(raw)
+    return value + nothing(raw)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from sdn import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF, Neuron, SpikingLayer, Surrogate
+from sdn.neuron import Fixed
 from spikingssm.layers import (
     S4D,
     EachStep,
@@ -286,7 +287,7 @@ RULES: dict[type[nn.Module], Callable[[Any, str, _Run], dict[str, Operations]]] 
     SpikingBlock: _block, S4D: _s4d, Neuron: _neuron, Residual: _residual, nn.LayerNorm: _layer_norm,
     nn.BatchNorm1d: _batch_norm, nn.Linear: _linear, Vocabulary: _vocabulary, PairDecoder: _pairs,
     MeanOverTime: _mean, ResonateAndFire: _resonator, LeakyReadout: _readout,
-    Recurrent: _recurrent, LeakyIntegrator: _integrator,
+    Recurrent: _recurrent, LeakyIntegrator: _integrator, Fixed: _nothing,
     # read from a table, passed on, or only there in training
     TokenEncoder: _nothing, nn.Embedding: _nothing, LastStep: _nothing, EachStep: _nothing, TiedDropout: _nothing,
     nn.Dropout: _nothing, nn.Identity: _nothing, nn.ParameterDict: _nothing, nn.ModuleList: _nothing,

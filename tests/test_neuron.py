@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from helpers import (
     some_state,
 )
 
+import sdn
 from sdn import ALIF, BRF, LIF, RF, Fused, Loop, Neuron, Surrogate, Trajectory, Triangle, normal, simulate, uniform
 
 STARTS = [
@@ -239,3 +241,80 @@ def test_a_start_where_brf_is_not_a_number_is_refused():
     """Beyond 1/dt the boundary is NaN: such a neuron would be silent for ever, without a word."""
     with pytest.raises(ValueError, match="omega"):
         Neuron(BRF(dt=0.01), 4, learn={"omega": 150.0})
+
+
+def test_fields_that_are_tensors_are_saved_and_loaded():
+    def made(seed):
+        torch.manual_seed(seed)
+        return sdn.Neuron(sdn.LIF(0.9 * torch.rand(8), 0.5 + torch.rand(8)), 8, learn={"decay": None})
+
+    one, other, x = made(1), made(2), torch.randn(2, 50, 8)
+    assert set(one.state_dict()) == {"learned.decay", "fixed.threshold"}
+    assert not torch.equal(one(x)[0], other(x)[0])
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(one(x)[0], other(x)[0])
+    assert torch.equal(other.dynamics.threshold, one.dynamics.threshold)
+    assert torch.equal(copy.deepcopy(one)(x)[0], one(x)[0])
+    assert torch.equal(pickle.loads(pickle.dumps(one))(x)[0], one(x)[0])
+    assert one.with_solver("loop").fixed.threshold is one.fixed.threshold
+    assert one.double().dynamics.threshold.dtype == torch.float64
+    assert [name for name, _ in one.named_parameters()] == ["learned.decay"]
+
+
+def test_a_state_dict_of_before_they_were_saved():
+    one = sdn.Neuron(sdn.LIF(torch.rand(8)), 8, learn={"threshold": None})
+    known = one.fixed.decay.clone()
+    with pytest.warns(UserWarning, match=r"does not hold fixed.decay.*stays as this neuron was built"):
+        one.load_state_dict({"learned.threshold": torch.ones(8)})
+    assert torch.equal(one.fixed.decay, known)
+    assert torch.equal(one.learned["threshold"], torch.ones(8))
+    with pytest.raises(RuntimeError, match=r"Missing key.*learned.threshold"), pytest.warns(match="does not hold"):
+        one.load_state_dict({})
+
+
+@pytest.mark.parametrize(
+    "value", [torch.nn.Parameter(torch.rand(8)), torch.rand(8, requires_grad=True)], ids=["p", "t"]
+)
+def test_a_field_with_a_gradient_would_be_trained_by_nobody(value):
+    with pytest.raises(ValueError, match=r"decay is a tensor with a gradient.*learn=\{'decay': value\}"):
+        sdn.Neuron(sdn.LIF(decay=value), 8)
+    neuron = sdn.Neuron(sdn.LIF(), 8, learn={"decay": value})
+    assert torch.allclose(neuron.current_dynamics().decay, value)
+    assert len(list(neuron.parameters())) == 1
+
+
+def test_other_values_that_no_module_would_keep():
+    from spikingssm.layers import ResonateAndFire
+
+    with pytest.raises(ValueError, match=r"width must be a number, got a tensor"):
+        sdn.Triangle(torch.nn.Parameter(torch.ones(())))
+    with pytest.raises(ValueError, match="threshold must be a number > 0"):
+        ResonateAndFire(8, threshold=torch.ones(8))
+
+
+@pytest.mark.parametrize("solver", ["fused", "loop", "parallel", "surrogate", sdn.Surrogate(refine=2)], ids=str)
+def test_an_empty_batch(solver):
+    neuron, x = sdn.Neuron(sdn.LIF(0.125), 5, solver=solver), torch.zeros(0, 7, 5, requires_grad=True)
+    spikes, state = neuron(x)
+    spikes.sum().backward()
+    assert spikes.shape == x.grad.shape == (0, 7, 5)
+    assert neuron(x, state)[0].shape == (0, 7, 5)
+    assert neuron.step(x[:, 0], state)[0].shape == (0, 5)
+
+
+@pytest.mark.parametrize("solver", ["fused", "parallel"])
+def test_an_omega_that_left_its_range_has_one_gradient(solver):
+    """What goes back to it is clamped as one sum, and not term by term, under every solver."""
+
+    def gradient(how):
+        torch.manual_seed(1)
+        neuron = sdn.Neuron(sdn.BRF(), 4, learn={"omega": None}, solver=how).double()
+        with torch.no_grad():
+            neuron.learned["omega"].copy_(torch.tensor([10.0, 120.0, 101.0, 130.0]))
+        x, weight = 50 * torch.randn(3, 40, 4).double(), torch.randn(3, 40, 4).double()
+        (neuron(x)[0] * weight).sum().backward()
+        return neuron.learned["omega"].grad
+
+    want = gradient("loop")
+    assert (want[1:] > 0).any()
+    assert torch.allclose(gradient(solver), want, rtol=1e-9)

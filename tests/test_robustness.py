@@ -136,8 +136,8 @@ def test_parameters_and_factors_have_so_many_bits(bits):
     assert torch.allclose(found.readout.alpha, rounded(torch.exp(-1 / rounded(model.readout.tau).abs())), atol=1e-6)
     x = torch.randn(2, 30, 3)
     again = RSNN(3, 2, 4, dynamics=ALIF(), bias=True)
-    again.layers[0].dynamics = neuron  # a factor of 0 has the time constant 0, at which none may start
     again.load_state_dict({k: v for k, v in found.state_dict().items() if "learned" not in k})
+    again.layers[0].dynamics = neuron  # a factor of 0 has the time constant 0, at which none may start
     assert torch.equal(found(x)[0], again(x)[0])
     assert torch.isfinite(found(x)[0]).all()
 

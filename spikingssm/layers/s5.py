@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sdn import Fused, Loop, MultiGaussian, Parallel, ResonatorState, Solver, SpikeGradient, SpikingLayer, resonate
 from sdn.kernels.gradients import compiled
+from sdn.kernels.operator import COMPLEX
 from sdn.solvers import as_solver
 from spikingssm.layers.encoders import check_dropout
 from spikingssm.layers.ssm import DISCRETISATIONS, discretise_spikes, hippo_normal, lecun_normal_, log_uniform
@@ -72,8 +73,8 @@ class ResonateAndFire(SpikingLayer):
     ) -> None:
         super().__init__()
         _check(channels, num_blocks, discretisation, eta_min, eta_max, spectrum, rotate)
-        if not threshold > 0:
-            raise ValueError(f"ResonateAndFire: threshold must be > 0, got {threshold}.")
+        if isinstance(threshold, Tensor) or not threshold > 0:
+            raise ValueError(f"ResonateAndFire: threshold must be a number > 0, got {threshold}.")
         if refractory is not None and not 0 <= refractory < 1:
             raise ValueError(f"ResonateAndFire: refractory must be in [0, 1) or null for none, got {refractory}.")
         self.channels, self.num_blocks = channels, num_blocks
@@ -134,7 +135,7 @@ class ResonateAndFire(SpikingLayer):
         """The state at rest; ``dtype`` is that of the input."""
         wide = torch.promote_types(dtype, torch.float32)
         q = None if self.refractory is None else torch.zeros(batch, self.channels, device=device, dtype=wide)
-        return ResonatorState(torch.zeros(batch, self.channels, device=device, dtype=wide.to_complex()), q)
+        return ResonatorState(torch.zeros(batch, self.channels, device=device, dtype=COMPLEX[wide]), q)
 
     def system(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Factor and gain of a step, each (P,) complex, in the precision of a real dtype."""
