@@ -25,6 +25,7 @@ from torch import Tensor
 
 from sdn import ALIF, BRF, RF, Dynamics, Solver
 from sdn.files import writing
+from spikingssm.layers.maps import weight_of
 from spikingssm.models.rsnn import RSNN
 
 __all__ = ["rsnn_from_pt", "rsnn_to_pt"]
@@ -288,12 +289,12 @@ def _published(model: RSNN) -> dict[str, Tensor]:
             f"rsnn_to_pt: the file has no place for {dynamics if differ else others[0]}; it holds "
             f"{', '.join(OWN[neuron])} of neurons that are else {usual}."
         )
-    weight = torch.cat([layer.input.weight, layer.recurrent.weight], 1)
+    weight = torch.cat([weight_of(layer.input), weight_of(layer.recurrent)], 1)
     arrays = {WEIGHT: weight, OUT: readout.weight, OUT_TAU: readout.tau}
     if readout.bias is not None:
         arrays |= {BIAS: layer.input.bias, OUT_BIAS: readout.bias}
     if layer.mask is not None:
-        arrays[MASK] = torch.cat([torch.ones_like(layer.input.weight), layer.mask.to(weight)], 1)
+        arrays[MASK] = torch.cat([torch.ones_like(weight[:, : -len(weight)]), layer.mask.to(weight)], 1)
     for field, name in OWN[neuron].items():
         value = layer.learned[field] if field in layer.learned else getattr(dynamics, field)
         arrays[name] = torch.as_tensor(value, dtype=weight.dtype).expand(len(weight))

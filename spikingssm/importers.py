@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from sdn.files import writing
+from spikingssm.layers.maps import weight_of
 from spikingssm.models.s5rf import S5RF
 
 __all__ = ["s5rf_from_npz", "s5rf_to_npz"]
@@ -98,7 +99,7 @@ def s5rf_to_npz(path: str | os.PathLike[str], model: S5RF) -> None:
         raise ValueError(f"s5rf_to_npz: the model must be an S5RF, got {type(model).__name__}.")
     arrays: dict[str, Tensor] = {}
     for i, layer in enumerate(model.layers):
-        arrays[f"layers.{i}.B_tilde"] = torch.stack(layer.dense.weight.chunk(2), -1)
+        arrays[f"layers.{i}.B_tilde"] = torch.stack(weight_of(layer.dense).chunk(2), -1)
         arrays |= {f"layers.{i}.{name}": getattr(layer.neuron, name) for name in _SLOW}
         if layer.neuron.rotation is not None:
             real, imag = layer.neuron.rotation

@@ -4,6 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sdn.finite import at_once, demand
+from sdn.tracing import has_numbers
+from spikingssm.layers.maps import weight_of
+
 __all__ = ["Frames", "TokenEncoder"]
 
 
@@ -78,9 +82,10 @@ class TokenEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L) integers -> (B, L, H)."""
-        check_tokens(x, self.table.num_embeddings)
-        table = dropped_types(self.table.weight, self.dropout if self.training else 0.0)
-        return functional.embedding(x, table) * self.table.embedding_dim**0.5
+        known = check_tokens(x, self.table.num_embeddings)
+        table = dropped_types(weight_of(self.table), self.dropout if self.training else 0.0)
+        found = functional.embedding(known, table) * self.table.embedding_dim**0.5
+        return unknown(found, x, self.table.num_embeddings)
 
 
 def dropped_types(table: Tensor, dropout: float) -> Tensor:
@@ -97,10 +102,30 @@ def check_dropout(dropout: float) -> float:
     return dropout
 
 
-def check_tokens(x: Tensor, vocab: int) -> None:
-    """Refuse tokens outside the vocabulary, which would end in an index error, or on a GPU in worse."""
-    if x.is_meta or torch.compiler.is_compiling() or not x.numel():
-        return
-    low, high = int(x.min()), int(x.max())
-    if low < 0 or high >= vocab:
-        raise ValueError(f"tokens from {low} to {high}, this model has a vocabulary of {vocab}: 0 to {vocab - 1}.")
+def check_tokens(x: Tensor, vocab: int) -> Tensor:
+    """The tokens, refused outside the vocabulary, which would end in an index error.
+
+    Where no error can be raised at once, in a graph or on a GPU, they come back as the nearest token there is, and
+    `unknown` marks what is made of them as NaN.
+    """
+    if has_numbers(x) and x.numel():
+        low, high = x.min(), x.max()
+        demand(
+            (low >= 0) & (high < vocab),
+            "tokens: one of them is outside the vocabulary, so an output",
+            lambda: _refuse(x, vocab),
+        )
+    return x if at_once(x) else x.clamp(0, vocab - 1)
+
+
+def unknown(vectors: Tensor, x: Tensor, vocab: int) -> Tensor:
+    """Vectors (..., d) of tokens (...), NaN for those outside the vocabulary."""
+    if at_once(x):
+        return vectors
+    return vectors.masked_fill(((x < 0) | (x >= vocab)).unsqueeze(-1), torch.nan)
+
+
+def _refuse(x: Tensor, vocab: int) -> None:
+    raise ValueError(
+        f"tokens from {int(x.min())} to {int(x.max())}, this model has a vocabulary of {vocab}: 0 to {vocab - 1}."
+    )

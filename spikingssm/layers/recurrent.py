@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sdn import Dynamics, Fused, Loop, Neuron, RecurrentState, Solver, SpikeGradient, recurrent
 from sdn.neuron import Start
+from spikingssm.layers.maps import is_plain, weight_of
 
 __all__ = ["Recurrent"]
 
@@ -34,7 +35,9 @@ class Recurrent(Neuron):
         ValueError: a size below 1, a mask of another shape or out of range, or what `sdn.Neuron` refuses.
         NotImplementedError: a solver that works on all steps at once, or a neuron without a kernel.
 
-    Computes in float32 (float64 for float64 input), also under autocast.
+    Computes in float32 (float64 for float64 input), also under autocast. ``input`` and ``recurrent`` are called where
+    something stands between them and their weights (pruning, norms by hooks, dynamic quantisation, hooks of your own):
+    once a pass, ``input`` with x, ``recurrent`` with the identity, since no step can wait for a call. That is slower.
 
     Source: Higuchi, Kairat, Bohte, Otte, ICML 2024 (arXiv 2402.14603).
     """
@@ -85,23 +88,35 @@ class Recurrent(Neuron):
         wide = torch.promote_types(x.dtype, torch.float32)
         assert isinstance(self.solver, (Fused, Loop))
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+            given, weight, bias = self._given(x)
             spikes, state = recurrent(
-                x.to(wide),
-                self.weight.to(wide),
+                given.to(wide),
+                weight.to(wide),
                 self.current_dynamics(),
                 state,
-                bias=None if self.input.bias is None else self.input.bias.to(wide),
+                bias=None if bias is None else bias.to(wide),
                 spike_gradient=self.spike,
                 detach_reset=self.solver.detach_reset,
                 solver="fused" if isinstance(self.solver, Fused) else "loop",
             )
         return spikes.to(x.dtype), state
 
+    def _given(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Inputs, weights (H, inputs + H), bias: those of the maps, or what ``input`` makes of x and weights of 1."""
+        if is_plain(self.input):
+            return x, self.weight, self.input.bias
+        currents: Tensor = self.input(x)
+        ones = torch.eye(self.channels, dtype=currents.dtype, device=x.device)
+        return currents, torch.cat([ones, self._inner().to(ones)], 1), None
+
     @property
     def weight(self) -> Tensor:
         """(H, d_input + H): both maps side by side, without the connections that are cut."""
-        inner = self.recurrent.weight
-        return torch.cat([self.input.weight, inner if self.mask is None else inner * self.mask], 1)
+        return torch.cat([weight_of(self.input), self._inner()], 1)
+
+    def _inner(self) -> Tensor:
+        inner = weight_of(self.recurrent)
+        return inner if self.mask is None else inner * self.mask
 
     def initial_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikingssm.layers.encoders import check_dropout, check_tokens, dropped_types
+from spikingssm.layers.encoders import check_dropout, check_tokens, dropped_types, unknown
+from spikingssm.layers.maps import weight_of
 
 __all__ = ["AdaptiveVocabulary", "Vocabulary"]
 
@@ -38,9 +39,9 @@ class Vocabulary(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Tokens (B, L) -> (B, L, H), of variance 1 at the start."""
-        check_tokens(x, self.vocab)
+        known = check_tokens(x, self.vocab)
         table = dropped_types(self.table, self.embedding_dropout if self.training else 0.0)
-        return functional.embedding(x, table) * self.d_model**0.5
+        return unknown(functional.embedding(known, table) * self.d_model**0.5, x, self.vocab)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (..., H) -> logits (..., V)."""
@@ -103,17 +104,17 @@ class AdaptiveVocabulary(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """Tokens (B, L) -> (B, L, H), of variance 1 at the start."""
-        check_tokens(x, self.vocab)
+        given, x = x, check_tokens(x, self.vocab)
         dropout = self.embedding_dropout if self.training else 0.0
         first = self.ends[0]
-        table = dropped_types(self.softmax.head.weight[:first], dropout)
+        table = dropped_types(weight_of(self.softmax.head)[:first], dropout)
         out = functional.embedding(x.clamp(max=first - 1), table) * math.sqrt(self.d_model)
         for (down, up), start, stop in zip(self.softmax.tail, self.ends, self.ends[1:], strict=False):
             inside = (x >= start) & (x < stop)
-            vectors = functional.embedding(x[inside] - start, dropped_types(up.weight, dropout))
-            far = functional.linear(vectors, down.weight.mT) * math.sqrt(self.d_model)
+            vectors = functional.embedding(x[inside] - start, dropped_types(weight_of(up), dropout))
+            far = functional.linear(vectors, weight_of(down).mT) * math.sqrt(self.d_model)
             out = out.masked_scatter(inside.unsqueeze(-1), far.to(out.dtype))
-        return out
+        return unknown(out, given, self.vocab)
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (..., H) -> log probabilities (..., V)."""
