@@ -172,7 +172,7 @@ def last_state(u: Tensor, z: Tensor, B_bar: Tensor, initial: Tensor | None = Non
     blocks = padded.reshape(batch * coarse, fine, channels).permute(2, 0, 1)  # (H, B coarse, fine)
     inner = torch.complex(*_powers(z, torch.arange(fine - 1, -1, -1, device=z.device))) * B_bar.unsqueeze(-1)
     sums = torch.bmm(blocks, torch.view_as_real(inner.mT.contiguous()).flatten(2))  # (H, B coarse, N)
-    sums = torch.view_as_complex(sums.reshape(channels, batch, coarse, -1, 2))
+    sums = torch.view_as_complex(sums.reshape(channels, batch, coarse, z.shape[-1], 2))
     outer = torch.complex(*_powers(z, fine * torch.arange(coarse - 1, -1, -1, device=z.device)))
     state = (sums * outer.mT.unsqueeze(1)).sum(2).transpose(0, 1)
     if initial is None:
