@@ -10,7 +10,7 @@ from torch.nn import functional
 from sdn.dynamics.base import Dynamics, State, at_start, locate
 from sdn.finite import Diverged, all_finite, at_once, demand, nothing, seem_finite
 from sdn.kernels import recurrent as kernel
-from sdn.solvers.fused import Fused, check_place, operands
+from sdn.solvers.fused import Fused, check_kind, operands
 from sdn.spike import SpikeGradient, spike
 from sdn.tracing import has_numbers
 
@@ -96,7 +96,7 @@ def _fused(
     gradient: SpikeGradient,
     detach_reset: bool,
 ) -> tuple[Tensor, State]:
-    check_place(x)
+    check_kind(x)
     Fused().check(dynamics, (), gradient)
     like = x[:, :1, :1].expand(-1, -1, len(weight))
     neuron, first, slope = operands(dynamics, like, state, gradient)

@@ -14,6 +14,7 @@ from sdn.finite import Diverged, all_finite, demand
 from sdn.kernels import resonate as kernel
 from sdn.kernels.gradients import channelwise, compiled
 from sdn.kernels.operator import COMPLEX, operator
+from sdn.kernels.place import check_place
 from sdn.scan import scan
 from sdn.spike import MultiGaussian, SpikeGradient, spike
 from sdn.tracing import has_numbers
@@ -153,8 +154,7 @@ def _potential(re: Tensor, im: Tensor, setting: _Setting) -> Tensor:
 def _fused(
     drive: Tensor, factor: Tensor, gain: Tensor, initial: ResonatorState, setting: _Setting, gradient: SpikeGradient
 ) -> tuple[Tensor, ResonatorState]:
-    if drive.device.type not in ("cpu", "cuda", "meta"):
-        raise NotImplementedError(f"resonate: no kernels for {drive.device}; use solver='parallel' or 'loop'.")
+    check_place(drive, "resonate", "use solver='parallel' or 'loop'")
     fixed = torch.stack([factor.real, factor.imag, gain.real, gain.imag, setting.threshold])
     fields = [initial.x.real, initial.x.imag, *([] if initial.q is None else [initial.q])]
     V = setting.rotation

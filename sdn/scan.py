@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdn.kernels.operator import operator
+from sdn.kernels.place import has_kernels, kernels
 
 __all__ = ["scan", "scan_loop"]
 
@@ -23,6 +24,7 @@ def scan(a: Tensor, b: Tensor, initial: Tensor | None = None, reverse: bool = Fa
     Costs one pass over the arrays, and one more backward, for which ``a`` and the output are kept and nothing else. A
     constant factor is never written out over time. Components of the state below the smallest normal number become
     zero, so that a decaying state does not slow the processor down. The same numbers come out for any thread count.
+    On devices without kernels, others than the CPU and GPUs of NVIDIA, it is the plain loop over time.
 
     Args:
         a: (H,), (1 or B, 1, H), (L, H), (B, L, H): any shape of at most three axes that broadcasts to that of ``b``.
@@ -41,6 +43,8 @@ def scan(a: Tensor, b: Tensor, initial: Tensor | None = None, reverse: bool = Fa
         conj(x[t-1]), dL/dinitial = conj(a[0]) l[0] (Martin & Cundy, "Parallelizing linear recurrent neural nets over
         sequence length", ICLR 2018, section 2.2, for real factors; torch's convention for complex ones).
     """
+    if not has_kernels(b):
+        return scan_loop(a, b, initial, reverse)
     a, b, initial = _checked(a, b, initial)
     out: Tensor = _scan(a, b, initial, reverse)
     return out
@@ -86,13 +90,7 @@ def _checked(a: Tensor, b: Tensor, initial: Tensor | None) -> tuple[Tensor, Tens
 
 # ---- the operators
 def _kernels(b: Tensor) -> Any:
-    if b.is_cuda:
-        from sdn.kernels import scan_triton
-
-        return scan_triton
-    from sdn.kernels import scan_cpu
-
-    return scan_cpu
+    return kernels("scan", b)
 
 
 def _forward(a: Tensor, b: Tensor, initial: Tensor | None, reverse: bool) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sdn.kernels.operator import COMPLEX, NO_SECOND_DERIVATIVE, operator
+from sdn.kernels.place import kernels
 
 __all__ = ["modes"]
 
@@ -74,13 +75,7 @@ def _check(u: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, initial: Tenso
 
 # ---- the operators
 def _kernels(u: Tensor) -> Any:
-    if u.is_cuda:
-        from sdn.kernels import modes_triton
-
-        return modes_triton
-    from sdn.kernels import modes_cpu
-
-    return modes_cpu
+    return kernels("modes", u, "use algorithm='fft' in S4D")
 
 
 def _forward(

@@ -1,16 +1,19 @@
 """A bank of complex modes per channel in Triton: a program owns one row and 16 channels, with all modes in registers.
 
 As in `sdn.kernels.modes_cpu`, backward calls the modes of a block back from the state before it. They go to a scratch
-array of B x H x N x 128 numbers and are read back in reverse. Checked in Triton's interpreter; the speed on a GPU has
-not been measured.
+array of B x H x N x 128 numbers and are read back in reverse. Checked in Triton's interpreter and in the code compiled
+for sm_90: up to 64 modes nothing is spilled in float32 (8 bytes of a thread at 16), with 128 the backward kernel spills
+216 bytes. The speed on a GPU has not been measured.
 """
 
-from contextlib import nullcontext
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from sdn.kernels.launch_triton import launch
 
 __all__ = ["run", "run_backward"]
 
@@ -18,6 +21,17 @@ BLOCK = 64
 """Steps between two saved states."""
 CELL = 16
 """Channels of a program, and of a cell of the saved states."""
+RUNTIME = ["length", "channels", "modes", "cells", "blocks"]
+"""Sizes that are not compiled in, so that a new length is no new kernel."""
+
+
+def launch_of(padded: int, backward: bool) -> dict[str, Any]:
+    """How a program of so many modes, a power of 2, is launched: with the fewest warps that hold them in registers.
+
+    A sum over modes that lie in several warps costs barriers in every step.
+    """
+    warps = min(8, padded // 8) if backward else padded // 32
+    return {"num_warps": max(1, warps), "enable_fp_fusion": False}
 
 
 def run(u: Tensor, factors: Tensor, skip: Tensor, reverse: bool, state: Tensor, saved: Tensor) -> Tensor:
@@ -25,11 +39,12 @@ def run(u: Tensor, factors: Tensor, skip: Tensor, reverse: bool, state: Tensor, 
     y = torch.empty_like(u)
     batch, length, channels = u.shape
     modes, cells = len(factors), triton.cdiv(channels, CELL)
-    with torch.cuda.device(u.device) if u.is_cuda else nullcontext():
-        _forward[(batch * cells,)](
-            u, factors, skip, state, y, saved, length, channels, modes, cells, saved.shape[2],
-            REVERSE=reverse, BLOCK=BLOCK, CELL=CELL, N=triton.next_power_of_2(modes),
-        )  # fmt: skip
+    padded = triton.next_power_of_2(modes)
+    launch(
+        _forward, (batch * cells,), u,
+        u, factors, skip, state, y, saved, length, channels, modes, cells, saved.shape[2],
+        reverse, BLOCK, CELL, padded, **launch_of(padded, backward=False),
+    )  # fmt: skip
     return y
 
 
@@ -43,12 +58,11 @@ def run_backward(
     past = u.new_empty(batch * cells, BLOCK, 2, padded, CELL)
     sums = torch.empty(batch, modes, 6, channels, dtype=torch.float64, device=u.device)
     skip_sums = torch.empty(batch, channels, dtype=torch.float64, device=u.device)
-    with torch.cuda.device(u.device) if u.is_cuda else nullcontext():
-        _backward[(batch * cells,)](
-            gradient, u, factors, skip, saved, state, past, out, sums, skip_sums,
-            length, channels, modes, cells, saved.shape[2],
-            REVERSE=reverse, BLOCK=BLOCK, CELL=CELL, N=padded,
-        )  # fmt: skip
+    options = launch_of(padded, backward=True)
+    launch(
+        _backward, (batch * cells,), u, gradient, u, factors, skip, saved, state, past, out, sums, skip_sums,
+        length, channels, modes, cells, saved.shape[2], reverse, BLOCK, CELL, padded, **options,
+    )  # fmt: skip
     return out, sums.sum(0), skip_sums.sum(0)
 
 
@@ -64,7 +78,7 @@ def _store(x, at, plane, re, im, mask):  # type: ignore[no-untyped-def]
     tl.store(x + at + plane, im, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUNTIME)
 def _forward(  # type: ignore[no-untyped-def]
     u, factors, skip, state, y, saved, length, channels, modes, cells, blocks,
     REVERSE: tl.constexpr, BLOCK: tl.constexpr, CELL: tl.constexpr, N: tl.constexpr,
@@ -97,7 +111,7 @@ def _forward(  # type: ignore[no-untyped-def]
     _store(state, first, channels, vr, vi, mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUNTIME)
 def _backward(  # type: ignore[no-untyped-def]
     gradient, u, factors, skip, saved, state, past, out, sums, skip_sums, length, channels, modes, cells, blocks,
     REVERSE: tl.constexpr, BLOCK: tl.constexpr, CELL: tl.constexpr, N: tl.constexpr,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sdn.kernels.operator import NO_SECOND_DERIVATIVE, operator
+from sdn.kernels.place import kernels
 
 __all__ = [
     "BACKWARD",
@@ -169,13 +170,7 @@ def _define(name: str, model: Model) -> tuple[Any, Any]:
 
 
 def _kernels(current: Tensor) -> Any:
-    if current.is_cuda:
-        from sdn.kernels import neuron_triton
-
-        return neuron_triton
-    from sdn.kernels import neuron_cpu
-
-    return neuron_cpu
+    return kernels("neuron", current)
 
 
 for _name, _model in MODELS.items():

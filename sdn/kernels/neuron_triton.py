@@ -24,13 +24,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdn.kernels.launch_triton import launch
 from sdn.kernels.neuron import MODELS, STRIDE, from_rows, lay_out, spikes_like, to_rows
 from sdn.kernels.slopes_triton import slope
 from sdn.kernels.tiles_triton import (
     join_four,
     load_rows,
     normal,
-    on_device,
     padded,
     part_six,
     part_three,
@@ -61,11 +61,11 @@ def forward(
     saved = state.new_empty(rows if save else 0, -(-length // STRIDE), model.states, width)
     x, first = to_rows(current, rows), to_rows(state, rows).contiguous()
     parameters = fixed.detach().repeat(1, width // fixed.shape[1])
-    with on_device(current):
-        _forward[(rows * triton.cdiv(width, BLOCK),)](
-            x, first, parameters, spikes, final, saved, length, width, *x.stride()[:2],
-            name, *_two(name, constants), *model, save, STRIDE, AHEAD, BLOCK, **LAUNCH,
-        )  # fmt: skip
+    launch(
+        _forward, (rows * triton.cdiv(width, BLOCK),), current,
+        x, first, parameters, spikes, final, saved, length, width, *x.stride()[:2],
+        name, *_two(name, constants), *model, save, STRIDE, AHEAD, BLOCK, **LAUNCH,
+    )  # fmt: skip
     return spikes, from_rows(final, len(current)), saved
 
 
@@ -91,12 +91,12 @@ def backward(
     x, parameters = to_rows(current, rows), fixed.detach().repeat(1, width // channels)
     gs = current.new_zeros(width).expand(rows, length, width) if grad_spikes is None else to_rows(grad_spikes, rows)
     gf = torch.zeros_like(grad_first) if grad_final is None else to_rows(grad_final, rows).contiguous()
-    with on_device(current):
-        _backward[(rows * triton.cdiv(width, BLOCK),)](
-            x, parameters, saved, gs, gf, grad_current, grad_first, sums, length, width,
-            *x.stride()[:2], *gs.stride()[:2], name, *_two(name, constants), *model, gradient, *padded(shape, 5),
-            through_reset, learn, STRIDE, BEHIND, BLOCK, **LAUNCH,
-        )  # fmt: skip
+    launch(
+        _backward, (rows * triton.cdiv(width, BLOCK),), current,
+        x, parameters, saved, gs, gf, grad_current, grad_first, sums, length, width,
+        *x.stride()[:2], *gs.stride()[:2], name, *_two(name, constants), *model, gradient, *padded(shape, 5),
+        through_reset, learn, STRIDE, BEHIND, BLOCK, **LAUNCH,
+    )  # fmt: skip
     total = sums.sum(0).reshape(len(fixed), -1, channels).sum(1).to(fixed.dtype) if learn else fixed.new_empty(0)
     return grad_current, from_rows(grad_first, batch), total
 

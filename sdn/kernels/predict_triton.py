@@ -4,12 +4,11 @@ Rows and lanes are those of `predict_cpu`. One warp to a program, so that the su
 thread. Checked in Triton's interpreter; its speed on a GPU has not been measured.
 """
 
-from contextlib import nullcontext
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from sdn.kernels.launch_triton import launch
 
 __all__ = ["predict_triton"]
 
@@ -36,13 +35,11 @@ def predict_triton(rows: Tensor, out: Tensor, weights: list[Tensor], dilation: i
     lanes = max(32, REGISTERS // max(tall, deep))
     blocks = triton.cdiv(out.shape[1], lanes)
     sizes = (rows.shape[1], out.shape[1], blocks, dilation, skip)
-    with torch.cuda.device(rows.device) if rows.is_cuda else nullcontext():
-        _predict[(len(rows) * blocks,)](
-            rows, out, *(w.contiguous() for w in weights), *sizes, channels, taps, tall, deep, lanes, num_warps=1
-        )
+    given = rows, out, *(w.contiguous() for w in weights), *sizes, channels, taps, tall, deep, lanes
+    launch(_predict, (len(rows) * blocks,), rows, *given, num_warps=1, enable_fp_fusion=False)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["row", "kept", "blocks", "dilation", "skip"])
 def _predict(  # type: ignore[no-untyped-def]
     x, out, first, first_bias, mix, mix_bias, last, last_bias, row, kept, blocks, dilation, skip,
     CHANNELS: tl.constexpr, TAPS: tl.constexpr, TALL: tl.constexpr, DEEP: tl.constexpr, LANES: tl.constexpr,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdn.kernels.neuron import Kernel
 from sdn.kernels.operator import NO_SECOND_DERIVATIVE, operator
+from sdn.kernels.place import kernels
 
 __all__ = ["STRIDE", "run"]
 
@@ -120,13 +121,7 @@ def _pull_back(ctx: Any, grad_spikes: Tensor | None, grad_final: Tensor | None, 
 
 
 def _kernels(x: Tensor) -> Any:
-    if x.is_cuda:
-        from sdn.kernels import recurrent_triton
-
-        return recurrent_triton
-    from sdn.kernels import recurrent_cpu
-
-    return recurrent_cpu
+    return kernels("recurrent", x)
 
 
 _recurrent_backward = operator("sdn::recurrent_backward", _backward, _backward_fake, *NO_SECOND_DERIVATIVE)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdn.kernels.tiles_triton import on_device
+from sdn.kernels.launch_triton import launch
 
 __all__ = [
     "INNER", "add_rows", "collect", "currents", "lanes", "load_fields", "mix", "parameters", "product", "rows",
@@ -35,10 +35,8 @@ def currents(x: Tensor, before: Tensor | None, table: Tensor, bias: Tensor) -> T
     (batch, length, inputs), channels = x.shape, len(bias)
     out = x.new_empty(batch, length, channels)
     given = x.detach().contiguous(), table if before is None else before, table, bias.detach().contiguous()
-    with on_device(x):
-        mix[triton.cdiv(batch * length, PANEL), triton.cdiv(channels, PANEL)](
-            *given, out, batch * length, inputs, channels, before is not None, PANEL, INNER, **LAUNCH
-        )
+    panels = triton.cdiv(batch * length, PANEL), triton.cdiv(channels, PANEL)
+    launch(mix, panels, x, *given, out, batch * length, inputs, channels, before is not None, PANEL, INNER, **LAUNCH)
     return out
 
 

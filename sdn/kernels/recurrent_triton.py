@@ -13,10 +13,10 @@ Currents are sums in the order of the operator, in full precision whatever torch
 exact, and one with an input is rounded together with its sum, as on the CPU. The neurons are those of `neuron_triton`.
 
 Checked in Triton's interpreter and in the code compiled for sm_90: in float32 all products are chains of fused
-multiply-adds in order and nothing else is contracted; the backward kernel spills about 0.5 kB of a thread from 129
-neurons on. In float64 products go through the tensor cores, four terms at a time. No GPU was at hand. Not measured: any
-speed; ROWS, INNER, WIDEST and the numbers of warps and stages; how much of the weights, read anew in each step, stays
-in the caches of a multiprocessor.
+multiply-adds in order and nothing else is contracted. A thread of the backward kernel spills 0.6 kB from 65 neurons on,
+0.9 kB from 129 and 1.6 kB from 257; the forward kernel spills 0.7 to 0.8 kB from 129 on. In float64 products go through
+the tensor cores, four terms at a time. No GPU was at hand. Not measured: any speed; ROWS, INNER, WIDEST and the numbers
+of warps and stages; how much of the weights, read anew in each step, stays in the caches of a multiprocessor.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdn.kernels.launch_triton import launch
 from sdn.kernels.neuron import MODELS
 from sdn.kernels.neuron_triton import _pull, _step, _two
 from sdn.kernels.recurrent import STRIDE
@@ -42,7 +43,7 @@ from sdn.kernels.recurrent_tiles_triton import (
     rows,
     store_fields,
 )
-from sdn.kernels.tiles_triton import on_device, padded
+from sdn.kernels.tiles_triton import padded
 
 __all__ = ["backward", "forward"]
 
@@ -65,17 +66,16 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, last state and kept states, as the operator returns them."""
     (batch, length, inputs), (_, fields, width) = x.shape, first.shape
-    block, tiles, launch = _tiles(weight)
+    block, tiles, options = _tiles(weight)
     table = weight.detach().contiguous()
     spikes = currents(x, None, table, bias)
     state = first.detach().clone(memory_format=torch.contiguous_format)
     saved = first.new_empty(batch if save else 0, -(-length // STRIDE), fields, width)
     given = table[inputs:], spikes0.detach().contiguous(), fixed.detach().contiguous()
-    with on_device(x):
-        _forward[(triton.cdiv(batch, ROWS),)](
-            *given, spikes, state, saved, batch, length, width,
-            name, *_two(name, constants), *MODELS[name], save, STRIDE, ROWS, block, tiles, INNER, **launch,
-        )  # fmt: skip
+    launch(
+        _forward, (triton.cdiv(batch, ROWS),), x, *given, spikes, state, saved, batch, length, width,
+        name, *_two(name, constants), *MODELS[name], save, STRIDE, ROWS, block, tiles, INNER, **options,
+    )  # fmt: skip
     return spikes, state, saved
 
 
@@ -98,7 +98,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x (empty unless ``need_x``), weight, bias, state, spikes0 and ``fixed``, summed in a fixed order."""
     (batch, length, inputs), (_, _, fields, width) = x.shape, saved.shape
-    block, tiles, launch = _tiles(weight)
+    block, tiles, options = _tiles(weight)
     table, programs = weight.detach().contiguous(), triton.cdiv(batch, ROWS)
     before = torch.cat([spikes0.detach().unsqueeze(1), spikes.detach()[:, :-1]], 1)
     grad = currents(x, before, table, bias)
@@ -109,12 +109,11 @@ def backward(
     past = x.new_empty(batch, STRIDE, fields, width)
     sums = torch.zeros(programs, len(fixed), width, dtype=torch.float64, device=x.device)
     given = table[inputs:].T.contiguous(), fixed.detach().contiguous(), saved, gs
-    with on_device(x):
-        _backward[(programs,)](
-            *given, grad, grad_first, grad_spikes0, past, sums, batch, length, width,
-            name, *_two(name, constants), *MODELS[name], gradient, *padded(shape, 5), through_reset,
-            STRIDE, ROWS, block, tiles, INNER, **launch,
-        )  # fmt: skip
+    launch(
+        _backward, (programs,), x, *given, grad, grad_first, grad_spikes0, past, sums, batch, length, width,
+        name, *_two(name, constants), *MODELS[name], gradient, *padded(shape, 5), through_reset,
+        STRIDE, ROWS, block, tiles, INNER, **options,
+    )  # fmt: skip
     steps = grad.flatten(0, 1)
     grad_weight = torch.cat([x.detach().flatten(0, 1).T @ steps, before.flatten(0, 1).T @ steps])
     grad_bias = steps.sum(0, dtype=torch.float64).to(x.dtype)

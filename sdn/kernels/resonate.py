@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sdn.kernels.operator import NO_SECOND_DERIVATIVE, operator
+from sdn.kernels.place import kernels
 
 __all__ = ["STRIDE", "run"]
 
@@ -144,13 +145,7 @@ def _pull_back(ctx: Any, grad_spikes: Tensor | None, grad_final: Tensor | None, 
 
 
 def _kernels(drive: Tensor) -> Any:
-    if drive.is_cuda:
-        from sdn.kernels import resonate_triton
-
-        return resonate_triton
-    from sdn.kernels import resonate_cpu
-
-    return resonate_cpu
+    return kernels("resonate", drive, "use solver='parallel' or 'loop'")
 
 
 _resonate_backward = operator("sdn::resonate_backward", _backward, _backward_fake, *NO_SECOND_DERIVATIVE)

@@ -9,11 +9,12 @@ state is kept; the backward kernel goes from there to the state before every T-t
 Products and sums are rounded one by one in the order of the CPU (``enable_fp_fusion``), but for those of a rotation.
 
 Checked in Triton's interpreter and in the code compiled for sm_90, in float32: without a rotation nothing is contracted
-or goes through shared memory, and at most 8 bytes of a thread are spilled; with one, the backward pass spills 1 kB,
-with magnitudes or n above 32 up to 5 kB. No GPU was at hand. Not measured: any speed, that against the traffic of
-memory above all; the numbers of steps, warps and registers; few lanes (one dependent step after another); what the
-products cost, where small blocks multiply zeros as well; float64; and the copies that are made of a drive or a gradient
-that is not contiguous.
+or goes through shared memory, and at most 8 bytes of a thread are spilled. With a rotation of up to 32 channels a
+thread of the backward kernel spills 0.6 kB. With a wider one it spills 3.0 kB and the forward kernel 0.5 kB; with
+magnitude and refractory neurons both spill 4.5 to 4.9 kB. No GPU was at hand. Not measured: any speed, that against the
+traffic of memory above all; the numbers of steps, warps and registers; few lanes (one dependent step after another);
+what the products cost, where small blocks multiply zeros as well; float64; and the copies that are made of a drive or a
+gradient that is not contiguous.
 """
 
 from collections.abc import Sequence
@@ -24,13 +25,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdn.kernels.launch_triton import launch
 from sdn.kernels.resonate import STRIDE
 from sdn.kernels.slopes_triton import slope
 from sdn.kernels.tiles_triton import (
     join_four,
     load_rows,
     normal,
-    on_device,
     padded,
     part_six,
     part_three,
@@ -62,13 +63,12 @@ def forward(
         torch.empty_like(state, memory_format=torch.contiguous_format),
     )
     saved = drive.new_empty(batch if save else 0, -(-length // STRIDE), fields, width)
-    per, block, planes, launch = _blocks(rotation)
+    per, block, planes, options = _blocks(rotation)
     given = drive.detach().contiguous(), state.detach().contiguous(), _parameters(fixed, refractory), planes
-    with on_device(drive):
-        _forward[(batch * triton.cdiv(width, per),)](
-            *given, spikes, final, saved, length, width, step,
-            fields, magnitude, len(planes) > 0, save, STRIDE, TURNED if len(planes) else AHEAD, per, block, **launch,
-        )  # fmt: skip
+    launch(
+        _forward, (batch * triton.cdiv(width, per),), drive, *given, spikes, final, saved, length, width, step,
+        fields, magnitude, len(planes) > 0, save, STRIDE, TURNED if len(planes) else AHEAD, per, block, **options,
+    )  # fmt: skip
     return spikes, final, saved
 
 
@@ -95,16 +95,15 @@ def backward(
     gf = drive.new_zeros(batch, fields, width) if grad_final is None else grad_final
     grad_first = drive.new_empty(batch, fields, width)
     sums = torch.empty(batch, 5, width, dtype=torch.float64, device=drive.device)
-    per, block, planes, launch = _blocks(rotation)
+    per, block, planes, options = _blocks(rotation)
     if drive.dtype == torch.float32 and fields == 2 and not magnitude and not len(planes):
-        launch["maxnreg"] = REGISTERS
+        options["maxnreg"] = REGISTERS
     given = drive.detach().contiguous(), _parameters(fixed, refractory), planes, saved, gs.contiguous(), gf.contiguous()
-    with on_device(drive):
-        _backward[(batch * triton.cdiv(width, per),)](
-            *given, grad_drive, grad_first, sums, length, width, step,
-            fields, magnitude, len(planes) > 0, gradient, *padded(shape, 5), through_reset,
-            STRIDE, TURNED if len(planes) else BEHIND, per, block, **launch,
-        )  # fmt: skip
+    launch(
+        _backward, (batch * triton.cdiv(width, per),), drive, *given, grad_drive, grad_first, sums, length, width, step,
+        fields, magnitude, len(planes) > 0, gradient, *padded(shape, 5), through_reset,
+        STRIDE, TURNED if len(planes) else BEHIND, per, block, **options,
+    )  # fmt: skip
     return grad_first, sums.sum(0).to(fixed.dtype)
 
 
@@ -124,13 +123,13 @@ def _blocks(rotation: Tensor) -> tuple[int, int, Tensor, dict[str, Any]]:
             f"resonate: a rotation of {n} channels, on a GPU {WIDEST} is the most; use solver='parallel'."
         )
     lanes = LANES if n <= LANES else WIDEST
-    launch = {"num_warps": lanes // 32, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": False}
+    options = {"num_warps": lanes // 32, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": False}
     if n == 0:
-        return lanes, lanes, rotation.new_empty(0), launch
+        return lanes, lanes, rotation.new_empty(0), options
     count, device = lanes // n, rotation.device
-    diagonal = torch.kron(torch.eye(count, dtype=rotation.dtype, device=device), rotation.detach())
+    diagonal = torch.kron(torch.eye(count, dtype=rotation.dtype, device=device), rotation.detach().contiguous())
     whole = torch.nn.functional.pad(diagonal, (0, lanes - count * n) * 2)
-    return count * n, lanes, torch.cat([whole.mT, whole]), launch
+    return count * n, lanes, torch.cat([whole.mT, whole]), options
 
 
 # ---- Tiles of T steps. ``count`` is how many of them are there; past the end of the sequence nothing changes.

@@ -6,7 +6,6 @@ come as real ones with real and imaginary parts side by side on the last axis. C
 speed on a GPU has not been measured.
 """
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,10 +13,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdn.kernels.launch_triton import launch
+
 __all__ = ["backward", "forward"]
 
 STEPS, BLOCK = 32, 32
 """Steps and channels of a tile."""
+RUNTIME = ["rows", "steps", "length", "channels"]
+"""Sizes that are not compiled in, so that a new length is no new kernel."""
 
 
 def forward(a: Tensor, b: Tensor, initial: Tensor | None, reverse: bool) -> Tensor:
@@ -51,10 +54,8 @@ def _launch(kernel: Any, a: Tensor, tensors: tuple[Tensor, ...], shape: torch.Si
     steps = parts * channels if a.shape[1] > 1 else 0  # from one step's factors to the next
     rows = parts * channels * a.shape[1] if a.shape[0] > 1 else 0
     grid = (batch, triton.cdiv(channels, BLOCK))
-    with torch.cuda.device(a.device) if a.is_cuda else nullcontext():
-        kernel[grid](
-            *map(_real, tensors), rows, steps, length, channels, **flags, PARTS=parts, STEPS=STEPS, BLOCK=BLOCK
-        )
+    given = *map(_real, tensors), rows, steps, length, channels
+    launch(kernel, grid, a, *given, **flags, PARTS=parts, STEPS=STEPS, BLOCK=BLOCK, enable_fp_fusion=False)
 
 
 def _real(tensor: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ def _row(tile, k, n):  # type: ignore[no-untyped-def]
     return tl.sum(tl.where(k[:, None] == n, tile, 0.0), 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUNTIME)
 def _forward(  # type: ignore[no-untyped-def]
     a, b, initial, x, rows, steps, length, channels,
     REVERSE: tl.constexpr, PARTS: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
@@ -115,7 +116,7 @@ def _forward(  # type: ignore[no-untyped-def]
         re = _row(br, k, STEPS - 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUNTIME)
 def _backward(  # type: ignore[no-untyped-def]
     grad, a, x, initial, grad_b, products, grad_initial, rows, steps, length, channels,
     REVERSE: tl.constexpr, LEARN: tl.constexpr, PARTS: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,

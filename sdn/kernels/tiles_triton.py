@@ -1,16 +1,12 @@
 """Tiles of the Triton kernels: rows of one step, one field or one parameter each, one lane to a thread."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 __all__ = [
-    "join_four", "load_rows", "normal", "on_device", "padded", "part_six", "part_three", "pick_row", "put_row",
+    "join_four", "load_rows", "normal", "padded", "part_six", "part_three", "pick_row", "put_row",
     "spike_of", "store_rows",
 ]  # fmt: skip
 
@@ -18,11 +14,6 @@ __all__ = [
 def padded(numbers: Sequence[float], length: int) -> list[float]:
     """The numbers as floats, with zeros up to that length."""
     return [*map(float, numbers), *[0.0] * (length - len(numbers))]
-
-
-def on_device(x: Tensor) -> AbstractContextManager[Any]:
-    """The device on which kernels of x are launched."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
 
 
 # ---- The number of rows of a tile is a power of 2.

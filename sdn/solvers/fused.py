@@ -12,10 +12,11 @@ from sdn.dynamics.base import Dynamics, State, Value, at_start, check_current, c
 from sdn.kernels import neuron
 from sdn.kernels.gradients import channelwise, compiled
 from sdn.kernels.neuron import Kernel
+from sdn.kernels.place import check_place
 from sdn.solvers import linear
 from sdn.spike import SpikeGradient, spike
 
-__all__ = ["Fused", "check_place", "operands"]
+__all__ = ["Fused", "check_kind", "operands"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Fused:
     ) -> tuple[Tensor, State]:
         """(B, L, H) -> spikes (B, L, H) and the state after the last step."""
         check_current(type(dynamics).__name__, current, finite=False)
-        check_place(current)
+        check_kind(current)
         dynamics, state = at_start(dynamics, current, state)
         kernel, first, slope = operands(dynamics, current, state, gradient)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_state):
@@ -105,10 +106,11 @@ def _at_each_step(
     return slope + (spikes - slope).detach()
 
 
-def check_place(current: Tensor) -> None:
+def check_kind(current: Tensor) -> None:
     """Refuse a device or a dtype without kernels."""
-    if current.dtype not in (torch.float32, torch.float64) or current.device.type not in ("cpu", "cuda", "meta"):
+    check_place(current, "the fused solver")
+    if current.dtype not in (torch.float32, torch.float64):
         raise NotImplementedError(
-            f"the fused kernels take float32 and float64 on CPU and CUDA, got {current.dtype} on {current.device}; "
-            "a Neuron computes lower precision in float32; elsewhere use solver='loop'."
+            f"the fused kernels take float32 and float64, got {current.dtype}; a Neuron computes lower precision in "
+            "float32; elsewhere use solver='loop'."
         )

@@ -1,0 +1,63 @@
+"""What the GPU kernels need of a multiprocessor, as compiled ahead of time in the tiles in which they run."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+
+import gpu_code
+import pytest
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)
+
+KNOWN = json.loads(gpu_code.TABLE.read_text())
+KERNELS = KNOWN["kernels"]
+SOME = [
+    "lif forward", "brf backward", "resonate forward", "resonate backward", "resonate rotation 16 backward",
+    "recurrent 128 forward", "modes 32 backward", "scan complex forward", "predict 8x8",
+]  # fmt: skip
+
+
+def test_the_table_has_every_kernel():
+    assert set(KERNELS) == {name for name, *_ in gpu_code.cases()}
+
+
+def test_registers_and_stack_are_those_of_the_table():
+    """Of some kernels, two seconds each; `make gpu-code` writes all. Another Triton may need a little more."""
+    import triton
+
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, gpu_code.__file__, *SOME]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-3000:]
+    found = json.loads(run.stdout)
+    assert set(found) == set(SOME)
+    if triton.__version__ == KNOWN["triton"]:
+        assert found == {name: KERNELS[name] for name in SOME}
+    for name, facts in found.items():
+        assert facts["registers"] <= 255
+        assert facts["stack"] <= KERNELS[name]["stack"] + 64, name
+
+
+def stacks(pattern):
+    """The stack of every kernel of the table whose name fits."""
+    return {name: facts["stack"] for name, facts in KERNELS.items() if re.fullmatch(pattern, name)}
+
+
+def test_what_the_docstrings_say_of_spills_is_so():
+    """The statements of neuron_triton, resonate_triton, recurrent_triton and modes_triton, number by number."""
+    assert set(stacks(r"(lif|alif|rf|brf) .*").values()) == {0}
+    assert max(stacks(r"resonate( refractory)?( magnitude)? (forward|backward)").values()) == 8
+    assert stacks("resonate rotation 16 forward") == {"resonate rotation 16 forward": 0}
+    assert KERNELS["resonate rotation 16 backward"]["stack"] == 640
+    assert KERNELS["resonate rotation 64 forward"]["stack"] == 464
+    assert KERNELS["resonate rotation 64 backward"]["stack"] == 2976
+    worst = KERNELS["resonate refractory magnitude rotation 64 forward"]["stack"]
+    assert 4300 < worst < 4600
+    assert max(stacks(r"resonate.*").values()) <= 5100
+    assert [KERNELS[f"recurrent {n} backward"]["stack"] for n in (64, 128, 256, 512)] == [8, 600, 944, 1568]
+    assert [KERNELS[f"recurrent {n} forward"]["stack"] for n in (64, 128, 256, 512)] == [0, 16, 720, 832]
+    assert {n: max(stacks(rf"modes {n} .*").values()) for n in (16, 32, 64, 128)} == {16: 8, 32: 0, 64: 0, 128: 216}

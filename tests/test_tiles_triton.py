@@ -1,0 +1,135 @@
+"""The Triton kernels in the tiles that a GPU runs, with every edge; the other tests make the tiles short."""
+
+import importlib.util
+
+import pytest
+import torch
+from helpers import assert_close, assert_lively, currents, some_state
+
+from sdn import ALIF, BRF, LIF, RF
+from sdn.kernels import modes, modes_cpu, neuron_cpu, resonate_cpu, scan_cpu  # with the sizes that are their own
+from sdn.kernels import neuron as neuron_operator
+from sdn.kernels import resonate as resonate_operator
+from sdn.kernels.gradients import compiled
+from sdn.solvers.fused import operands
+from sdn.spike import MultiGaussian
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)
+from sdn.kernels import modes_triton, neuron_triton, resonate_triton, scan_triton
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True)
+def _as_they_are(monkeypatch):
+    """Whatever another test file has made of them when it was read."""
+    sizes = {
+        neuron_triton: {"STRIDE": 64, "AHEAD": 32, "BEHIND": 16},
+        resonate_triton: {"STRIDE": 32, "AHEAD": 16, "BEHIND": 8, "TURNED": 16},
+        modes_triton: {"BLOCK": 64, "CELL": 16}, scan_triton: {"STEPS": 32, "BLOCK": 32},
+    }  # fmt: skip
+    for module, values in sizes.items():
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+
+
+def moved(*given):
+    return [x.to(DEVICE) if isinstance(x, torch.Tensor) else x for x in given]
+
+
+def same(got, want, factor=1):
+    for one, other in zip(got, want, strict=True):
+        if other.numel():
+            assert_close(one.cpu(), other, factor=factor)
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "std", "length"),
+    [(LIF(0.37, 0.8, "soft"), 1.0, 63), (ALIF(7.0, 31.0, 0.9, 0.05), 1.0, 97), (RF(17.0, 3.0, 0.012, 0.6), 25.0, 97)],
+)
+def test_neurons(dynamics, std, length):
+    x, state = currents(std, 1, length, 33, torch.float32), some_state(dynamics, 1, 33, torch.float32)
+    (name, fixed, constants), first, slope = operands(dynamics, x, state, dynamics.default_spike)
+    given, gradients = (x, first, fixed), (torch.randn_like(x), torch.randn_like(first))
+    want = neuron_cpu.forward(name, *given, constants, True)
+    got = neuron_triton.forward(name, *moved(*given), constants, True)
+    assert_lively(want[0])
+    assert all(torch.equal(one.cpu(), other) for one, other in zip(got, want, strict=True))
+    back = (x, fixed, want[2], constants, *slope, True, True)
+    same(neuron_triton.backward(name, *moved(*gradients, *back)), neuron_cpu.backward(name, *gradients, *back))
+    assert want[2].shape[1] == -(-length // neuron_operator.STRIDE)
+
+
+@pytest.mark.parametrize(
+    ("channels", "n", "refractory", "magnitude"), [(33, 0, 0.7, False), (5, 0, 0.0, True), (32, 16, 0.7, True)]
+)
+def test_resonators(channels, n, refractory, magnitude):
+    length, fields = 45, 3 if refractory else 2
+    factor = torch.polar(torch.full((channels,), 0.95), 6 * torch.rand(channels))
+    fixed = torch.stack(
+        [factor.real, factor.imag, *torch.randn(2, channels), torch.full((channels,), 4.0 if magnitude else 0.8)]
+    )
+    drive, state = torch.randn(1, length, 2 * channels), torch.rand(1, fields, channels)
+    rotation = torch.view_as_real(torch.linalg.qr(torch.randn(n, n, dtype=torch.complex64)).Q).permute(2, 0, 1)
+    want = resonate_cpu.forward(drive, state, fixed, rotation, magnitude, refractory, True)
+    got = resonate_triton.forward(*moved(drive, state, fixed, rotation), magnitude, refractory, True)
+    assert_lively(want[0])
+    assert n or torch.equal(got[0].cpu(), want[0])
+    assert (got[0].cpu() != want[0]).float().mean() < 0.01
+    same(got[1:], want[1:])
+    assert want[2].shape[1] == -(-length // resonate_operator.STRIDE)
+    gradients = torch.randn_like(want[0]), torch.randn_like(state)
+    options = magnitude, refractory, *compiled(MultiGaussian()), True
+    found = []
+    for kernels, place in ((resonate_cpu, lambda *x: x), (resonate_triton, moved)):
+        out = torch.empty_like(drive).to(DEVICE if kernels is resonate_triton else "cpu")
+        given = *gradients, drive, fixed, rotation, want[2]
+        others = kernels.backward(*place(*given), *options, out)
+        found.append([out, *others])
+    same(found[1], found[0], factor=20)
+
+
+def test_modes():
+    u, state = torch.randn(1, 70, 17), torch.randn(1, 5, 2, 17)
+    factors = torch.stack([torch.full((17, 5), 0.6), torch.full((17, 5), 0.7), *torch.randn(3, 17, 5)])
+    given = u, factors.permute(2, 0, 1).contiguous(), torch.randn(17), False
+    found = []
+    for kernels, place in ((modes_cpu, lambda *x: x), (modes_triton, moved)):
+        saved = modes._saved(u, torch.empty(17, 5), True)
+        start, kept = place(state.clone(), saved)
+        y = kernels.run(*place(*given), start, kept)
+        adjoint = place(state.clone())[0]
+        back = kernels.run_backward(*place(torch.ones_like(u), *given), kept, adjoint)
+        found.append([x.float() for x in (y, start, *back, adjoint)])  # some are sums of float32 in float64
+    same(found[1], found[0], factor=10)
+    assert found[0][0].abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_scans(reverse):
+    a = torch.polar(torch.full((1, 1, 33), 0.9), 6 * torch.rand(1, 1, 33))
+    b, initial, grad = (torch.randn(1, *shape, dtype=torch.complex64) for shape in ((70, 33), (33,), (70, 33)))
+    want = scan_cpu.forward(a, b, initial, reverse)
+    got = scan_triton.forward(*moved(a, b, initial), reverse).cpu()
+    same([torch.view_as_real(got)], [torch.view_as_real(want)], factor=10)
+    back = grad, a, want, initial
+    pairs = zip(scan_triton.backward(*moved(*back), reverse), scan_cpu.backward(*back, reverse), strict=True)
+    for one, other in pairs:
+        same([torch.view_as_real(one.cpu().resolve_conj())], [torch.view_as_real(other.resolve_conj())], factor=10)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, in the interpreter
+def test_nan_is_nan_in_the_spikes():
+    for dynamics, std in ((LIF(0.37, 0.8), 1.0), (ALIF(7.0, 31.0), 1.0), (RF(17.0, 3.0), 25.0), (BRF(23.0), 50.0)):
+        x = currents(std, 1, 5, 3, torch.float32)
+        state = dynamics.initial_state(1, 3)
+        (name, fixed, constants), first, _ = operands(dynamics, x, state, dynamics.default_spike)
+        clean = neuron_triton.forward(name, *moved(x, first, fixed), constants, False)[0]
+        x[0, 2, 1] = float("inf")
+        spikes = neuron_triton.forward(name, *moved(x, first, fixed), constants, False)[0]
+        assert torch.isnan(spikes[0, 2:, 1]).all()
+        assert torch.equal(spikes[:, :, [0, 2]], clean[:, :, [0, 2]])
+        broken = fixed.clone()
+        broken[-1, 2] = float("nan")
+        assert torch.isnan(neuron_triton.forward(name, *moved(x, first, broken), constants, False)[0][:, :, 2]).all()
