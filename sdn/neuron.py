@@ -3,15 +3,18 @@
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from sdn.dynamics.base import Dynamics, State, Value, check_current
+from sdn.arguments import Spelled, check_count, check_learn
+from sdn.axes import check_step
+from sdn.dynamics.base import Dynamics, State, Value, check_current, check_dynamics
 from sdn.finite import nothing
 from sdn.solvers import Solver, as_solver
-from sdn.spike import SpikeGradient
+from sdn.spike import SpikeGradient, check_gradient
+from sdn.words import LAYER_WORDS
 
 __all__ = ["Fixed", "Neuron", "SpikingLayer", "Start", "normal", "uniform"]
 
@@ -19,7 +22,7 @@ Start = Value | Callable[[int], Tensor] | None
 """Where a learned field starts: None (the dynamics' value), a number, an (H,) tensor, or channels -> (H,)."""
 
 
-class SpikingLayer(nn.Module):
+class SpikingLayer(Spelled, nn.Module):
     """What every layer of neurons is: ``forward(current, state)`` gives spikes (B, L, H), 0 or 1, and a state.
 
     Such layers are what spikes are counted of. ``channels`` is H; ``solver`` says how they run.
@@ -27,6 +30,7 @@ class SpikingLayer(nn.Module):
 
     channels: int
     solver: Any
+    spellings: ClassVar[Mapping[str, str]] = LAYER_WORDS
 
 
 class Neuron(SpikingLayer):
@@ -59,10 +63,13 @@ class Neuron(SpikingLayer):
         solver: str | Solver = "fused",
     ) -> None:
         super().__init__()
+        who = type(self).__name__
+        check_dynamics(who, dynamics)
+        check_count(who, "channels", channels, least=0)
         self.channels = channels
         self.spike: SpikeGradient = dynamics.default_spike if spike is None else spike
-        if not hasattr(self.spike, "slope"):
-            raise ValueError(f"Neuron: spike must be a value with slope(v), such as Triangle(), got {spike!r}.")
+        check_gradient(who, "spike", self.spike)
+        check_learn(who, learn)
         for name, value in vars(dynamics).items():
             if isinstance(value, Tensor) and name in dynamics.transforms and value.numel() in (1, channels):
                 _try_all(dynamics, name, value)
@@ -118,6 +125,7 @@ class Neuron(SpikingLayer):
 
     def step(self, current: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """One step: (B, H) -> spikes (B, H) and the state."""
+        check_step(type(self).__name__, "x", current, getattr(self, "d_input", self.channels))
         spikes, state = self(current.unsqueeze(1), state)
         return spikes.squeeze(1), state
 

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sdn.dynamics.base import Dynamics, State, at_start, locate
+from sdn.arguments import check_tensor
+from sdn.axes import mend
+from sdn.dynamics.base import Dynamics, State, at_start, check_dynamics, locate
 from sdn.finite import Diverged, all_finite, at_once, demand, nothing, seem_finite
 from sdn.kernels import recurrent as kernel
 from sdn.solvers.fused import Fused, check_kind, operands
-from sdn.spike import SpikeGradient, spike
+from sdn.spike import SpikeGradient, check_gradient, spike
 from sdn.tracing import has_numbers
 
 __all__ = ["RecurrentState", "recurrent"]
@@ -68,6 +70,9 @@ def recurrent(
     """
     if solver not in ("fused", "loop"):
         raise ValueError(f"recurrent: solver must be fused or loop, got {solver!r}: spikes depend on those before.")
+    check_dynamics("recurrent", dynamics)
+    if spike_gradient is not None:
+        check_gradient("recurrent", "spike_gradient", spike_gradient)
     channels = _checked(x, weight, bias, initial)
     if has_numbers(x):
         _check_numbers(weight, bias, initial)
@@ -173,10 +178,12 @@ def _refuse_nan(name: str, value: Tensor) -> None:
 
 def _checked(x: Tensor, weight: Tensor, bias: Tensor | None, initial: RecurrentState | None) -> int:
     """H, if everything fits."""
+    check_tensor("recurrent", "x", x)
+    check_tensor("recurrent", "weight", weight)
     if x.ndim != 3 or 0 in x.shape or x.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             "recurrent: x must be float32 or float64 (batch, length, inputs) with no empty axis, got "
-            f"{x.dtype} of shape {tuple(x.shape)}."
+            f"{x.dtype} of shape {tuple(x.shape)}{mend(x)}."
         )
     inputs = x.shape[2]
     if weight.ndim != 2 or weight.shape[1] != inputs + weight.shape[0] or weight.dtype != x.dtype:

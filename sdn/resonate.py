@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sdn.arguments import check_tensor
+from sdn.axes import mend
 from sdn.dynamics.base import Value, check_range
 from sdn.finite import Diverged, all_finite, demand
 from sdn.kernels import resonate as kernel
@@ -16,7 +18,7 @@ from sdn.kernels.gradients import channelwise, compiled
 from sdn.kernels.operator import COMPLEX, operator
 from sdn.kernels.place import check_place
 from sdn.scan import scan
-from sdn.spike import MultiGaussian, SpikeGradient, spike
+from sdn.spike import MultiGaussian, SpikeGradient, check_gradient, spike
 from sdn.tracing import has_numbers
 
 __all__ = ["ResonatorState", "resonate"]
@@ -84,6 +86,7 @@ def resonate(
         ECCV 2024 workshops (arXiv 2504.00719); the refractory threshold is that of Higuchi et al., ICML 2024 (arXiv
         2402.14603).
     """
+    check_gradient("resonate", "spike_gradient", spike_gradient)
     channels = _checked(drive, factor, gain, initial, rotation, refractory, solver)
     check_range("resonate", "threshold", threshold, 0, float("inf"), closed=False)
     if reuse and drive.is_leaf and drive.requires_grad:
@@ -257,6 +260,12 @@ def _refuse_state(x: Tensor, factor: Tensor, what: str, *drive: Tensor) -> None:
     )
 
 
+def _mend(drive: Tensor) -> str:
+    if drive.is_complex():
+        return "; of a complex u it is torch.cat([u.real, u.imag], -1)"
+    return mend(drive, None, "drive")
+
+
 def _checked(
     drive: Tensor,
     factor: Tensor,
@@ -269,10 +278,12 @@ def _checked(
     """P, if everything fits."""
     if solver not in ("fused", "parallel", "loop"):
         raise ValueError(f"resonate: solver must be fused, parallel or loop, got {solver!r}.")
+    for name, value in {"drive": drive, "factor": factor, "gain": gain}.items():
+        check_tensor("resonate", name, value)
     if drive.ndim != 3 or 0 in drive.shape or drive.shape[2] % 2 or drive.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             "resonate: drive must be float32 or float64 (B, L, 2P), P real parts and then P imaginary ones, with no "
-            f"empty axis, got {drive.dtype} of shape {tuple(drive.shape)}."
+            f"empty axis, got {drive.dtype} of shape {tuple(drive.shape)}{_mend(drive)}."
         )
     batch, channels = len(drive), drive.shape[2] // 2
     for name, value in {"factor": factor, "gain": gain}.items():

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdn.arguments import check_tensor
+from sdn.axes import mend
 from sdn.kernels.operator import operator
 from sdn.kernels.place import has_kernels, kernels
 
@@ -64,8 +66,12 @@ def scan_loop(a: Tensor, b: Tensor, initial: Tensor | None = None, reverse: bool
 
 def _checked(a: Tensor, b: Tensor, initial: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """One dtype for all, and ``a`` as (1 or B, 1 or L, H)."""
+    check_tensor("scan", "a", a)
+    check_tensor("scan", "b", b)
     if b.ndim != 3 or 0 in b.shape:
-        raise ValueError(f"scan: b must be (B, L, H) with no empty axis, got shape {tuple(b.shape)}.")
+        raise ValueError(
+            f"scan: b must be (B, L, H) with no empty axis, got shape {tuple(b.shape)}{mend(b, None, 'b')}."
+        )
     fits = all(n == 1 or n == m for n, m in zip(a.shape[::-1], b.shape[::-1], strict=False))
     if a.ndim > 3 or not fits:
         raise ValueError(

@@ -6,13 +6,18 @@ method can be passed where one is asked for.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["ArcTan", "DoubleGaussian", "MultiGaussian", "Sigmoid", "SpikeGradient", "Triangle", "spike"]
+from sdn.arguments import ArgumentError, FrozenValue, not_a_value, shown
+
+__all__ = [
+    "ArcTan", "DoubleGaussian", "MultiGaussian", "Sigmoid", "SpikeGradient", "Triangle", "check_gradient", "spike",
+]  # fmt: skip
 
 
 class SpikeGradient(Protocol):
@@ -24,7 +29,7 @@ class SpikeGradient(Protocol):
 
 
 @dataclass(frozen=True)
-class Triangle:
+class Triangle(FrozenValue):
     """Slope ``max(0, 1 - |v| / width) / width``: the piecewise-quadratic gradient, of area 1 for every width.
 
     With width 1 (peak 1) it is the one SpikingSSM trains with.
@@ -37,6 +42,8 @@ class Triangle:
 
     width: float = 1.0
 
+    spellings: ClassVar[Mapping[str, str]] = dict.fromkeys(("alpha", "slope", "scale", "sharpness"), "width=1/{value}")
+
     def __post_init__(self) -> None:
         _positive("Triangle", width=self.width)
 
@@ -45,8 +52,17 @@ class Triangle:
         return (1.0 - v.abs() / self.width).clamp_min(0.0) / self.width
 
 
+_GAUSSIAN = {
+    **dict.fromkeys(("width", "lens", "std"), "sigma={value}"),
+    **dict.fromkeys(("gamma", "amplitude"), "gain={value}"),
+    "h": "height={value}",
+    "s": "scale={value}",
+}
+"""Words of other codes for the parameters of the Gaussians."""
+
+
 @dataclass(frozen=True)
-class MultiGaussian:
+class MultiGaussian(FrozenValue):
     """A Gaussian with a broad negative one on either side.
 
     ``gain * [(1+height) E(v; 0, sigma) - height E(v; sigma, scale*sigma) - height E(v; -sigma, scale*sigma)]`` with
@@ -70,6 +86,8 @@ class MultiGaussian:
     gain: float = 1.0
     normalised: bool = False
 
+    spellings: ClassVar[Mapping[str, str]] = _GAUSSIAN
+
     def __post_init__(self) -> None:
         _positive("MultiGaussian", sigma=self.sigma, scale=self.scale)
         _weights("MultiGaussian", self.height, self.gain)
@@ -82,7 +100,7 @@ class MultiGaussian:
 
 
 @dataclass(frozen=True)
-class DoubleGaussian:
+class DoubleGaussian(FrozenValue):
     """A narrow Gaussian density minus a broad one, both centred.
 
     ``gain * [(1+height) G(v; 0, sigma) - 2 height G(v; 0, scale*sigma)]`` with G the normalised density; 0.438837 at 0.
@@ -101,6 +119,8 @@ class DoubleGaussian:
     scale: float = 6.0
     gain: float = 0.5
 
+    spellings: ClassVar[Mapping[str, str]] = _GAUSSIAN
+
     def __post_init__(self) -> None:
         _positive("DoubleGaussian", sigma=self.sigma, scale=self.scale)
         _weights("DoubleGaussian", self.height, self.gain)
@@ -112,7 +132,7 @@ class DoubleGaussian:
 
 
 @dataclass(frozen=True)
-class ArcTan:
+class ArcTan(FrozenValue):
     """Slope ``(alpha/2) / (1 + (pi alpha v / 2)^2)``: the derivative of a scaled arctangent, area 1.
 
     Args:
@@ -123,6 +143,12 @@ class ArcTan:
 
     alpha: float = 2.0
 
+    spellings: ClassVar[Mapping[str, str]] = {
+        "slope": "alpha={value}",
+        "sharpness": "alpha={value}",
+        "width": "alpha=1/{value}",
+    }
+
     def __post_init__(self) -> None:
         _positive("ArcTan", alpha=self.alpha)
 
@@ -132,7 +158,7 @@ class ArcTan:
 
 
 @dataclass(frozen=True)
-class Sigmoid:
+class Sigmoid(FrozenValue):
     """Slope ``alpha s (1 - s)`` with ``s = 1 / (1 + exp(-alpha v))``: the derivative of a logistic curve, area 1.
 
     Args:
@@ -142,6 +168,11 @@ class Sigmoid:
     """
 
     alpha: float = 4.0
+
+    spellings: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("slope", "beta", "sharpness"), "alpha={value}"),
+        "width": "alpha=1/{value}",
+    }
 
     def __post_init__(self) -> None:
         _positive("Sigmoid", alpha=self.alpha)
@@ -167,6 +198,22 @@ def spike(v: Tensor, gradient: SpikeGradient, at_threshold: bool) -> Tensor:
     step = _Step if torch.compiler.is_compiling() else _TransformedStep
     out: Tensor = step.apply(v, gradient, at_threshold)  # type: ignore[no-untyped-call]
     return out
+
+
+def check_gradient(who: str, name: str, gradient: Any) -> None:
+    """Refuse what is no value with ``slope(v)``, such as the class Triangle, the word "atan" or a function.
+
+    Raises:
+        ArgumentError: another kind of thing; the sentence says what to write.
+    """
+    fits = callable(getattr(gradient, "slope", None))
+    if fits and not isinstance(gradient, type):
+        return
+    words = dict.fromkeys(("atan", "arctan"), "sdn.ArcTan()") | {"sigmoid": "sdn.Sigmoid()"}
+    words |= dict.fromkeys(("triangle", "triangular", "piecewisequadratic"), "sdn.Triangle()")
+    words |= {"multigaussian": "sdn.MultiGaussian()", "doublegaussian": "sdn.DoubleGaussian()"}
+    kind = "a value with slope(v)"
+    raise ArgumentError(not_a_value(who, name, gradient, kind, "sdn.Triangle()", fits, words))
 
 
 class _Step(torch.autograd.Function):
@@ -206,16 +253,17 @@ def _bump(v: Tensor, sigma: float, normalised: bool) -> Tensor:
     return bump / (sigma * math.sqrt(2 * math.pi)) if normalised else bump
 
 
-def _positive(name: str, **values: float) -> None:
+def _positive(name: str, **values: Any) -> None:
     for field, value in values.items():
-        _number(name, field, value)
+        _number(name, field, value, " > 0")
         if not 0 < value < math.inf:
             raise ValueError(f"{name}: {field} must be > 0{' and finite' if value > 0 else ''}, got {value}.")
 
 
-def _number(name: str, field: str, value: Any) -> None:
-    if isinstance(value, Tensor):
-        raise ValueError(f"{name}: {field} must be a number, got a tensor; a spike gradient is not learned.")
+def _number(name: str, field: str, value: Any, range: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        why = "; a spike gradient is not learned" if isinstance(value, Tensor) else ""
+        raise ArgumentError(f"{name}: {field} must be a number{range}, got {shown(value)}{why}.")
 
 
 def _weights(name: str, height: float, gain: float) -> None:

@@ -286,7 +286,7 @@ def test_a_field_with_a_gradient_would_be_trained_by_nobody(value):
 def test_other_values_that_no_module_would_keep():
     from spikingssm.layers import ResonateAndFire
 
-    with pytest.raises(ValueError, match=r"width must be a number, got a tensor"):
+    with pytest.raises(ValueError, match=r"width must be a number > 0, got .*not learned"):
         sdn.Triangle(torch.nn.Parameter(torch.ones(())))
     with pytest.raises(ValueError, match="threshold must be a number > 0"):
         ResonateAndFire(8, threshold=torch.ones(8))

@@ -1,6 +1,7 @@
 """The adaptive leaky integrate-and-fire neuron."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -53,6 +54,14 @@ class ALIF(Dynamics):
     fires_at_threshold: ClassVar[bool] = False
     default_spike: ClassVar[SpikeGradient] = DoubleGaussian()
     transforms: ClassVar[dict[str, str]] = {"tau_m": "abs", "tau_a": "abs", "beta": "abs", "threshold": "log"}
+    spellings: ClassVar[Mapping[str, str]] = {
+        "tau": "tau_m={value} (of the membrane) or tau_a={value} (of the adaptation)",
+        **dict.fromkeys(("tau_mem", "tau_membrane"), "tau_m={value}"),
+        **dict.fromkeys(("tau_adp", "tau_adapt", "tau_adaptation", "tau_w"), "tau_a={value}"),
+        **dict.fromkeys(("alpha", "decay"), "tau_m=-1/ln({value}) (a time constant in steps)"),
+        **dict.fromkeys(("rho", "decay_adaptation"), "tau_a=-1/ln({value}) (a time constant in steps)"),
+        **dict.fromkeys(("b0", "b_0", "b_j0"), "threshold={value}"),
+    }
 
     def __post_init__(self) -> None:
         check_range("ALIF", "tau_m", self.tau_m, 0, math.inf, "It is a time constant in steps.", closed=False)

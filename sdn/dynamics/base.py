@@ -6,16 +6,21 @@ past decides. A dynamics says how ``mem`` follows from the state, and how the st
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
+from sdn.arguments import ArgumentError, FrozenValue, check_tensor, init_fields, not_a_value, plain_number, shown
+from sdn.axes import mend
+from sdn.dynamics.fields import as_field
 from sdn.finite import Diverged, all_finite, at_once, demand, nothing, seem_finite
-from sdn.spike import SpikeGradient, Triangle, spike
+from sdn.spike import SpikeGradient, Triangle, check_gradient, spike
 from sdn.tracing import has_numbers
+from sdn.words import DYNAMICS_WORDS
 
-__all__ = ["Diverged", "Dynamics", "State", "Trajectory", "Value", "check_current", "simulate"]
+__all__ = ["Diverged", "Dynamics", "State", "Trajectory", "Value", "check_current", "check_dynamics", "simulate"]
 
 Value = float | Tensor
 """A parameter of a dynamics: a plain number, or one value per channel as an (H,) tensor."""
@@ -36,10 +41,11 @@ class Trajectory(NamedTuple):
     state: State | None = None
 
 
-class Dynamics:
+class Dynamics(FrozenValue):
     """One neuron model as a frozen value: make a frozen dataclass of it with `State`, `threshold`, `past`, `advance`.
 
-    Two dynamics are equal when their `facts()` are. Fields take a number or an (H,) tensor; tensors are not checked.
+    Two dynamics are equal when their `facts()` are. Fields take a number, or one per channel as an (H,) tensor, a NumPy
+    array or a list, which become float64 tensors. The ranges of what is given as a tensor are not checked.
     """
 
     threshold: Any
@@ -58,8 +64,18 @@ class Dynamics:
     """What to do about a state that became infinite."""
     later: ClassVar[tuple[str, ...]] = ()
     """Fields that older files of facts do not have; they then have their defaults."""
+    numbers: ClassVar[tuple[str, ...]] = ()
+    """Fields that are one number for all neurons, such as the length of a step."""
+    spellings: ClassVar[Mapping[str, str]] = DYNAMICS_WORDS
+    """Words of other libraries and where they are said here, see `Spelled`; a neuron adds its own."""
     default_std: ClassVar[float] = 1.0
     """Standard deviation of N(0, std) currents that makes this neuron fire at a sensible rate."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("__eq__", "__hash__"):  # else a plain @dataclass(frozen=True) compares tensors one by one
+            if name not in cls.__dict__:
+                setattr(cls, name, getattr(cls, name))
 
     @property
     def gain(self) -> Value:
@@ -91,7 +107,7 @@ class Dynamics:
 
     def facts(self) -> dict[str, Any]:
         """The neuron as plain values: its class name and every field, tensors as lists. Readable by `from_facts`."""
-        values = {name: getattr(self, name) for name in _fields(self)}
+        values = {name: getattr(self, name) for name in init_fields(self)}
         plain = {k: v.detach().cpu().tolist() if isinstance(v, Tensor) else v for k, v in values.items()}
         return {"name": type(self).__name__, **plain}
 
@@ -111,9 +127,9 @@ class Dynamics:
             for k, v in facts.items()
             if k != "name"
         }
-        fields = set(_fields(known[name]))
-        if not fields - set(known[name].later) <= set(values) <= fields:
-            raise ValueError(f"{name} has the fields {_fields(known[name])}, the facts have {list(values)}.")
+        fields = init_fields(known[name])
+        if not set(fields) - set(known[name].later) <= set(values) <= set(fields):
+            raise ValueError(f"{name} has the fields {fields}, the facts have {list(values)}.")
         return known[name](**values)
 
     def prepared(self) -> Self:
@@ -126,13 +142,23 @@ class Dynamics:
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
         """The same neuron with its tensor fields on that device and in that dtype."""
-        moved = {n: v.to(device, dtype) for n in _fields(self) if isinstance(v := getattr(self, n), Tensor)}
+        moved = {n: v.to(device, dtype) for n in init_fields(self) if isinstance(v := getattr(self, n), Tensor)}
         return self.replace(**moved) if moved else self
 
     def detached(self) -> Self:
         """The same neuron with tensor fields that carry no gradient."""
-        still = {n: v.detach() for n in _fields(self) if isinstance(v := getattr(self, n), Tensor)}
+        still = {n: v.detach() for n in init_fields(self) if isinstance(v := getattr(self, n), Tensor)}
         return self.replace(**still) if still else self
+
+    def _converted(self, name: str, value: Any) -> Any:
+        return as_field(type(self), name, value)
+
+    def _try(self, changed: list[str]) -> None:
+        """Let the neuron judge the least and the largest number of a list by itself, as it judges a number."""
+        for name in changed:
+            if isinstance(value := getattr(self, name), Tensor):
+                for extreme in {value.min().item(), value.max().item()}:
+                    self.replace(**{name: extreme})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Dynamics) and self.facts() == other.facts()
@@ -169,8 +195,11 @@ def simulate(
         ValueError: a current that is not (B, L, H), floating and finite, a state of another kind or shape, or a neuron
             that diverged.
     """
+    check_dynamics("simulate", dynamics)
     check_current(type(dynamics).__name__, current)
     dynamics, state = at_start(dynamics, current, state)
+    if spike_gradient is not None:
+        check_gradient("simulate", "spike_gradient", spike_gradient)
     first = state
     gradient = dynamics.default_spike if spike_gradient is None else spike_gradient
     mems, spikes = [], []
@@ -193,12 +222,48 @@ def _detached(state: State) -> State:
 def at_start(dynamics: Dynamics, current: Tensor, state: State | None) -> tuple[Dynamics, State]:
     """The neuron in the current's dtype and on its device, and the state before the first step: that given, or rest."""
     batch, _, channels = current.shape
+    check_fields(dynamics, channels)
     dynamics = dynamics.to(current.device, current.dtype)
     if state is None:
         state = dynamics.initial_state(batch, channels, current.device, current.dtype)
-    check_state(dynamics, state, (batch, channels))
+    check_state(dynamics, state, (batch, channels), current.shape[1])
     check_parameters(dynamics)
     return (dynamics if at_once(current) else _without_infinity(dynamics)).prepared(), state
+
+
+def check_dynamics(who: str, dynamics: Any) -> None:
+    """Refuse what is no value of a neuron, such as the class LIF, the word "lif" or a layer.
+
+    Raises:
+        ArgumentError: another kind of thing; the sentence says what to write.
+    """
+    if isinstance(dynamics, Dynamics):
+        return
+    words = {name.lower(): f"sdn.{name}()" for name, kind in _subclasses(Dynamics).items() if _is_ours(kind)}
+    foreign = {"leaky": "sdn.LIF(decay=0.9)", "lifnode": "sdn.LIF.from_tau(2.0)", "bhrf": "sdn.HRF()"}
+    fits = isinstance(dynamics, type) and issubclass(dynamics, Dynamics) and dynamics is not Dynamics
+    raise ArgumentError(not_a_value(who, "dynamics", dynamics, "a neuron", "sdn.LIF()", fits, words | foreign))
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.startswith("sdn.")
+
+
+def check_fields(dynamics: Dynamics, channels: int) -> None:
+    """Refuse fields that are tensors of another number of channels, which would broadcast into another network.
+
+    Raises:
+        ValueError: a field that is neither one number nor (H,).
+    """
+    for name in init_fields(dynamics):
+        value = getattr(dynamics, name)
+        if (
+            isinstance(value, Tensor)
+            and value.ndim
+            and (value.ndim > 1 or (len(value) != channels and len(value) != 1))
+        ):
+            who, shape = type(dynamics).__name__, tuple(value.shape)
+            raise ValueError(f"{who}: {name} has shape {shape}, the current has {channels} channels.")
 
 
 def check_current(who: str, current: Tensor, channels: int | None = None, finite: bool = True) -> None:
@@ -206,10 +271,11 @@ def check_current(who: str, current: Tensor, channels: int | None = None, finite
 
     Looking for NaN reads the whole current once; ``finite=False`` leaves it to a solver that can tell from its result.
     """
+    check_tensor(who, "current", current)
     if current.ndim != 3 or current.shape[1] == 0:
         raise ValueError(
-            f"{who}: current must be (batch, length, channels) with length >= 1, got shape {tuple(current.shape)}; "
-            "add the missing axis with unsqueeze."
+            f"{who}: current must be (batch, length, channels) with length >= 1, got shape "
+            f"{tuple(current.shape)}{mend(current, channels, 'current')}."
         )
     if not current.is_floating_point():
         raise ValueError(
@@ -217,7 +283,8 @@ def check_current(who: str, current: Tensor, channels: int | None = None, finite
         )
     if channels is not None and current.shape[-1] != channels:
         raise ValueError(
-            f"{who}: current has {current.shape[-1]} channels on its last axis, this neuron has {channels}."
+            f"{who}: current has {current.shape[-1]} channels on its last axis, this neuron has "
+            f"{channels}{mend(current, channels, 'current')}."
         )
     if finite:
         check_numbers(who, current)
@@ -241,20 +308,23 @@ def _refuse_current(who: str, current: Tensor) -> None:
     )
 
 
-def check_state(dynamics: Dynamics, state: State, shape: tuple[int, ...]) -> None:
-    """Refuse a state of another kind of neuron, or of another shape."""
+def check_state(dynamics: Dynamics, state: State, shape: tuple[int, ...], length: int | None = None) -> None:
+    """Refuse a state of another kind of neuron, or of another shape; ``length`` is that of the current."""
     who, expected = type(dynamics).__name__, dynamics.State._fields
     found = getattr(state, "_fields", None)
     if found != expected:
         raise ValueError(f"{who}: the state must be a {dynamics.State.__name__}{expected}, got {type(state).__name__}.")
     for name, value in zip(expected, state, strict=True):
         if tuple(value.shape) != shape:
-            raise ValueError(f"{who}: state field {name!r} has shape {tuple(value.shape)}, this current needs {shape}.")
+            first = "; where the current has time first, pass it as current.transpose(0, 1)"
+            way = first if value.ndim == 2 and tuple(value.shape) == (length, *shape[1:]) else ""
+            found = f"state field {name!r} has shape {tuple(value.shape)}, this current needs {shape}{way}"
+            raise ValueError(f"{who}: {found}.")
 
 
 def check_parameters(dynamics: Dynamics) -> None:
     """Refuse fields that are tensors with NaN or infinity: a threshold that is NaN is never reached, in silence."""
-    fields = {name: value for name in _fields(dynamics) if isinstance(value := getattr(dynamics, name), Tensor)}
+    fields = {name: value for name in init_fields(dynamics) if isinstance(value := getattr(dynamics, name), Tensor)}
     if not fields or not has_numbers(next(iter(fields.values()))):
         return
     who = type(dynamics).__name__
@@ -274,7 +344,7 @@ def check_parameters(dynamics: Dynamics) -> None:
 
 def _without_infinity(dynamics: Dynamics) -> Dynamics:
     """The neuron with NaN for infinite fields, of which its equation could make a plausible number."""
-    fields = {name: value for name in _fields(dynamics) if isinstance(value := getattr(dynamics, name), Tensor)}
+    fields = {name: value for name in init_fields(dynamics) if isinstance(value := getattr(dynamics, name), Tensor)}
     return dynamics.replace(**{name: value + nothing(value) for name, value in fields.items()}) if fields else dynamics
 
 
@@ -339,14 +409,15 @@ def check_range(
     """Refuse a plain number outside [low, high) (or (low, high) where not closed); tensors pass unchecked."""
     if isinstance(value, Tensor) or torch.compiler.is_compiling():
         return
+    value = plain_number(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        what = f"a {type(value).__name__}" if callable(value) else shown(value)
+        drawn = f"; a start that is drawn goes into Neuron(learn={{'{field}': ...}})" if callable(value) else ""
+        raise ArgumentError(f"{who}: {field} must be a number or numbers of shape (H,), got {what}{drawn}.")
     inside = (low <= value if closed else low < value) and value < high
     if not (inside and math.isfinite(value)):
         interval = f"{'[' if closed else '('}{low:g}, {high:g})"
         raise ValueError(f"{who}: {field} must be in {interval}, got {value}.{' ' + hint if hint else ''}")
-
-
-def _fields(dynamics: Any) -> list[str]:
-    return [f.name for f in dataclasses.fields(dynamics) if f.init]
 
 
 def _subclasses(base: type[Dynamics]) -> dict[str, type[Dynamics]]:

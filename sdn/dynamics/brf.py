@@ -1,6 +1,7 @@
 """The balanced resonate-and-fire neuron."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -71,6 +72,14 @@ class BRF(Dynamics):
     )
     default_std: ClassVar[float] = 50.0
     later: ClassVar[tuple[str, ...]] = ("divergence_boundary", "smooth_reset", "refractory_period")
+    numbers: ClassVar[tuple[str, ...]] = ("dt",)
+    spellings: ClassVar[Mapping[str, str]] = {
+        "b": "b_offset (how far the damping is beyond its boundary)",
+        "damping": "b_offset={value} (how far the damping is beyond its boundary)",
+        **dict.fromkeys(("decay", "q_decay", "refractory"), "gamma={value}"),
+        **dict.fromkeys(("frequency", "freq", "f"), "omega=2 pi {value} (radians per unit of time)"),
+        **dict.fromkeys(("delta", "delta_t", "step"), "dt={value}"),
+    }
 
     def __post_init__(self) -> None:
         check_range("BRF", "dt", self.dt, 0, math.inf, closed=False)

@@ -1,6 +1,7 @@
 """The harmonic resonate-and-fire neuron and its balanced form."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -61,6 +62,14 @@ class HRF(Dynamics):
     transforms: ClassVar[dict[str, str]] = {"omega": "abs", "b_offset": "abs", "gamma": "logit", "threshold": "log"}
     when_diverging: ClassVar[str] = "lower omega, b_offset, dt or the learning rate"
     default_std: ClassVar[float] = 75.0
+    numbers: ClassVar[tuple[str, ...]] = ("dt",)
+    spellings: ClassVar[Mapping[str, str]] = {
+        "b": "b_offset (how far the damping is beyond its boundary)",
+        "damping": "b_offset={value} (how far the damping is beyond its boundary)",
+        **dict.fromkeys(("decay", "q_decay", "refractory"), "gamma={value}"),
+        **dict.fromkeys(("frequency", "freq", "f"), "omega=2 pi {value} (radians per unit of time)"),
+        **dict.fromkeys(("delta", "delta_t", "step"), "dt={value}"),
+    }
 
     def __post_init__(self) -> None:
         check_range("HRF", "dt", self.dt, 0, math.inf, closed=False)

@@ -1,6 +1,7 @@
 """Izhikevich's resonate-and-fire neuron, with its reset."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -53,6 +54,14 @@ class IzhikevichRF(Dynamics):
     transforms: ClassVar[dict[str, str]] = {"omega": "abs", "damping": "abs", "threshold": "log"}
     when_diverging: ClassVar[str] = "lower omega, dt or the learning rate, or raise the damping"
     default_std: ClassVar[float] = 100.0
+    numbers: ClassVar[tuple[str, ...]] = ("dt",)
+    spellings: ClassVar[Mapping[str, str]] = {
+        "b": "damping={minus} (minus the published b)",
+        "b_offset": "damping={value} (there is no boundary here)",
+        **dict.fromkeys(("tau", "tau_m"), "damping=1/{value} (per unit of time)"),
+        **dict.fromkeys(("frequency", "freq", "f"), "omega=2 pi {value} (radians per unit of time)"),
+        **dict.fromkeys(("delta", "delta_t", "step"), "dt={value}"),
+    }
 
     def __post_init__(self) -> None:
         check_range("IzhikevichRF", "omega", self.omega, 0, math.inf, closed=False)

@@ -1,12 +1,15 @@
 """The leaky integrate-and-fire neuron."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Self
 
+import torch
 from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, Value, check_range
+from sdn.dynamics.fields import as_field
 
 __all__ = ["LIF", "LIFState"]
 
@@ -42,30 +45,50 @@ class LIF(Dynamics):
     State = LIFState
     transforms: ClassVar[dict[str, str]] = {"decay": "logit", "threshold": "log"}
     scales_with_threshold: ClassVar[bool] = True
+    spellings: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("beta", "alpha", "leak", "u_decay"), "decay={value} (the factor kept per step)"),
+        **dict.fromkeys(
+            ("tau", "tau_m", "tau_mem", "tau_membrane"),
+            'LIF.from_tau({value}), tau in steps (LIF.from_tau({value}, "euler") for a decay of 1 - 1/tau)',
+        ),
+        "tau_mem_inv": "LIF.from_tau(tau), tau = 1 / (dt tau_mem_inv) in steps",
+        "dt": "LIF.from_tau(tau / dt) (a step has length 1)",
+        **dict.fromkeys(
+            ("reset_mechanism", "v_reset", "hard_reset", "reset_mode"),
+            'reset="hard" (to 0), reset="soft" (by subtraction) or reset="none"',
+        ),
+    }
 
     def __post_init__(self) -> None:
         hint = ""
-        if not isinstance(self.decay, Tensor) and 1 < self.decay < math.inf:
+        if isinstance(self.decay, (int, float)) and 1 < self.decay < math.inf:
             tau = f"{self.decay:g}"
             hint = f"For a time constant of {tau} steps use LIF.from_tau({tau}): decay {math.exp(-1 / self.decay):.4f}."
         check_range("LIF", "decay", self.decay, 0, 1, hint)
         check_range("LIF", "threshold", self.threshold, 0, math.inf, closed=False)
         if self.reset not in ("hard", "soft", "none"):
-            raise ValueError(f"LIF: reset must be 'hard', 'soft' or 'none', got {self.reset!r}.")
+            known = {"zero": "; write 'hard'", "subtract": "; write 'soft'", "None": "; write 'none'"}
+            way = known.get(str(self.reset), "")
+            raise ValueError(f"LIF: reset must be 'hard', 'soft' or 'none', got {self.reset!r}{way}.")
 
     @classmethod
-    def from_tau(cls, tau: float, scheme: Literal["exp", "euler"] = "exp", **fields: Value) -> Self:
+    def from_tau(cls, tau: Value, scheme: Literal["exp", "euler"] = "exp", **fields: Value) -> Self:
         """The LIF of a time constant in steps: decay ``exp(-1/tau)`` ("exp") or ``1 - 1/tau`` ("euler").
 
         Args:
-            tau: time constant in steps, > 0 for "exp", >= 1 for "euler".
+            tau: time constant in steps, > 0 for "exp", >= 1 for "euler"; a number or (H,).
             scheme: how the differential equation is discretised.
             fields: threshold and reset as in `LIF`.
         """
         if scheme not in ("exp", "euler"):
             raise ValueError(f"LIF.from_tau: scheme must be 'exp' or 'euler', got {scheme!r}.")
-        check_range("LIF.from_tau", "tau", tau, 0 if scheme == "exp" else 1, math.inf, closed=scheme == "euler")
-        return cls(math.exp(-1 / tau) if scheme == "exp" else 1 - 1 / tau, **fields)  # type: ignore[arg-type]
+        tau = as_field(cls, "decay", tau)
+        for each in tau.reshape(-1).tolist() if isinstance(tau, Tensor) else [tau]:
+            check_range("LIF.from_tau", "tau", each, 0 if scheme == "exp" else 1, math.inf, closed=scheme == "euler")
+        if scheme == "euler":
+            return cls(1 - 1 / tau, **fields)  # type: ignore[arg-type]
+        decay = torch.exp(-1 / tau) if isinstance(tau, Tensor) else math.exp(-1 / tau)
+        return cls(decay, **fields)  # type: ignore[arg-type]
 
     def past(self, state: LIFState) -> Tensor:
         """``decay u``: (B, H)."""

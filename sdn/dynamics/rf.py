@@ -1,6 +1,7 @@
 """The resonate-and-fire neuron."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -54,6 +55,14 @@ class RF(Dynamics):
         "lower omega, dt or the learning rate, raise the damping, or take BRF, which balances itself"
     )
     default_std: ClassVar[float] = 25.0
+    numbers: ClassVar[tuple[str, ...]] = ("dt",)
+    spellings: ClassVar[Mapping[str, str]] = {
+        "b": "damping={minus} (minus the published b)",
+        "b_offset": "damping={value} (there is no boundary here)",
+        **dict.fromkeys(("tau", "tau_m"), "damping=1/{value} (per unit of time)"),
+        **dict.fromkeys(("frequency", "freq", "f"), "omega=2 pi {value} (radians per unit of time)"),
+        **dict.fromkeys(("delta", "delta_t", "step"), "dt={value}"),
+    }
 
     def __post_init__(self) -> None:
         check_range("RF", "omega", self.omega, 0, math.inf, closed=False)

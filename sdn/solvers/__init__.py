@@ -1,8 +1,10 @@
 """Ways to run a neuron over a whole sequence. A solver is chosen by the user and never switched silently."""
 
+import difflib
 import functools
 from typing import Any
 
+from sdn.arguments import ArgumentError, shown
 from sdn.solvers.base import Solver
 from sdn.solvers.fused import Fused
 from sdn.solvers.loop import Loop
@@ -19,14 +21,19 @@ def as_solver(solver: str | Solver) -> Solver:
     solver without gradients through time.
 
     Raises:
-        ValueError: an unknown word, or a value that is no solver.
+        ArgumentError: an unknown word, or what is no solver, such as the class Loop.
     """
-    if not isinstance(solver, str) and hasattr(solver, "run"):
-        return solver
+    if hasattr(solver, "run") and not isinstance(solver, type):
+        return solver  # type: ignore[return-value]
     words: dict[str, Any] = {"fused": Fused, "loop": Loop, "parallel": Parallel, "surrogate": Surrogate}
     published: dict[str, Any] = {"bptt": Fused, "sdn": Surrogate, "sltt": functools.partial(Fused, detach_state=True)}
     if not isinstance(solver, str) or solver not in words | published:
         names = f"{sorted(words)} (or the paper's {', '.join(published)})"
-        raise ValueError(f"solver must be one of {names} or a value such as Loop(), got {solver!r}.")
+        asked = f"solver must be one of {names} or a value such as Loop(), got"
+        if isinstance(solver, type):
+            write = f"{solver.__name__}()" if hasattr(solver, "run") else "Loop()"
+            raise ArgumentError(f"{asked} the class {solver.__name__}; write {write}.")
+        close = difflib.get_close_matches(str(solver).lower(), [*words, *published], 1)
+        raise ArgumentError(f"{asked} {shown(solver)}{f'; write {close[0]!r}' if close else ''}.")
     found: Solver = (words | published)[solver]()
     return found

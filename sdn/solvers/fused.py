@@ -1,12 +1,13 @@
 """The fused solver: the loop over time as one operator with its own backward."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from sdn.arguments import FrozenValue
 from sdn.dynamics import ALIF, BRF, LIF, RF
 from sdn.dynamics.base import Dynamics, State, Value, at_start, check_current, check_finite
 from sdn.kernels import neuron
@@ -20,7 +21,7 @@ __all__ = ["Fused", "check_kind", "operands"]
 
 
 @dataclass(frozen=True)
-class Fused:
+class Fused(FrozenValue):
     """Run LIF, ALIF, RF or BRF as one compiled operator: the spikes of `sdn.simulate` at the speed of memory.
 
     Every 64th state is kept for the backward pass, which computes the others again: beyond input and output a training
@@ -36,6 +37,8 @@ class Fused:
 
     detach_reset: bool = True
     detach_state: bool = False
+
+    spellings: ClassVar[Mapping[str, str]] = {"detach": "detach_reset={value}"}
 
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """Refuse a neuron or a spike gradient that has no compiled form."""

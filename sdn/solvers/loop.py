@@ -1,11 +1,13 @@
 """The reference solver: every dynamics, one step after another, plain autograd."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from sdn.arguments import FrozenValue
 from sdn.dynamics.base import Dynamics, State, simulate
 from sdn.spike import SpikeGradient
 
@@ -13,7 +15,7 @@ __all__ = ["Loop"]
 
 
 @dataclass(frozen=True)
-class Loop:
+class Loop(FrozenValue):
     """Run `sdn.simulate`: exact, slow, and with memory that grows by several tensors a step.
 
     Args:
@@ -26,6 +28,8 @@ class Loop:
 
     detach_reset: bool = True
     detach_state: bool = False
+
+    spellings: ClassVar[Mapping[str, str]] = {"detach": "detach_reset={value}"}
 
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """The loop runs every dynamics."""

@@ -1,11 +1,13 @@
 """The parallel solver: exact spikes without a loop over all steps, and a certificate that says so."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sdn.arguments import FrozenValue
 from sdn.dynamics import RF
 from sdn.dynamics.base import Dynamics, State, at_start, check_current, check_finite
 from sdn.kernels import neuron
@@ -39,7 +41,7 @@ class Certificate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Parallel:
+class Parallel(FrozenValue):
     """Exact spikes, parallel in time with the reset kept, by one of two schemes that say when they are done.
 
     "chunks": pieces of the sequence run side by side, each from a guess of its first state that a few warm-up steps
@@ -80,6 +82,12 @@ class Parallel:
     warm_up: int = 64
     guess: Surrogate | None = None
     detach_reset: bool = True
+
+    spellings: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("rounds", "iterations"), "max_rounds={value}"),
+        "chunk_size": "chunk={value}",
+        "detach": "detach_reset={value}",
+    }
 
     def __post_init__(self) -> None:
         if self.scheme not in (None, "chunks", "rounds"):

@@ -3,13 +3,15 @@
 import copy
 import functools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sdn.arguments import ArgumentError, FrozenValue, shown
 from sdn.dynamics.base import Dynamics, State, Value, check_current, check_numbers, check_parameters
 from sdn.dynamics.lif import LIF
 from sdn.kernels.fire import fire, takes
@@ -41,7 +43,7 @@ class InputWindow(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Surrogate:
+class Surrogate(FrozenValue):
     """Predict `mem` with an SDN, without gradient; ``spike = H(mem + gain * input - threshold)``.
 
     The gradient runs through the input (and a learned threshold) of the same step only, none through time: that is the
@@ -71,7 +73,24 @@ class Surrogate:
         default_factory=list, init=False, repr=False, compare=False
     )
 
+    spellings: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("path", "file", "network", "sdn"), "artifact={value}"),
+        "sweeps": "refine={value}",
+        **dict.fromkeys(
+            ("alpha", "slope", "spike", "spike_grad", "surrogate_function"),
+            "Neuron(dynamics, channels, spike=ArcTan()) (Surrogate is a solver, ArcTan() a spike gradient)",
+        ),
+    }
+
     def __post_init__(self) -> None:
+        artifact: object = self.artifact
+        if artifact is not None and not isinstance(artifact, (Artifact, str, os.PathLike)):
+            fits = callable(getattr(artifact, "slope", None))
+            way = "; a spike gradient goes into Neuron(dynamics, channels, spike=...)" if fits else ""
+            raise ArgumentError(
+                "Surrogate: artifact must be an Artifact, a path or None for the shipped one, got "
+                f"{shown(artifact)}{way}."
+            )
         if isinstance(self.refine, bool) or not isinstance(self.refine, int) or self.refine < 0:
             raise ValueError(f"Surrogate: refine must be an integer >= 0, got {self.refine!r}.")
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from sdn.dynamics.base import Dynamics, Trajectory
+from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics
 from sdn.surrogate.network import SDN, ReducedSDN
 from sdn.surrogate.predict import predict
 from sdn.surrogate.reduction import reduce
@@ -100,6 +100,7 @@ def evaluate(
     Raises:
         ValueError: an unknown loss.
     """
+    check_dynamics("evaluate", dynamics)
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {loss!r}.")
     reduced = (reduce(network) if isinstance(network, SDN) else network).float().eval()

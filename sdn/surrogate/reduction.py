@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sdn.dynamics.base import Dynamics
+from sdn.dynamics.base import Dynamics, check_dynamics
 from sdn.files import versions, writing
 from sdn.surrogate.network import SDN, ReducedSDN
 
@@ -103,6 +103,7 @@ def save_artifact(
     Raises:
         ValueError: weights that are not finite.
     """
+    check_dynamics("save_artifact", dynamics)
     tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in reduced.state_dict().items()}
     if not all(torch.isfinite(v).all() for v in tensors.values()):
         raise ValueError(f"{path}: the reduced SDN has weights that are NaN or infinite; it was not saved.")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdn.dynamics.base import Dynamics, Trajectory, simulate
+from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics, simulate
 from sdn.files import versions, writing
 
 __all__ = [
@@ -77,6 +77,7 @@ def generate(
     Warns:
         UserWarning: a spike rate outside 2 % to 40 %, with which little can be learned.
     """
+    check_dynamics("generate", dynamics)
     std = dynamics.default_std if std is None else std
     check_request(dynamics, samples, length, mean, std, device)
     try:
@@ -168,6 +169,7 @@ def save_trajectories(
         FileExistsError: the file exists and ``force`` is not set.
         OSError: it could not be written; an older file is untouched.
     """
+    check_dynamics("save_trajectories", dynamics)
     path = Path(path)
     refuse_existing(path, force)
     samples, length = trajectory.input.shape

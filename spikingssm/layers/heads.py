@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sdn.arguments import ArgumentError
+from sdn.axes import check_sequence, check_step
 from sdn.finite import demand
 from sdn.tracing import has_numbers
 
@@ -37,6 +39,7 @@ class _Pool(nn.Module):
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One step: (B, H) -> what the pool says of the prefix, (B, H), and the state."""
+        check_step(type(self).__name__, "x", x, self.d_model)
         pooled, state = self(x.unsqueeze(1), state)
         return (pooled.squeeze(1) if pooled.ndim == 3 else pooled), state
 
@@ -60,6 +63,7 @@ class MeanOverTime(_Pool):
         Raises:
             ValueError: lengths of another shape or range.
         """
+        check_sequence("MeanOverTime", x, self.d_model)
         if lengths is None:
             count = torch.full((len(x),), x.shape[1], device=x.device)
         else:
@@ -86,6 +90,7 @@ class LastStep(_Pool):
         self, x: Tensor, state: LastState | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, LastState]:
         """The features at step ``lengths - 1``; arguments as in `MeanOverTime`. A row of length 0 keeps its state."""
+        check_sequence("LastStep", x, self.d_model)
         if lengths is None:
             return x[:, -1], LastState(x[:, -1])
         count = check_lengths(lengths, x, state)
@@ -108,6 +113,7 @@ class EachStep(_Pool):
         self, x: Tensor, state: tuple[()] | None = None, lengths: Tensor | None = None
     ) -> tuple[Tensor, tuple[()]]:
         """x itself; ``lengths`` are only checked: what padding says is for the loss to leave out."""
+        check_sequence("EachStep", x, self.d_model)
         if lengths is not None:
             check_lengths(lengths, x, state)
         return x, ()
@@ -143,8 +149,13 @@ class PairDecoder(nn.Module):
 
 def check_lengths(lengths: Tensor, x: Tensor, state: Any) -> Tensor:
     """The valid steps of each row on x's device, refused unless they are (B,) integers in 1..L (0..L with a state)."""
+    if not isinstance(lengths, Tensor):
+        raise ArgumentError(f"lengths must be a tensor, got {type(lengths).__name__}; pass torch.tensor(lengths).")
     if lengths.shape != (len(x),) or lengths.is_floating_point():
-        raise ValueError(f"lengths must be {len(x)} integers, got {lengths.dtype} of shape {tuple(lengths.shape)}.")
+        way = "; where x has time first, pass x.transpose(0, 1)" if lengths.shape == x.shape[1:2] != x.shape[:1] else ""
+        raise ValueError(
+            f"lengths must be {len(x)} integers, got {lengths.dtype} of shape {tuple(lengths.shape)}{way}."
+        )
     least, most = int(state is None), x.shape[1]
 
     def explain() -> None:

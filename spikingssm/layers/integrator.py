@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdn import scan
+from sdn.axes import check_sequence, check_step
 from sdn.kernels.cpu import huge
 from sdn.tracing import transforming
 
@@ -91,8 +92,9 @@ class LeakyIntegrator(nn.Module):
             (B, L, C) in x's dtype, and (B, C) in float32 or better.
 
         Raises:
-            ValueError: a state of another shape.
+            ValueError: x or state of another shape.
         """
+        check_sequence("LeakyIntegrator", x, self.weight.shape[1])
         if state is not None and tuple(state.shape) != (len(x), len(self.tau)):
             raise ValueError(
                 f"LeakyIntegrator: the state has shape {tuple(state.shape)}, this input needs "
@@ -109,6 +111,7 @@ class LeakyIntegrator(nn.Module):
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One step: (B, H) -> (B, C) and the state."""
+        check_step("LeakyIntegrator", "x", x, self.weight.shape[1])
         y, state = self(x.unsqueeze(1), state)
         return y.squeeze(1), state
 

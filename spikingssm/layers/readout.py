@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sdn.axes import check_sequence, check_step
 from spikingssm.layers.heads import check_lengths, padding
 from spikingssm.layers.ssm import lecun_normal_
 
@@ -57,8 +58,9 @@ class LeakyReadout(nn.Module):
             (B, C) in x's dtype, and the state (float32, or float64 for float64).
 
         Raises:
-            ValueError: lengths of another shape or range, or the state of another batch or number of classes.
+            ValueError: x or lengths of another shape or range, or the state of another batch or number of classes.
         """
+        check_sequence("LeakyReadout", x, self.weight.shape[1])
         steps, shape = x.shape[1], (len(x), len(self.tau))
         if state is not None and not tuple(state.y.shape) == tuple(state.sum.shape) == shape:
             found = f"{tuple(state.y.shape)} and {tuple(state.sum.shape)}"
@@ -83,6 +85,7 @@ class LeakyReadout(nn.Module):
 
     def step(self, x: Tensor, state: ReadoutState | None = None) -> tuple[Tensor, ReadoutState]:
         """One step: (B, P) -> the logits of the prefix (B, C), and the state."""
+        check_step("LeakyReadout", "x", x, self.weight.shape[1])
         return self(x.unsqueeze(1), state)
 
     def initial_state(

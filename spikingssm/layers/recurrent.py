@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from sdn import Dynamics, Fused, Loop, Neuron, RecurrentState, Solver, SpikeGradient, recurrent
+from sdn.arguments import check_count, check_tensor
+from sdn.axes import mend
 from sdn.neuron import Start
+from sdn.solvers import as_solver
 from spikingssm.layers.maps import is_plain, weight_of
 
 __all__ = ["Recurrent"]
@@ -54,6 +57,8 @@ class Recurrent(Neuron):
         mask: Tensor | float | None = None,
         solver: str | Solver = "fused",
     ) -> None:
+        for name, size in (("d_input", d_input), ("channels", channels)):
+            check_count("Recurrent", name, size, least=None)
         if d_input < 1 or channels < 1:
             raise ValueError(f"Recurrent: d_input and channels must be at least 1, got {d_input} and {channels}.")
         super().__init__(dynamics, channels, learn=learn, spike=spike, solver=_solver(solver))
@@ -80,10 +85,11 @@ class Recurrent(Neuron):
         Raises:
             ValueError: x or state of another shape, or neurons that diverged: step, row and neuron are named.
         """
+        check_tensor("Recurrent", "x", x)
         if x.ndim != 3 or x.shape[-1] != self.d_input or not x.is_floating_point():
             raise ValueError(
                 f"Recurrent: x must be a floating-point (batch, length, {self.d_input}), got {x.dtype} of shape "
-                f"{tuple(x.shape)}."
+                f"{tuple(x.shape)}{mend(x, self.d_input)}."
             )
         wide = torch.promote_types(x.dtype, torch.float32)
         assert isinstance(self.solver, (Fused, Loop))
@@ -137,7 +143,7 @@ class Recurrent(Neuron):
 
 def _solver(solver: str | Solver) -> Solver:
     words: dict[Any, Solver] = {"fused": Fused(detach_reset=False), "loop": Loop(detach_reset=False)}
-    found = words.get(solver, solver) if isinstance(solver, str) else solver
+    found = words.get(solver, solver) if isinstance(solver, str) else as_solver(solver)
     if not isinstance(found, (Fused, Loop)):
         raise NotImplementedError(
             f"Recurrent: solver={solver!r} works on all steps at once, but a step here needs the spikes before; use "

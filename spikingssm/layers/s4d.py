@@ -6,8 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sdn.arguments import Spelled, check_count, check_tensor
+from sdn.axes import mend, mend_step
 from sdn.kernels.modes import modes
 from sdn.kernels.operator import COMPLEX
+from sdn.words import MODEL_WORDS
 from spikingssm.layers.ssm import complex_normal, convolve, discretise, kernel, last_state, log_uniform, s4d_lin
 
 __all__ = ["S4D", "S4DState"]
@@ -23,7 +26,7 @@ class S4DState(NamedTuple):
     x: Tensor | None
 
 
-class S4D(nn.Module):
+class S4D(Spelled, nn.Module):
     """A linear state space model per channel, run over a sequence as one operation: (B, L, H) -> (B, L, H).
 
     ``x[t] = exp(dt A) x[t-1] + B_bar u[t]``, ``y[t] = 2 Re sum_n C_n x_n[t] + D u[t]``, zero-order hold; in parallel
@@ -54,6 +57,7 @@ class S4D(nn.Module):
 
     slow_parameters: tuple[str, ...] = ("log_dt", "log_A_real", "A_imag")
     plain_parameters: tuple[str, ...] = ("C", "D")
+    spellings = MODEL_WORDS
 
     def __init__(
         self,
@@ -67,8 +71,8 @@ class S4D(nn.Module):
         algorithm: str = "auto",
     ) -> None:
         super().__init__()
-        if d_model < 1:
-            raise ValueError(f"S4D: d_model must be at least 1, got {d_model}.")
+        check_count("S4D", "d_model", d_model)
+        check_count("S4D", "d_state", d_state, least=None)
         if d_state < 2 or d_state % 2:
             raise ValueError(
                 f"S4D: d_state must be even and at least 2, got {d_state}; modes come in conjugate pairs, "
@@ -190,11 +194,15 @@ class S4D(nn.Module):
         return z, B_bar, torch.view_as_complex(self.C.to(dtype))
 
     def _check_input(self, x: Tensor, ndim: int) -> None:
+        check_tensor("S4D", "x", x)
+        mended = mend if ndim == 3 else mend_step
         axes = "(batch, length, channels) with length >= 1" if ndim == 3 else "(batch, channels)"
         if x.ndim != ndim or (ndim == 3 and x.shape[1] == 0) or not x.is_floating_point():
-            raise ValueError(f"S4D: x must be a floating-point {axes}, got {x.dtype} of shape {tuple(x.shape)}.")
+            found = f"{x.dtype} of shape {tuple(x.shape)}{mended(x, self.d_model)}"
+            raise ValueError(f"S4D: x must be a floating-point {axes}, got {found}.")
         if x.shape[-1] != self.d_model:
-            raise ValueError(f"S4D: x has {x.shape[-1]} channels on its last axis, this layer has {self.d_model}.")
+            wanted = f"{self.d_model}{mended(x, self.d_model)}"
+            raise ValueError(f"S4D: x has {x.shape[-1]} channels on its last axis, this layer has {wanted}.")
 
     def _check_state(self, state: S4DState | None, batch: int) -> None:
         if state is None:

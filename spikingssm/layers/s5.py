@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from sdn import Fused, Loop, MultiGaussian, Parallel, ResonatorState, Solver, SpikeGradient, SpikingLayer, resonate
+from sdn.arguments import check_count, check_tensor
+from sdn.axes import check_dtype, check_step, mend, mend_step
 from sdn.kernels.gradients import compiled
 from sdn.kernels.operator import COMPLEX
 from sdn.solvers import as_solver
+from sdn.spike import check_gradient
 from spikingssm.layers.encoders import check_dropout
 from spikingssm.layers.ssm import DISCRETISATIONS, discretise_spikes, hippo_normal, lecun_normal_, log_uniform
 
@@ -81,6 +84,7 @@ class ResonateAndFire(SpikingLayer):
         self.discretisation, self.spectrum = discretisation, spectrum
         self.threshold, self.magnitude, self.refractory = threshold, magnitude, refractory
         self.spike = MultiGaussian() if spike is None else spike
+        check_gradient("ResonateAndFire", "spike", self.spike)
         self.solver = check_solver(solver, self.spike)
         self.eta_range, self.learn_eta, self.rotate = (eta_min, eta_max), learn_eta, rotate
         eigenvalues, _ = hippo_normal(channels // num_blocks)
@@ -108,10 +112,12 @@ class ResonateAndFire(SpikingLayer):
         Raises:
             ValueError: a current or a state of another shape.
         """
+        check_tensor("ResonateAndFire", "current", current)
         if current.ndim != 3 or current.shape[-1] != 2 * self.channels or not current.is_floating_point():
             raise ValueError(
                 f"ResonateAndFire: current must be a floating-point (batch, length, {2 * self.channels}), real and "
-                f"imaginary parts, got {current.dtype} of shape {tuple(current.shape)}."
+                f"imaginary parts, got {current.dtype} of shape {tuple(current.shape)}"
+                f"{mend(current, 2 * self.channels, 'current')}."
             )
         wide = torch.promote_types(current.dtype, torch.float32)
         with torch.autocast("cpu" if current.is_meta else current.device.type, enabled=False):
@@ -126,6 +132,7 @@ class ResonateAndFire(SpikingLayer):
 
     def step(self, current: Tensor, state: ResonatorState | None = None) -> tuple[Tensor, ResonatorState]:
         """One step: (B, 2P) -> spikes (B, P) and the state."""
+        check_step("ResonateAndFire", "current", current, 2 * self.channels)
         spikes, state = self(current.unsqueeze(1), state)
         return spikes.squeeze(1), state
 
@@ -192,8 +199,7 @@ class S5(nn.Module):
         **neuron: Any,
     ) -> None:
         super().__init__()
-        if d_input < 1:
-            raise ValueError(f"S5: d_input must be at least 1, got {d_input}.")
+        check_count("S5", "d_input", d_input)
         self.neuron = ResonateAndFire(d_state, **neuron)
         self.reuse = reuse
         self.dropout = nn.Dropout(check_dropout(dropout))
@@ -219,12 +225,15 @@ class S5(nn.Module):
         return self.neuron.initial_state(batch, device, dtype)
 
     def _check(self, x: Tensor, ndim: int) -> None:
+        check_tensor("S5", "x", x)
         if x.ndim != ndim or x.shape[-1] != self.dense.in_features or 0 in x.shape or not x.is_floating_point():
             axes = "batch, length" if ndim == 3 else "batch"
+            way = mend(x, self.dense.in_features) if ndim == 3 else mend_step(x, self.dense.in_features)
             raise ValueError(
                 f"S5: x must be a floating-point ({axes}, {self.dense.in_features}), sizes >= 1, got {x.dtype} of "
-                f"shape {tuple(x.shape)}."
+                f"shape {tuple(x.shape)}{way}."
             )
+        check_dtype("S5", "x", x, self.dense.weight)
 
 
 def check_solver(solver: str | Solver, spike: SpikeGradient | None = None) -> str:
@@ -238,8 +247,10 @@ def check_solver(solver: str | Solver, spike: SpikeGradient | None = None) -> st
     values = {"fused": Fused(), "parallel": Parallel(), "loop": Loop()}
     try:
         chosen = as_solver(solver)
-    except ValueError:
-        raise ValueError(f"solver must be one of {', '.join(values)}, got {solver!r}.") from None
+    except ValueError as error:
+        if isinstance(solver, type):
+            raise
+        raise type(error)(f"solver must be one of {', '.join(values)}, got {solver!r}.") from None
     for word, value in values.items():
         if chosen == value:
             if word == "fused" and spike is not None:

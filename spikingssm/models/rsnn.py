@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sdn import BRF, Dynamics, RecurrentState, Solver, SpikeGradient
+from sdn.arguments import Spelled, check_count, check_tensor
+from sdn.axes import mend, mend_step
 from sdn.neuron import Start
+from sdn.words import MODEL_WORDS
 from spikingssm.layers.heads import as_pool
 from spikingssm.layers.integrator import LeakyIntegrator
 from spikingssm.layers.recurrent import Recurrent
@@ -25,7 +28,7 @@ class RSNNState(NamedTuple):
     pool: Any
 
 
-class RSNN(nn.Module):
+class RSNN(Spelled, nn.Module):
     """Recurrent spiking network: (B, L, d_input) -> potentials (B, L, d_output), or (B, d_output).
 
     Layers of `Recurrent` neurons and a `LeakyIntegrator` for each class; no norm, no dropout, no skip.
@@ -52,6 +55,8 @@ class RSNN(nn.Module):
         layer; several are ours.
     """
 
+    spellings = MODEL_WORDS
+
     def __init__(
         self,
         d_input: int,
@@ -70,8 +75,13 @@ class RSNN(nn.Module):
         solver: str | Solver = "fused",
     ) -> None:
         super().__init__()
-        sizes = [d_model] * n_layers if isinstance(d_model, int) else list(d_model)
-        if not isinstance(d_model, int) and n_layers not in (1, len(sizes)):
+        for name, size in {"d_input": d_input, "d_output": d_output, "n_layers": n_layers}.items():
+            check_count("RSNN", name, size)
+        for size in d_model if isinstance(d_model, Sequence) else [d_model]:
+            check_count("RSNN", "d_model", size, least=None)
+        several = isinstance(d_model, Sequence)
+        sizes = list(d_model) if several else [d_model] * n_layers
+        if several and n_layers not in (1, len(sizes)):
             raise ValueError(f"RSNN: d_model lists {len(sizes)} layers and n_layers is {n_layers}; leave n_layers out.")
         if not sizes or min(d_input, d_output, *sizes) < 1:
             raise ValueError(
@@ -148,11 +158,13 @@ class RSNN(nn.Module):
         return {"input": (maps[0],), **found}
 
     def _check(self, x: Tensor, ndim: int, state: RSNNState | None) -> None:
+        check_tensor("RSNN", "x", x)
         if x.ndim != ndim or x.shape[-1] != self.d_input or not x.is_floating_point() or not x.numel():
             kind = "batch, length" if ndim == 3 else "batch"
+            way = mend(x, self.d_input) if ndim == 3 else mend_step(x, self.d_input)
             raise ValueError(
                 f"RSNN: x must be a floating-point ({kind}, {self.d_input}), sizes >= 1, got {x.dtype} of shape "
-                f"{tuple(x.shape)}."
+                f"{tuple(x.shape)}{way}."
             )
         if state is not None and getattr(state, "_fields", None) != RSNNState._fields:
             raise ValueError(f"RSNN: the state must be an RSNNState, got {type(state).__name__}.")

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from sdn import ResonatorState, Solver, SpikeGradient
+from sdn.arguments import Spelled, check_count, check_tensor
+from sdn.axes import check_dtype, mend, mend_step
+from sdn.words import MODEL_WORDS
 from spikingssm.layers.encoders import check_dropout
 from spikingssm.layers.heads import check_lengths
 from spikingssm.layers.readout import LeakyReadout, ReadoutState
@@ -26,7 +29,7 @@ class S5RFState(NamedTuple):
     readout: ReadoutState
 
 
-class S5RF(nn.Module):
+class S5RF(Spelled, nn.Module):
     """Resonate-and-fire network for long sequences: (B, L, d_input) -> logits (B, d_output).
 
     ``n_layers`` of `S5`, with identity skips between, and a `LeakyReadout`. No norm, no bias; what goes from layer to
@@ -56,6 +59,8 @@ class S5RF(nn.Module):
         2024 workshops (arXiv 2504.00719). ``"all"`` and ``refractory`` are ours.
     """
 
+    spellings = MODEL_WORDS
+
     def __init__(
         self,
         d_input: int,
@@ -83,8 +88,7 @@ class S5RF(nn.Module):
         super().__init__()
         sizes = {"d_input": d_input, "d_output": d_output, "d_model": d_model, "n_layers": n_layers}
         for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"S5RF: {name} must be at least 1, got {size}.")
+            check_count("S5RF", name, size)
         for name, word, known in (("skip", skip, SKIPS), ("dropout_at", dropout_at, DROPOUTS)):
             if word not in known:
                 raise ValueError(f"S5RF: {name} must be one of {', '.join(known)}, got {word!r}.")
@@ -182,11 +186,14 @@ class S5RF(nn.Module):
         return found
 
     def _check(self, x: Tensor, ndim: int, state: S5RFState | None) -> None:
+        check_tensor("S5RF", "x", x)
         if x.ndim != ndim or x.shape[-1] != self.d_input or not x.is_floating_point() or not x.numel():
             kind = "batch, length" if ndim == 3 else "batch"
+            way = mend(x, self.d_input) if ndim == 3 else mend_step(x, self.d_input)
             raise ValueError(
                 f"S5RF: x must be a floating-point ({kind}, {self.d_input}), sizes >= 1, got {x.dtype} of shape "
-                f"{tuple(x.shape)}."
+                f"{tuple(x.shape)}{way}."
             )
+        check_dtype("S5RF", "x", x, getattr(self.layers[0].dense, "weight", None))
         if state is not None and len(state.layers) != len(self.layers):
             raise ValueError(f"S5RF: the state has {len(state.layers)} layers, this model has {len(self.layers)}.")

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sdn import LIF, Dynamics, Neuron, Solver, SpikeGradient
+from sdn.arguments import Spelled, check_count, check_tensor
+from sdn.axes import check_dtype, mend, mend_step
+from sdn.words import MODEL_WORDS
 from spikingssm.layers.block import BlockState, Residual, SpikingBlock
 from spikingssm.layers.encoders import Frames, TokenEncoder
 from spikingssm.layers.heads import PairDecoder, as_pool, check_lengths, padding
@@ -25,7 +28,7 @@ class SpikingSSMState(NamedTuple):
     pool: Any
 
 
-class SpikingSSM(nn.Module):
+class SpikingSSM(Spelled, nn.Module):
     """Spiking state space network for long sequences: (B, L, d_input) -> logits (B, d_output), or (B, L, d_output).
 
     Encoder, ``n_layers`` residual `SpikingBlock`, pooling over time, decoder. The residual stream is real valued;
@@ -64,6 +67,8 @@ class SpikingSSM(nn.Module):
     norm is refused, networks of the surrogate solver are neither parameters nor saved with the model.
     """
 
+    spellings = MODEL_WORDS
+
     def __init__(
         self,
         d_input: int,
@@ -97,8 +102,7 @@ class SpikingSSM(nn.Module):
         super().__init__()
         sizes = {"d_input": d_input, "d_output": d_output, "d_model": d_model, "n_layers": n_layers}
         for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"SpikingSSM: {name} must be at least 1, got {size}.")
+            check_count("SpikingSSM", name, size)
         language = vocab is not None and pool == "each"
         _check_together(patch, pool, vocab, pairs, language, cutoffs, output_dropout, embedding_dropout)
         if language and bidirectional:
@@ -178,11 +182,13 @@ class SpikingSSM(nn.Module):
             NotImplementedError: a bidirectional model, which needs the steps to come.
             ValueError: x or state of another shape.
         """
+        check_tensor("SpikingSSM", "x", x)
         frame = (self.patch, self.d_input) if self.patch > 1 else (self.d_input,)
         frame = frame if self.vocab is None else (2,) if self.pairs else ()
         if x.shape[1:] != frame or not x.ndim:
             shape = ", ".join(map(str, ("batch", *frame)))
-            raise ValueError(f"SpikingSSM: a step must be ({shape}), got shape {tuple(x.shape)}.")
+            way = mend_step(x, self.d_input) if self.vocab is None and self.patch == 1 else ""
+            raise ValueError(f"SpikingSSM: a step must be ({shape}), got shape {tuple(x.shape)}{way}.")
         self._check_state(state)
         x = x.flatten().unsqueeze(1) if self.vocab is not None else x.reshape(len(x), -1, self.d_input)
         h, states = self._encode(x).squeeze(1), []
@@ -249,20 +255,32 @@ class SpikingSSM(nn.Module):
 
     def _checked(self, x: Tensor, lengths: Tensor | None, state: Any) -> tuple[Tensor, Tensor | None]:
         """x and lengths as the layers take them, pairs as rows of their own."""
+        check_tensor("SpikingSSM", "x", x)
         tokens = self.vocab is not None
         fits = x.shape[-1] == self.d_input and x.is_floating_point() and x.ndim == 3
         if tokens:
             fits = not x.is_floating_point() and (x.ndim == 3 and x.shape[1] == 2 if self.pairs else x.ndim == 2)
         if not fits or not x.numel():
+            way = self._way(x)
             kind = f"a floating-point (batch, length, {self.d_input})"
             kind = f"integers (batch, {'2, ' if self.pairs else ''}length)" if tokens else kind
             raise ValueError(
-                f"SpikingSSM: x must be {kind}, batch and length >= 1, got {x.dtype} of shape {tuple(x.shape)}."
+                f"SpikingSSM: x must be {kind}, batch and length >= 1, got {x.dtype} of shape {tuple(x.shape)}{way}."
             )
+        if not tokens:
+            check_dtype("SpikingSSM", "x", x, getattr(self.encoder, "weight", None))
         self._check_state(state)
         if self.pairs:
             x, lengths = x.flatten(0, 1), None if lengths is None else lengths.flatten()
         return x, None if lengths is None else check_lengths(lengths, x, state)
+
+    def _way(self, x: Tensor) -> str:
+        """How to make of x what the model reads, for the end of a message."""
+        if self.vocab is None:
+            return mend(x, self.d_input)
+        if x.ndim == (4 if self.pairs else 3) and x.shape[-1] == 1:
+            return "; pass x.squeeze(-1)"
+        return "; tokens are whole numbers, convert them with x.long()" if x.is_floating_point() else ""
 
     def _check_state(self, state: SpikingSSMState | None) -> None:
         if state is not None and len(state.blocks) != len(self.blocks):

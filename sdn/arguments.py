@@ -1,0 +1,221 @@
+"""What a wrong argument is answered with: one sentence that names the right spelling."""
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = [
+    "ArgumentError",
+    "FrozenValue",
+    "Spelled",
+    "check_tensor",
+    "init_fields",
+    "not_a_value",
+    "plain_number",
+    "shown",
+]
+
+
+class ArgumentError(TypeError, ValueError):
+    """An argument that does not exist, or one of the wrong kind.
+
+    Python raises TypeError for such calls, and everything else here that is wrong with a value is a ValueError, which
+    the commands turn into one line. Code that expects either of them is right.
+    """
+
+
+class Spelled:
+    """Base of what users construct by keywords: an unknown one is answered with the one that was meant.
+
+    ``spellings`` maps words of other libraries to what is written here. In it ``{value}`` stands for the value given
+    and ``{minus}`` for its negative; what begins with "leave" has no counterpart. The words of base classes count too.
+    """
+
+    spellings: ClassVar[Mapping[str, str]] = {}
+
+    if not TYPE_CHECKING:  # where `__init__` says what there is
+
+        def __new__(cls, *args: Any, **named: Any) -> Any:  # noqa: D102
+            if named and not torch.compiler.is_compiling():
+                _refuse_unknown(cls, named)
+            return super().__new__(cls)
+
+
+class FrozenValue(Spelled):
+    """Base of the frozen dataclasses that users write: neurons, spike gradients and solvers.
+
+    Before the ``__post_init__`` of the class, numbers of NumPy and tensors of one number become Python's.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = cls.__dict__.get("__post_init__")
+        if own is None:
+            return
+
+        @functools.wraps(own)
+        def after_init(self: Any, *init: Any) -> None:
+            changed = self._convert()
+            own(self, *init)
+            if changed and not init:
+                self._try(changed)
+
+        cls.__post_init__ = after_init  # type: ignore[method-assign]
+
+    def __post_init__(self, *init: Any) -> None:
+        self._convert()
+
+    def _convert(self) -> list[str]:
+        """Put what `_converted` makes of each field in its place; the names of those that it changed."""
+        changed: list[str] = []
+        if torch.compiler.is_compiling():
+            return changed
+        for name in init_fields(self):
+            given = getattr(self, name)
+            if type(given) not in (float, int, bool, str):
+                value = self._converted(name, given)
+                if value is not given:
+                    object.__setattr__(self, name, value)
+                    changed.append(name)
+        return changed
+
+    def _converted(self, name: str, value: Any) -> Any:
+        """The value of a field as the class keeps it."""
+        if isinstance(value, Tensor) and value.ndim == 0 and not value.requires_grad and not value.is_meta:
+            return value.item()
+        return plain_number(value)
+
+    def _try(self, changed: list[str]) -> None:
+        """Look at the values of fields that were changed, once the class has looked at all."""
+
+
+def init_fields(value: Any) -> list[str]:
+    """The fields of a dataclass, or of one of its values, that its constructor takes."""
+    return [f.name for f in dataclasses.fields(value) if f.init]
+
+
+def plain_number(value: Any) -> Any:
+    """A NumPy number or array of one number without axes as Python's; anything else as it is."""
+    return (
+        value.item() if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim) else value
+    )
+
+
+def not_a_value(who: str, name: str, value: Any, kind: str, such_as: str, fits: bool, words: Mapping[str, str]) -> str:
+    """The sentence about an argument that is no value of the kind asked for, above all a class or a word.
+
+    Args:
+        who: what was called.
+        name: of the argument.
+        value: what was given.
+        kind: what is asked for.
+        such_as: an example of it, as it is written.
+        fits: whether ``value`` is a class whose values would do.
+        words: small letters -> what such a word means, as it is written.
+    """
+    asked = f"{who}: {name} must be {kind}, such as {such_as}"
+    if isinstance(value, type):
+        ours = "sdn." if value.__module__.split(".")[0] == "sdn" else ""
+        write = f"{ours}{value.__name__}()" if fits else such_as
+        return f"{asked}, got the class {value.__name__}; write {write}."
+    if isinstance(value, str):
+        write = words.get(re.sub(r"[^a-z]", "", value.lower()), such_as)
+        return f"{asked}, got the word {value!r}; write {write}."
+    what = f"a {type(value).__name__}" if callable(value) or shown(value) == "..." else shown(value)
+    return f"{asked}, got {what}."
+
+
+def check_tensor(who: str, name: str, value: Any) -> None:
+    """Refuse what is no tensor: arrays, lists, and what a layer returned with its state.
+
+    Raises:
+        ArgumentError: no tensor; the sentence says how to make one.
+    """
+    if isinstance(value, Tensor):
+        return
+    kind = type(value).__name__
+    if isinstance(value, tuple) and value and isinstance(value[0], Tensor):
+        raise ArgumentError(
+            f"{who}: {name} must be a tensor, got a {kind} that starts with one; layers return (output, state), pass "
+            "the first of it."
+        )
+    raise ArgumentError(
+        f"{who}: {name} must be a tensor, got {kind}; make one with torch.as_tensor({name}, dtype=torch.float32)."
+    )
+
+
+def check_count(who: str, name: str, value: Any, least: int | None = 1) -> None:
+    """Refuse what is no whole number >= ``least``.
+
+    Raises:
+        ArgumentError: no whole number.
+        ValueError: a number below ``least``.
+    """
+    if isinstance(value, (bool, Tensor)) or not hasattr(type(value), "__index__"):
+        raise ArgumentError(f"{who}: {name} must be a whole number, got {shown(value)}.")
+    if least is not None and value < least:
+        raise ValueError(f"{who}: {name} must be at least {least}, got {value}.")
+
+
+def check_learn(who: str, learn: Any) -> None:
+    """Refuse what does not map the fields to learn to where they start.
+
+    Raises:
+        ArgumentError: another kind of thing; the sentence says what to write.
+    """
+    if learn is None or isinstance(learn, Mapping):
+        return
+    names = [learn] if isinstance(learn, str) else learn if isinstance(learn, (list, tuple, set)) else []
+    write = "{" + ", ".join(f"{name!r}: None" for name in names) + "}" if names else '{"threshold": None}'
+    raise ArgumentError(f"{who}: learn must map fields to where they start, got {shown(learn)}; write learn={write}.")
+
+
+def shown(value: Any) -> str:
+    """A value for a sentence: its repr where that is short, else three dots."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else "..."
+
+
+def _refuse_unknown(cls: type, named: Mapping[str, Any]) -> None:
+    accepted = _accepted(cls.__init__)  # type: ignore[misc]
+    if accepted is None or named.keys() <= accepted.keys():
+        return
+    unknown = [name for name in named if name not in accepted]
+    meant = [text for name in unknown if (text := _meant(cls, name, named[name], list(accepted))) is not None]
+    write, leave = ([text for text in meant if text.startswith("leave") is out] for out in (False, True))
+    ways = [f"write {' and '.join(write)}"] if write else []
+    ways += leave
+    ways += [f"it takes {', '.join(accepted)}"] if len(meant) < len(unknown) else []
+    words = f"unknown argument{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}"
+    raise ArgumentError(f"{cls.__name__}: {words}; {'; '.join(ways)}.")
+
+
+@functools.cache
+def _accepted(init: Callable[..., Any]) -> dict[str, None] | None:
+    """The keywords of a constructor in their order, or None where it takes any."""
+    parameters = list(inspect.signature(init).parameters.values())[1:]
+    if any(p.kind == p.VAR_KEYWORD for p in parameters):
+        return None
+    return {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _meant(cls: type, name: str, value: Any, accepted: list[str]) -> str | None:
+    """What an unknown keyword stands for, as it is written here."""
+    known: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        known |= base.__dict__.get("spellings", {})
+    text = known.get(name, known.get(name.lower()))
+    field = None if text is None else re.match(r"(\w+)=", text)
+    if text is not None and (field is None or field[1] in accepted):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return text.replace("{value}", shown(value)).replace("{minus}", shown(-value) if number else f"-{shown(value)}")
+    close = difflib.get_close_matches(name.lower(), accepted, 1, 0.7)
+    return f"{close[0]}={shown(value)}" if close else None

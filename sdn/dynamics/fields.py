@@ -1,0 +1,79 @@
+"""What a field of a neuron may be: a number, or one number per channel however it is written."""
+
+import dataclasses
+import functools
+import re
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdn.arguments import ArgumentError, plain_number, shown
+
+__all__ = ["as_field", "numeric_fields"]
+
+
+@functools.cache
+def numeric_fields(kind: Any) -> frozenset[str]:
+    """The fields of a dynamics that hold numbers: learnable ones, and those with such a default or such a type."""
+    found = set()
+    for field in dataclasses.fields(kind):
+        hint = str(field.type) if not isinstance(field.type, type) else field.type.__name__
+        several = re.search(r"\b(list|tuple|dict|Sequence|Mapping|Callable|ndarray)\b", hint)
+        number = re.search(r"\b(float|Value|Tensor)\b", hint) or isinstance(field.default, (float, Tensor))
+        if field.name in kind.transforms or (number and not several):
+            found.add(field.name)
+    return frozenset(found)
+
+
+def as_field(kind: Any, name: str, value: Any) -> Any:
+    """The value of a field of a dynamics: NumPy's numbers as Python's, arrays and lists of numbers as (H,) tensors.
+
+    Args:
+        kind: the dynamics.
+        name: of the field.
+        value: what was given. Tensors stay as they are, and so does what is in a field that is not about numbers.
+
+    Raises:
+        ArgumentError: an array or a list that is no (H,) of real numbers, or several numbers where one is asked for.
+    """
+    value = plain_number(value)
+    if name in kind.numbers:
+        if isinstance(value, Tensor) and not value.ndim:
+            return value.item()
+        if isinstance(value, (Tensor, np.ndarray, list, tuple)):
+            raise ArgumentError(
+                f"{kind.__name__}: {name} is one number for all neurons, got {_size(value)}; give a number."
+            )
+        return value
+    if name not in numeric_fields(kind) or not isinstance(value, (Tensor, np.ndarray, list, tuple)):
+        return value
+    if isinstance(value, Tensor):
+        if value.ndim > 1 or value.is_complex():
+            raise ArgumentError(_wrong(kind, name, value))
+        return value
+    try:
+        array = np.asarray(value)
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ):  # rows of several lengths, tensors that carry gradients or lie on a GPU
+        raise ArgumentError(_wrong(kind, name, value)) from None
+    if array.dtype.kind not in "fiu" or array.ndim != 1 or not array.size:
+        raise ArgumentError(_wrong(kind, name, value))
+    return torch.tensor(array.astype(np.float64))
+
+
+def _wrong(kind: Any, name: str, value: Any) -> str:
+    return (
+        f"{kind.__name__}: {name} must be a number or real numbers of shape (H,), one per channel, got {_size(value)}; "
+        "give a number, a tensor (H,) or a list of H numbers."
+    )
+
+
+def _size(value: Any) -> str:
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return f"{type(value).__name__} {shown(value)}"
