@@ -4,6 +4,8 @@ A *dynamics* says what a neuron does in one step, a *solver* how a whole sequenc
 two together as a module. See the README for the idea in twenty lines.
 """
 
+import importlib.util
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -21,6 +23,7 @@ from sdn.surrogate.network import SDN, ReducedSDN
 from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.reduction import Artifact, load_artifact, reduce, save_artifact
 from sdn.surrogate.trajectories import TrajectoryFile, generate, load_trajectories, save_trajectories
+from sdn.words import NAMES
 
 if TYPE_CHECKING:
     from sdn.surrogate.training import History, fit, load_sdn
@@ -40,10 +43,18 @@ _NEED_TRAIN = ("History", "fit", "load_sdn")
 def __getattr__(name: str) -> Any:
     """Import what needs the extra `train` when it is first asked for."""
     if name not in _NEED_TRAIN:
-        raise AttributeError(f"module 'sdn' has no attribute {name!r}")
+        way = f"; write {NAMES[name]}" if name in NAMES else ""
+        raise AttributeError(f"module 'sdn' has no attribute {name!r}{way}", name=name, obj=sys.modules[__name__])
     try:
         from sdn.surrogate import training
     except ModuleNotFoundError as error:
         extra = "install the extra `train`: pip install 'sdn-spikingssm[train]'"
         raise ImportError(f"sdn.{name} needs the package {error.name}; {extra}.") from error
     return getattr(training, name)
+
+
+def __dir__() -> list[str]:
+    """The public names for completion, and the modules; what needs the extra `train` where that is installed."""
+    modules = [name for name, value in globals().items() if getattr(value, "__name__", "") == f"{__name__}.{name}"]
+    there = importlib.util.find_spec("lightning") is not None
+    return sorted({*modules, *__all__, "__version__"} - (set() if there else set(_NEED_TRAIN)))

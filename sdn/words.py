@@ -1,6 +1,6 @@
 """Words of snnTorch, SpikingJelly and norse, and what is written here instead: see `sdn.arguments.Spelled`."""
 
-__all__ = ["DYNAMICS_WORDS", "LAYER_WORDS", "MODEL_WORDS"]
+__all__ = ["DYNAMICS_WORDS", "LAYER_WORDS", "MODEL_WORDS", "NAMES"]
 
 DYNAMICS_WORDS = {
     **dict.fromkeys(("v_threshold", "v_th", "vth", "v_thresh", "thr", "thresh", "theta"), "threshold={value}"),
@@ -61,3 +61,14 @@ MODEL_WORDS = {
     **dict.fromkeys(("num_layers", "depth", "layers"), "n_layers={value}"),
 }
 """Keywords of networks and of the layers that are no neurons."""
+
+NAMES = {
+    **dict.fromkeys(("Leaky", "LIFCell", "Lapicque", "ExpLeak"), "sdn.Neuron(sdn.LIF(decay=0.9), channels)"),
+    **dict.fromkeys(("LIFNode", "ParametricLIFNode"), "sdn.Neuron(sdn.LIF.from_tau(2.0), channels)"),
+    **dict.fromkeys(
+        ("RLeaky", "LIFRecurrent", "LIFRecurrentCell"), "spikingssm.Recurrent(d_input, sdn.LIF(), channels)"
+    ),
+    **dict.fromkeys(("ALIFCell", "AdaptiveLIF", "AdLIF"), "sdn.Neuron(sdn.ALIF(), channels)"),
+    **dict.fromkeys(("ATan", "atan", "Arctan"), "sdn.ArcTan()"),
+}
+"""Names of other libraries that `sdn` does not have."""

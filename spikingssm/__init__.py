@@ -1,5 +1,7 @@
 """SpikingSSM and its kin: layers, models, data and training of spiking networks on long sequences."""
 
+import importlib.util
+import sys
 from typing import TYPE_CHECKING, Any
 
 from spikingssm.layers import S4D, S5, Recurrent, Residual, SpikingBlock
@@ -15,13 +17,23 @@ __all__ = [
 ]  # fmt: skip
 
 
+_NEED_TRAIN = ("evaluate", "load", "run")
+
+
 def __getattr__(name: str) -> Any:
     """Import what needs the extra `train` when it is first asked for."""
-    if name not in ("evaluate", "load", "run"):
-        raise AttributeError(f"module 'spikingssm' has no attribute {name!r}")
+    if name not in _NEED_TRAIN:
+        raise AttributeError(f"module 'spikingssm' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     try:
         from spikingssm import experiment
     except ModuleNotFoundError as error:
         extra = "install the extra `train`: pip install 'sdn-spikingssm[train]'"
         raise ImportError(f"spikingssm.{name} needs the package {error.name}; {extra}.") from error
     return getattr(experiment, name)
+
+
+def __dir__() -> list[str]:
+    """The public names for completion, and the modules; what needs the extra `train` where that is installed."""
+    modules = [name for name, value in globals().items() if getattr(value, "__name__", "") == f"{__name__}.{name}"]
+    there = all(importlib.util.find_spec(package) is not None for package in ("lightning", "hydra"))
+    return sorted({*modules, *__all__} - (set() if there else set(_NEED_TRAIN)))

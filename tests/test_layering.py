@@ -1,6 +1,8 @@
 """Imports point down and never up, and `import sdn` needs no extra."""
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +109,35 @@ def test_every_public_name_exists():
         _ = sdn.nonsense
     pytest.importorskip("lightning")
     assert all(getattr(sdn, name) is not None for name in sdn.__all__)
+
+
+@pytest.mark.parametrize("name", ["sdn", "spikingssm"])
+def test_completion_shows_what_there_is(name):
+    package = importlib.import_module(name)
+    shown = dir(package)
+    assert set(package.__all__) <= set(shown)
+    assert not {"Any", "TYPE_CHECKING", "importlib", "sys", "annotations"} & set(shown)
+    assert not [word for word in shown if word.startswith("_") and word != "__version__"]
+    for word in shown:
+        assert getattr(package, word) is not None
+    with pytest.raises(AttributeError, match="no attribute 'LIFF'") as raised:
+        _ = package.LIFF
+    assert (raised.value.name, raised.value.obj) == ("LIFF", package)  # from which Python makes "Did you mean"
+
+
+def test_completion_leaves_out_what_cannot_be_imported(monkeypatch):
+    import sdn
+
+    monkeypatch.setattr(sdn.importlib.util, "find_spec", lambda name: None)
+    assert not {"fit", "History", "load_sdn"} & set(dir(sdn))
+    assert "LIF" in dir(sdn)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [("Leaky", "LIF(decay=0.9)"), ("LIFNode", "LIF.from_tau(2.0)"), ("ATan", "sdn.ArcTan()")]
+)
+def test_names_of_other_libraries_are_known(name, ours):
+    import sdn
+
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'; write .*{re.escape(ours)}"):
+        getattr(sdn, name)
