@@ -194,7 +194,7 @@ def _refuse_unknown(cls: type, named: Mapping[str, Any]) -> None:
     ways = [f"write {' and '.join(write)}"] if write else []
     ways += leave
     ways += [f"it takes {', '.join(accepted)}"] if len(meant) < len(unknown) else []
-    words = f"unknown argument{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}"
+    words = f"unexpected keyword argument{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}"
     raise ArgumentError(f"{cls.__name__}: {words}; {'; '.join(ways)}.")
 
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import spikingssm
+from sdn.arguments import ArgumentError
 from spikingssm.runfolder import stored
 
 __all__ = ["call", "load", "sweep", "variant"]
@@ -132,6 +133,8 @@ def call(section: str, node: DictConfig, **known: Any) -> Any:
         return instantiate(node, _convert_="all", **known)
     except InstantiationException as error:
         cause = error.__cause__
+        if isinstance(cause, ArgumentError):
+            raise ValueError(f"{section}: {cause}") from cause
         if isinstance(cause, TypeError):
             raise ValueError(f"{section}: {cause}; its keys are the arguments of {node._target_}.") from cause
         if isinstance(cause, (ValueError, OSError, NotImplementedError)):
@@ -153,11 +156,34 @@ def _compose(parsed: list[Override]) -> DictConfig:
         if override not in groups:
             _check_key(base, override)
     config = _hydra(folder, parsed)
+    _check_taken(folder, config, parsed)
     for override in parsed:  # a new target takes the place of the old one; its arguments are not those of the new
         value = None if override.is_sweep_override() or override.is_delete() else override.value()
         if isinstance(value, dict) and "_target_" in value:
             OmegaConf.update(config, override.key_or_group, value, merge=False, force_add=True)
     return config
+
+
+def _check_taken(folder: Path, config: DictConfig, parsed: list[Override]) -> None:
+    """Refuse keys of an experiment or a tier that the data set, model or task chosen in its place does not take."""
+    chosen = {o.key_or_group: o.value() for o in parsed}
+    added = {o.key_or_group for o in parsed if o.is_add()}
+    for group, section in (("dataset", "data"), ("model", "model"), ("task", "task")):
+        file = folder / group / f"{chosen.get(group)}.yaml"
+        if "experiment" not in chosen or group not in chosen or not file.is_file():
+            continue
+        own = OmegaConf.load(file)
+        foreign = [key for key in config[section] if key not in own and f"{section}.{key}" not in added]
+        if foreign and config[section].get("_target_") == own.get("_target_"):
+            keys, drop = (
+                ", ".join(f"{section}.{key}" for key in foreign),
+                " ".join(f"'~{section}.{k}'" for k in foreign),
+            )
+            asked = f"experiment={chosen['experiment']}{' +tier=' + str(chosen['tier']) if 'tier' in chosen else ''}"
+            what = "it" if len(foreign) == 1 else "them"
+            raise ValueError(
+                f"{asked} sets {keys}, which {group}={chosen[group]} does not take; drop {what} with {drop}."
+            )
 
 
 def _parts_of_recipe(folder: Path, groups: list[Override]) -> list[Override]:

@@ -22,6 +22,7 @@ from sdn.files import versions, write_json, writing
 from sdn.runs import log_to, read_metrics, seed_everything
 from spikingssm.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.config import call, load, sweep, variant
+from spikingssm.consistency import check_together, check_tokens_are_read
 from spikingssm.datasets import SequenceData
 from spikingssm.distributed import first_process
 from spikingssm.evaluation import evaluate
@@ -193,11 +194,13 @@ def build(config: DictConfig) -> tuple[SequenceData, SequenceModule]:
         torch.set_num_threads(config.threads)
     if not isinstance(config.trainer.max_epochs, int) or config.trainer.max_epochs < 1:
         raise ValueError(f"trainer.max_epochs must be an integer >= 1, got {config.trainer.max_epochs!r}.")
+    check_tokens_are_read(data, str(config.model.get("_target_")))
     tokens = {} if data.vocab is None else {"vocab": data.vocab, "pairs": data.pairs}
     model = call("model", config.model, d_input=data.d_input, d_output=data.d_output, **tokens)
     if getattr(model, "patch", 1) > data.length:
         raise ValueError(f"model.patch={model.patch} is longer than the {data.length} steps of {data.name}; lower it.")
     task = call("task", config.task)
+    check_together(data, model, task, config.optim.get("tbptt"))
     module = SequenceModule(model, task, classes=data.d_output, carry_state=data.stream, **config.optim)
     return data, module.double() if str(config.trainer.get("precision")).startswith("64") else module
 

@@ -33,7 +33,11 @@ class Outcome(NamedTuple):
 
 
 class Task(Protocol):
-    """A loss and metrics; a frozen value with its options."""
+    """A loss and metrics; a frozen value with its options.
+
+    A task may say by ``labels`` and ``answers`` whether it takes labels and logits of the "sequence" or of each "step".
+    A run is then refused at once where data or model have others.
+    """
 
     @property
     def monitor(self) -> tuple[str, str]:
@@ -107,6 +111,8 @@ class Classification(_CrossEntropy):
         ValueError: a smoothing out of range, or an unknown select.
     """
 
+    labels: ClassVar[str] = "sequence"
+    answers: ClassVar[str] = "sequence"
     label_smoothing: float = 0.0
     select: str = "accuracy"
 
@@ -151,6 +157,8 @@ class EveryStepClassification(_CrossEntropy):
     Source: Higuchi, Kairat, Bohte, Otte, "Balanced Resonate-and-Fire Neurons", ICML 2024 (arXiv 2402.14603).
     """
 
+    labels: ClassVar[str] = "sequence"
+    answers: ClassVar[str] = "step"
     label_smoothing: float = 0.0
     skip: int = 0
     select: str = "accuracy"
@@ -204,6 +212,8 @@ class StepClassification(_CrossEntropy):
         ValueError: a number out of range, an unknown select, or train_unlabelled without unlabelled_as.
     """
 
+    labels: ClassVar[str] = "step"
+    answers: ClassVar[str] = "step"
     label_smoothing: float = 0.0
     ignore_index: int = IGNORED
     unlabelled_as: int | None = None
@@ -265,6 +275,8 @@ class LanguageModel:
         ignore_index: the label of a step without one.
     """
 
+    labels: ClassVar[str] = "step"
+    answers: ClassVar[str] = "step"
     ignore_index: int = IGNORED
     monitor: ClassVar[tuple[str, str]] = ("val/perplexity", "min")
 
