@@ -7,8 +7,10 @@ from lightning.pytorch.strategies import FSDPStrategy, Strategy
 from lightning.pytorch.utilities import move_data_to_device, rank_zero_only
 from torch import Tensor, distributed, nn
 
-__all__ = ["ALONE", "Sharded", "as_strategy", "first_process", "gathered", "total"]
+__all__ = ["ALONE", "SHARD", "Sharded", "as_strategy", "first_process", "gathered", "total"]
 
+SHARD = "_fsdp_wrapped_module."
+"""What sharding puts into the names of modules."""
 ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 """Arguments of a trainer that runs in this process only."""
 

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from sdn import SpikingLayer
 from sdn.files import versions, write_json, writing
 from sdn.runs import log_to, read_metrics, seed_everything
+from spikingssm.activity import state_of
 from spikingssm.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.config import call, load, sweep, variant
 from spikingssm.consistency import check_together, check_tokens_are_read
@@ -148,8 +149,9 @@ def _report(
     quality = " | ".join(f"test {name} {found[name]:.4f}" for name in module.metrics["test"])
     logger.info(f"{folder}/summary.json | {quality} | spikes {found['spike_rate']:.4f}")
     for layer, rate in found["spike_rates"].items():
-        if not 1e-3 < rate < 0.9:
-            logger.warning(f"{layer}: spike rate {rate:.4f}, its neurons hardly ever change; check their input scale")
+        if state := state_of(rate):
+            way = module.advice.get(layer, "look at the scale of the data and at its threshold")
+            logger.warning(f"{layer}: {state} to the end, spike rate {rate:.4f} on the test rows; {way}")
 
 
 def _header(folder: Path, resume: bool, changed: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from sdn import immediate_checks
 from sdn.finite import Diverged, arrived
 from spikingssm.callbacks import averaging
 from spikingssm.datasets.base import Batch
-from spikingssm.distributed import Sharded, total
+from spikingssm.distributed import SHARD, Sharded, total
 from spikingssm.metrics import SpikeRecord, record_spikes
 from spikingssm.optim import parameter_groups, warmup_cosine
 from spikingssm.tasks import Outcome, Task, WeightedMean
@@ -24,7 +24,6 @@ from spikingssm.tbptt import chunk, detached, labels_every_step, spans
 
 __all__ = ["SequenceModule"]
 
-SHARD = "_fsdp_wrapped_module."  # what sharding puts into the names of modules
 STAGES = ("fit", "val", "test")  # a ModuleDict has a method named train
 SCHEDULES = ("cosine", "linear")
 NAMES = {"fit": "train", "val": "val", "test": "test"}
@@ -112,6 +111,8 @@ class SequenceModule(lightning.LightningModule):
         self.last_loss: Tensor | None = None
         self._given: tuple[Task, Batch, Any] | Any = None  # what the last loss was made of
         self._open, self._spikes = ExitStack(), None
+        self.seen: SpikeRecord | None = None  # by all processes in the last validation
+        self.advice: dict[str, str] = {}  # about layers that are silent or saturated, see `Activity`
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, weighted so that the mean over all processes is the mean over all their labels."""
@@ -304,6 +305,7 @@ class SequenceModule(lightning.LightningModule):
         self._open.close()
         assert self._spikes is not None
         spikes = self._spikes.summed(lambda counts: total(counts.to(self.device)))
+        self.seen = spikes if stage == "val" else self.seen
         rates = {
             "": spikes.total_rate,
             **{f"/{name.replace(SHARD, '')}": rate for name, rate in spikes.rates().items()},

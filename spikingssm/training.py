@@ -17,6 +17,7 @@ from loguru import logger
 from torch import Tensor, nn
 
 from sdn.runs import EpochRecord, WholeCheckpointIO, checkpoints, load_checkpoint, resumable, tensorboard
+from spikingssm.activity import Activity
 from spikingssm.callbacks import Bar, ResumeState, averaging
 from spikingssm.datasets.base import SequenceData
 from spikingssm.distributed import Sharded, as_strategy
@@ -73,6 +74,7 @@ def fit(
     sharded = isinstance(strategy, Sharded)
     trained = copy.deepcopy(module) if sharded else module  # sharding cuts a module up for good
     own = [ResumeState(seed, data.facts()), EpochRecord(run_dir), *checkpoints(run_dir, *module.task.monitor)]
+    own.append(Activity())
     if sharded and module.ema is not None:
         raise ValueError(f"optim.ema={module.ema} does not go with trainer.strategy=fsdp; use ddp, or no averaging.")
     if sharded and not torch.cuda.is_available():

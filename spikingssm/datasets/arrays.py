@@ -1,10 +1,13 @@
 """Your own data: sequences and labels in one `.npz` file."""
 
+import functools
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from loguru import logger
+from torch import Tensor
 
 from spikingssm.datasets.base import IGNORED, Rows, SequenceData
 
@@ -18,6 +21,7 @@ def arrays(
     name: str | None = None,
     classes: int | None = None,
     test_fraction: float = 0.1,
+    scale: float = 1.0,
     seed: int = 0,
     **options: Any,
 ) -> SequenceData:
@@ -32,6 +36,7 @@ def arrays(
         name: of the data set in results; the file's name by default.
         classes: number of classes; the largest label + 1 by default.
         test_fraction: part of the rows to test on, the same for every seed, where the files hold no test rows.
+        scale: factor on x, > 0; what neurons without a norm in front need to fire, see docs/experiments.md.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
 
@@ -41,8 +46,11 @@ def arrays(
     """
     if path is None:
         raise ValueError("arrays: no file given; set data.path=FILE.npz with x (N, L, C) and y (N,).")
+    if not (isinstance(scale, (int, float)) and 0 < scale < float("inf")):
+        raise ValueError(f"arrays: scale must be a number > 0, got {scale!r}.")
     found = _load(Path(path))
     train = _rows(found, path, "")
+    _say_axes(path, train.x.shape)
     if test_path is not None:
         test, rule = _rows(_load(Path(test_path)), test_path, ""), f"test: {Path(test_path).name}"
     elif "x_test" in found or "y_test" in found:
@@ -53,6 +61,8 @@ def arrays(
     classes = classes if classes is not None else 1 + int(max(train.y.max(), test.y.max()))
     for part, rows in (("train", train), ("test", test)):
         _check_labels(path, part, rows.y, classes)
+    if scale != 1:
+        options |= {"prepare": functools.partial(_scaled, scale=scale), "notes": {"scale": scale}}
     return SequenceData(
         name or Path(path).stem,
         train,
@@ -62,6 +72,20 @@ def arrays(
         split=f"{rule}; validation: from the training rows, by the seed",
         **options,
     )
+
+
+def _scaled(x: Tensor, scale: float) -> Tensor:
+    return x.float() * scale
+
+
+def _say_axes(path: str | Path, shape: tuple[int, ...]) -> None:
+    """Say in one line how axes are read where they may stand in the order of convolutions."""
+    rows, steps, channels = shape
+    if channels > steps:
+        logger.info(
+            f"{path}: x {tuple(shape)} is read as {rows} rows of {steps} steps with {channels} channels; if it is "
+            "(N, C, L), save x.transpose(0, 2, 1)"
+        )
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -86,7 +110,10 @@ def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str) -> Rows:
     x, y = (found[key] for key in wanted)
     lengths = found.get(f"lengths{suffix}")
     if x.ndim != 3:
-        raise ValueError(f"{path}: {wanted[0]} must be (N, L, C), got {x.shape}; one channel is x[:, :, None].")
+        way = "one channel is x[:, :, None]"
+        if x.ndim > 3:
+            way = f"x.reshape(N, L, -1) makes {int(np.prod(x.shape[2:]))} channels of the last axes"
+        raise ValueError(f"{path}: {wanted[0]} must be (N, L, C), got {x.shape}; {way}.")
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{path}: {wanted[0]} must hold real numbers, got dtype {x.dtype}.")
     if y.dtype.kind not in "iu":

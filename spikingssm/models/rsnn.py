@@ -16,6 +16,7 @@ from sdn.words import MODEL_WORDS
 from spikingssm.layers.heads import as_pool
 from spikingssm.layers.integrator import LeakyIntegrator
 from spikingssm.layers.recurrent import Recurrent
+from spikingssm.models.silence import warn_if_silent
 
 __all__ = ["RSNN", "RSNNState"]
 
@@ -119,6 +120,7 @@ class RSNN(Spelled, nn.Module):
             states.append(after)
         y, readout = self.readout(h, None if state is None else state.readout)
         logits, pool = self.pool(y, None if state is None else state.pool, lengths)
+        warn_if_silent(self, x, y, state is None)
         return logits, RSNNState(tuple(states), readout, pool)
 
     def step(self, x: Tensor, state: RSNNState | None = None) -> tuple[Tensor, RSNNState]:

@@ -15,6 +15,7 @@ from spikingssm.layers.encoders import check_dropout
 from spikingssm.layers.heads import check_lengths
 from spikingssm.layers.readout import LeakyReadout, ReadoutState
 from spikingssm.layers.s5 import S5, ResonateAndFire, check_solver
+from spikingssm.models.silence import warn_if_silent
 
 __all__ = ["S5RF", "S5RFState"]
 
@@ -145,6 +146,7 @@ class S5RF(Spelled, nn.Module):
             h = spikes + h if i in self.skips else spikes
             states.append(after)
         logits, readout = self.readout(h, None if state is None else state.readout, lengths)
+        warn_if_silent(self, x, logits, state is None)
         return logits, S5RFState(tuple(states), readout)
 
     def step(self, x: Tensor, state: S5RFState | None = None) -> tuple[Tensor, S5RFState]:

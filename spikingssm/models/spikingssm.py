@@ -17,6 +17,7 @@ from spikingssm.layers.encoders import Frames, TokenEncoder
 from spikingssm.layers.heads import PairDecoder, as_pool, check_lengths, padding
 from spikingssm.layers.s4d import S4D
 from spikingssm.layers.vocabulary import AdaptiveVocabulary, Vocabulary
+from spikingssm.models.silence import warn_if_silent
 
 __all__ = ["SpikingSSM", "SpikingSSMState"]
 
@@ -151,8 +152,10 @@ class SpikingSSM(Spelled, nn.Module):
         Raises:
             ValueError: x, state or lengths of another shape or range.
         """
-        pooled, state = self.features(x, state, lengths)
-        return self.decoder(pooled), state
+        pooled, after = self.features(x, state, lengths)
+        logits = self.decoder(pooled)
+        warn_if_silent(self, x, logits, state is None)
+        return logits, after
 
     def features(
         self, x: Tensor, state: SpikingSSMState | None = None, lengths: Tensor | None = None

@@ -1,0 +1,51 @@
+"""A word from a network that answers with exact zeros, as one does in which nothing fires."""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+__all__ = ["WARNED", "warn_if_silent"]
+
+WARNED: set[str] = set()
+"""Names of the classes that have said it in this process."""
+STEPS = 10
+"""Fewer are no sequence to judge by: a neuron at rest needs some to reach its threshold."""
+
+
+def warn_if_silent(model: nn.Module, x: Tensor, output: Tensor, begins: bool) -> None:
+    """Warn once a class and process where a sequence from rest gives an output of nothing but zeros.
+
+    Looked at on the CPU only, and never while a graph is made, so that no device waits and no branch depends on data.
+
+    Args:
+        model: the network.
+        x: (B, L, C), what it read.
+        output: (B, C) or (B, L, C), what it answers.
+        begins: whether the sequence started from rest.
+
+    Warns:
+        UserWarning: what is silent, the scale of the input, and the way out.
+    """
+    name = type(model).__name__
+    if not begins or name in WARNED or not _is_plain(output) or x.shape[1] < STEPS:
+        return
+    out = output.detach()
+    last = out if out.ndim == 2 else out[:, -1]  # what a leaky readout keeps of any spike before
+    if last.any() or out.any() or not x.detach().any():
+        return
+    WARNED.add(name)
+    warnings.warn(
+        f"{name} returned exact zeros for {len(x)} rows of {x.shape[1]} steps: no spike reached its output. The "
+        f"input has standard deviation {x.detach().float().std(correction=0):.3g}; multiply it by 10 or 30, or lower "
+        "the threshold of the neurons. This is said once.",
+        stacklevel=5,  # the line that calls the model, behind two of torch
+    )
+
+
+def _is_plain(output: Tensor) -> bool:
+    """Whether the numbers of a tensor may be looked at: on the CPU, of no graph, and no transform is at work."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return not traced and not transformed and output.device.type == "cpu" and type(output) is Tensor
