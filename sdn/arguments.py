@@ -207,14 +207,26 @@ def _accepted(init: Callable[..., Any]) -> dict[str, None] | None:
     return {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
-def _meant(cls: type, name: str, value: Any, accepted: list[str]) -> str | None:
-    """What an unknown keyword stands for, as it is written here."""
+def field_meant(cls: type, name: str) -> str | None:
+    """The field or keyword of a class that a word of another library stands for, None if it stands for none."""
+    known = _known(cls)
+    found = re.match(r"(\w+)=", known.get(name, known.get(name.lower(), "")))
+    return found[1] if found else None
+
+
+def _known(cls: type) -> dict[str, str]:
+    """Its spellings and those of its bases."""
     known: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         known |= base.__dict__.get("spellings", {})
+    return known
+
+
+def _meant(cls: type, name: str, value: Any, accepted: list[str]) -> str | None:
+    """What an unknown keyword stands for, as it is written here."""
+    known, field = _known(cls), field_meant(cls, name)
     text = known.get(name, known.get(name.lower()))
-    field = None if text is None else re.match(r"(\w+)=", text)
-    if text is not None and (field is None or field[1] in accepted):
+    if text is not None and (field is None or field in accepted):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return text.replace("{value}", shown(value)).replace("{minus}", shown(-value) if number else f"-{shown(value)}")
     close = difflib.get_close_matches(name.lower(), accepted, 1, 0.7)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from sdn.arguments import Spelled, check_count, check_learn
+from sdn.arguments import ArgumentError, Spelled, check_count, check_learn, field_meant
 from sdn.axes import check_step
 from sdn.dynamics.base import Dynamics, State, Value, check_current, check_dynamics
 from sdn.finite import nothing
@@ -187,7 +187,13 @@ def normal(mean: float, std: float) -> Callable[[int], Tensor]:
 def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> Tensor:
     name = type(dynamics).__name__
     if field not in dynamics.transforms:
-        raise ValueError(f"{name} cannot learn {field!r}; its learnable fields are {sorted(dynamics.transforms)}.")
+        way = f"; write {meant!r}" if (meant := field_meant(type(dynamics), field)) in dynamics.transforms else ""
+        fields = sorted(dynamics.transforms)
+        raise ValueError(f"{name} cannot learn {field!r}; its learnable fields are {fields}{way}.")
+    if isinstance(start, bool):
+        raise ArgumentError(
+            f"{name}: learn[{field!r}] is where it starts, or None for the neuron's value, got {start}."
+        )
     value = getattr(dynamics, field) if start is None else start(channels) if callable(start) else start
     value = torch.as_tensor(value, dtype=torch.get_default_dtype())
     if value.ndim > 1 or (value.ndim == 1 and len(value) != channels):

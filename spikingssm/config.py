@@ -53,6 +53,11 @@ def load(overrides: Sequence[str]) -> DictConfig:
         ValueError: what Hydra cannot read, an unknown key or file, or overrides that a resumed run does not have.
         FileNotFoundError: no ``configs`` folder, or no run to resume.
     """
+    if isinstance(overrides, str):
+        raise ArgumentError(
+            f"load takes a list of overrides, such as ['experiment=spikingssm/digits'], got the text {overrides!r}; a "
+            "finished run is opened by spikingssm.evaluation.load_run."
+        )
     parsed = _parse(overrides)
     run = next((o.value() for o in parsed if o.key_or_group == "resume"), None)
     if run is None:

@@ -14,7 +14,7 @@ from helpers import every_dynamics
 import sdn
 from sdn import ALIF, BRF, HRF, LIF, RF, IzhikevichRF, Neuron, simulate
 from sdn.arguments import ArgumentError
-from spikingssm import RSNN, S4D, S5, S5RF, Recurrent, SpikingBlock, SpikingSSM
+from spikingssm import RSNN, S4D, S5, S5RF, Recurrent, SpikingBlock, SpikingSSM, load
 
 X, WEIGHT = torch.zeros(1, 3, 2), torch.zeros(4, 6)
 
@@ -157,6 +157,16 @@ VALUES = [
     (lambda: S5RF(6, 4, 16, spike=sdn.Triangle), r"ResonateAndFire: spike must be .*write sdn.Triangle\(\)"),
     (lambda: S5RF(6, 4, 16, solver=sdn.Loop), r"got the class Loop; write Loop\(\)"),
     (lambda: S4D("8"), r"S4D: d_model must be a whole number"),
+    (lambda: LIF()(X), r"LIF says what a neuron does in a step; the layer is sdn.Neuron\(LIF\(\.\.\.\), channels\)"),
+    (lambda: QIF()(X), r"QIF says what a neuron does in a step"),
+    (lambda: Neuron(LIF(), 8, learn={"beta": 0.9}), r"LIF cannot learn 'beta'; .*; write 'decay'\."),
+    (lambda: Neuron(ALIF(), 8, learn={"tau": 9.0}), r"ALIF cannot learn 'tau'; .*; write 'tau_m'\."),
+    (lambda: Neuron(LIF(), 8, learn={"foo": 0.9}), r"LIF cannot learn 'foo'; .*'threshold'\]\."),
+    (lambda: Neuron(LIF(), 8, learn={"decay": True}), r"learn\['decay'\] is where it starts, or None .* got True"),
+    (lambda: Neuron(LIF(), 8, solver=sdn.ArcTan()), r"a spike gradient is passed as spike=ArcTan\(alpha=2.0\)"),
+    (lambda: Neuron(LIF(), 2)(X, torch.zeros(1, 2)), r"must be a LIFState\('u',\), got Tensor; pass what the neur"),
+    (lambda: Neuron(LIF(), 2)(X, LIF.State(torch.zeros(5, 2))), r"\(5, 2\), this current needs \(1, 2\); it is of ano"),
+    (lambda: load("runs/mine-0"), r"load takes a list of overrides.*spikingssm.evaluation.load_run"),
     (lambda: sdn.Triangle("2"), r"Triangle: width must be a number > 0, got '2'\."),
 ]
 FIELDS = [

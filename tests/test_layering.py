@@ -141,3 +141,11 @@ def test_names_of_other_libraries_are_known(name, ours):
 
     with pytest.raises(AttributeError, match=f"no attribute '{name}'; write .*{re.escape(ours)}"):
         getattr(sdn, name)
+
+
+def test_spike_gradients_are_not_looked_for_among_surrogate_networks():
+    import sdn
+
+    with pytest.raises(AttributeError, match=r"'sdn\.surrogate' has no attribute 'ATan'; .* such as sdn\.ArcTan\(\)"):
+        _ = sdn.surrogate.ATan
+    assert not hasattr(sdn.surrogate, "nonsense")

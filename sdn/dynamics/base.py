@@ -7,7 +7,7 @@ past decides. A dynamics says how ``mem`` follows from the state, and how the st
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 import torch
 from torch import Tensor
@@ -159,6 +159,13 @@ class Dynamics(FrozenValue):
             if isinstance(value := getattr(self, name), Tensor):
                 for extreme in {value.min().item(), value.max().item()}:
                     self.replace(**{name: extreme})
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse to run: a dynamics is a value, a `Neuron` of it is the layer."""
+        name = type(self).__name__
+        raise ArgumentError(
+            f"{name} says what a neuron does in a step; the layer is sdn.Neuron({name}(...), channels)."
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Dynamics) and self.facts() == other.facts()
@@ -313,11 +320,16 @@ def check_state(dynamics: Dynamics, state: State, shape: tuple[int, ...], length
     who, expected = type(dynamics).__name__, dynamics.State._fields
     found = getattr(state, "_fields", None)
     if found != expected:
-        raise ValueError(f"{who}: the state must be a {dynamics.State.__name__}{expected}, got {type(state).__name__}.")
+        raise ArgumentError(
+            f"{who}: the state must be a {dynamics.State.__name__}{expected}, got {type(state).__name__}; pass what "
+            "the neuron returned, or None for rest."
+        )
     for name, value in zip(expected, state, strict=True):
         if tuple(value.shape) != shape:
             first = "; where the current has time first, pass it as current.transpose(0, 1)"
             way = first if value.ndim == 2 and tuple(value.shape) == (length, *shape[1:]) else ""
+            if not way and tuple(value.shape[1:]) == shape[1:]:
+                way = "; it is of another batch, None is rest"
             found = f"state field {name!r} has shape {tuple(value.shape)}, this current needs {shape}{way}"
             raise ValueError(f"{who}: {found}.")
 

@@ -33,6 +33,8 @@ def as_solver(solver: str | Solver) -> Solver:
         if isinstance(solver, type):
             write = f"{solver.__name__}()" if hasattr(solver, "run") else "Loop()"
             raise ArgumentError(f"{asked} the class {solver.__name__}; write {write}.")
+        if callable(getattr(solver, "slope", None)):
+            raise ArgumentError(f"{asked} {shown(solver)}; a spike gradient is passed as spike={shown(solver)}.")
         close = difflib.get_close_matches(str(solver).lower(), [*words, *published], 1)
         raise ArgumentError(f"{asked} {shown(solver)}{f'; write {close[0]!r}' if close else ''}.")
     found: Solver = (words | published)[solver]()
