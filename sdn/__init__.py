@@ -55,6 +55,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """The public names for completion, and the modules; what needs the extra `train` where that is installed."""
-    modules = [name for name, value in globals().items() if getattr(value, "__name__", "") == f"{__name__}.{name}"]
+    inside = (name for name, value in globals().items() if getattr(value, "__name__", "") == f"{__name__}.{name}")
+    modules = [name for name in inside if not name.startswith("_")]
     there = importlib.util.find_spec("lightning") is not None
     return sorted({*modules, *__all__, "__version__"} - (set() if there else set(_NEED_TRAIN)))

@@ -40,7 +40,7 @@ class QIF(sdn.Dynamics):
 
 
 @dataclasses.dataclass(frozen=True)
-class Leaky(LIF):
+class LossyLIF(LIF):
     """A neuron of a user's own with a constructor that takes more."""
 
     extra: float = 1.0
@@ -79,7 +79,7 @@ KEYWORDS = [
     (lambda: HRF(delta_t=0.1), r"write dt=0.1\."),
     (lambda: QIF(v_th=3), r"QIF: unexpected keyword argument 'v_th'; write threshold=3\."),
     (lambda: QIF(b=3), r"QIF: unexpected keyword argument 'b'; it takes a, taps, threshold\."),
-    (lambda: Leaky(extr=3), r"Leaky: unexpected keyword argument 'extr'; write extra=3\."),
+    (lambda: LossyLIF(extr=3), r"LossyLIF: unexpected keyword argument 'extr'; write extra=3\."),
     (lambda: sdn.Triangle(alpha=4), r"Triangle: unexpected keyword argument 'alpha'; write width=1/4\."),
     (lambda: sdn.ArcTan(slope=3), r"write alpha=3\."),
     (lambda: sdn.Sigmoid(slope=25), r"write alpha=25\."),
@@ -232,7 +232,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize(("given", "kept"), NUMBERS, ids=[repr(g) for g, _ in NUMBERS])
 def test_numbers_of_every_kind(given, kept):
-    for found in (LIF(given), QIF(given), Leaky(given)):
+    for found in (LIF(given), QIF(given), LossyLIF(given)):
         value = found.a if isinstance(found, QIF) else found.decay
         assert type(value) is type(kept)
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(kept))

@@ -114,6 +114,7 @@ def test_every_public_name_exists():
 @pytest.mark.parametrize("name", ["sdn", "spikingssm"])
 def test_completion_shows_what_there_is(name):
     package = importlib.import_module(name)
+    importlib.import_module("spikingssm.__main__")  # is an attribute of the package from then on
     shown = dir(package)
     assert set(package.__all__) <= set(shown)
     assert not {"Any", "TYPE_CHECKING", "importlib", "sys", "annotations"} & set(shown)

@@ -28,6 +28,8 @@ def warn_if_silent(model: nn.Module, x: Tensor, output: Tensor, begins: bool) ->
     Warns:
         UserWarning: what is silent, the scale of the input, and the way out.
     """
+    if torch.compiler.is_compiling():
+        return
     name = type(model).__name__
     if not begins or name in WARNED or not _is_plain(output) or x.shape[1] < STEPS:
         return
@@ -46,6 +48,6 @@ def warn_if_silent(model: nn.Module, x: Tensor, output: Tensor, begins: bool) ->
 
 def _is_plain(output: Tensor) -> bool:
     """Whether the numbers of a tensor may be looked at: on the CPU, of no graph, and no transform is at work."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None
+    traced = torch.jit.is_tracing() or _get_current_dispatch_mode() is not None
     transformed = torch._C._functorch.peek_interpreter_stack() is not None
     return not traced and not transformed and output.device.type == "cpu" and type(output) is Tensor
