@@ -6,22 +6,20 @@ Needs the extra `train`. Lightning does the work; these are the few pieces in wh
 import csv
 import math
 import os
-import pickle
 import sys
 import time
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from loguru import logger
 
 from sdn.files import writing
+from sdn.tensor_files import Damaged, load_tensors, save_tensors
 
 __all__ = [
     "EpochRecord", "RunCheckpoint", "StopOnNaN", "WholeCheckpointIO", "checkpoints", "load_checkpoint", "log_to",
@@ -112,12 +110,18 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint whole or not at all, on any file system; Lightning's own may copy onto the final name."""
+    """Writes a checkpoint sealed, whole or not at all, on any file system; reads it with all checks.
+
+    Lightning's own may copy onto the final name, and reads flipped bits as they are.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside the final name, flush, rename."""
-        with writing(path) as partial:
-            torch.save(checkpoint, partial)
+        """Write beside the final name, seal, flush, rename."""
+        save_tensors(path, checkpoint)
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        """What `load_checkpoint` gives; where tensors go and what may be unpickled is not asked."""
+        return load_checkpoint(path)
 
 
 def checkpoints(run_dir: str | Path, monitor: str, mode: str) -> list[RunCheckpoint]:
@@ -169,11 +173,24 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     path = Path(path)
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        table = csv.DictReader(file)
-        if table.fieldnames and "epoch" not in table.fieldnames:
-            raise ValueError(f"{path}: has no column 'epoch'; it is not the table of a run.")
-        return [{k: float(v) for k, v in row.items() if v not in (None, "")} for row in table]
+    try:
+        with path.open(newline="") as file:
+            table = csv.DictReader(file)
+            if table.fieldnames and "epoch" not in table.fieldnames:
+                raise ValueError("has no column 'epoch'; it is not the table of a run")
+            return [_numbers(row) for row in table]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())[:120]}.") from None
+
+
+def _numbers(row: dict[str | None, Any]) -> dict[str, float]:
+    """The cells of a row of ``metrics.csv``; csv puts cells without a column under None."""
+    if None in row:
+        raise ValueError(f"a row has more cells than there are columns: {str(row[None])[:40]}")
+    found = {str(name): float(cell) for name, cell in row.items() if cell not in (None, "")}
+    if not (math.isfinite(found.get("epoch", math.nan)) and found["epoch"] >= 0):
+        raise ValueError(f"a row has the epoch {found.get('epoch')}, it must be a number from 0")
+    return found
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -181,18 +198,17 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: truncated, or not a checkpoint of tensors and plain values.
+        ValueError: truncated, damaged in a single bit, or not a checkpoint of tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; start the run again, or give the folder of another one.")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
+        found = load_tensors(path)
+    except Damaged as error:
         raise ValueError(
-            f"{path}: not a readable checkpoint of tensors and plain values ({reason}); it is truncated, or was "
-            "written by another program. Delete it to start over."
+            f"{path}: not a readable checkpoint of tensors and plain values ({error}); it is truncated, damaged, or "
+            "was written by another program. Delete it to start over."
         ) from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: holds a {type(found).__name__}, a checkpoint holds a dict.")
@@ -220,7 +236,13 @@ def resumable(run_dir: str | Path) -> dict[str, Any] | None:
 
 def _run_checkpoint(path: Path) -> dict[str, Any]:
     found = load_checkpoint(path)
-    if not isinstance(found.get("epoch"), int) or not isinstance(found.get("state_dict"), dict):
+    epoch = found.get("epoch")
+    if (
+        not isinstance(epoch, int)
+        or isinstance(epoch, bool)
+        or epoch < 0
+        or not isinstance(found.get("state_dict"), dict)
+    ):
         raise ValueError(f"{path}: is not a checkpoint of a run; start the run again in another folder.")
     return found
 

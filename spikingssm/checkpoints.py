@@ -14,8 +14,6 @@ classes::
 
 import math
 import os
-import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sdn import ALIF, BRF, RF, Dynamics, Solver
-from sdn.files import writing
+from sdn.tensor_files import Damaged, load_tensors, save_tensors
 from spikingssm.layers.maps import weight_of
 from spikingssm.models.rsnn import RSNN
 
@@ -107,8 +105,7 @@ def rsnn_to_pt(path: str | os.PathLike[str], model: RSNN, *, epoch: int = 0, los
     """
     arrays = _published(model)
     content = {"epoch": epoch, "loss": loss, "model_state_dict": arrays, "optimizer_state_dict": {}}
-    with writing(path) as partial:
-        torch.save(content, partial)
+    save_tensors(path, content)
 
 
 class Published(NamedTuple):
@@ -147,13 +144,13 @@ def read(path: str | os.PathLike[str], neuron: str | None = None) -> Published:
     """What a checkpoint holds; arguments and errors as in `rsnn_from_pt`."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; give a published checkpoint, a .pt file.")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path}: no torch zip file, or one that is cut off; give a published checkpoint (.pt).")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path}: not a torch file of tensors and plain values alone ({reason}).") from None
+        found = load_tensors(path)
+    except Damaged as error:
+        raise ValueError(
+            f"{path}: no torch zip file, or one that is cut off or damaged, or not a torch file of tensors and plain "
+            f"values alone ({error}); give a published checkpoint (.pt)."
+        ) from None
     arrays = found.get("model_state_dict", found) if isinstance(found, dict) else found
     if not isinstance(arrays, Mapping) or not all(isinstance(name, str) for name in arrays):
         raise ValueError(
@@ -169,7 +166,8 @@ def read(path: str | os.PathLike[str], neuron: str | None = None) -> Published:
     arrays = _fitting(path, arrays, neuron)
     mask = _mask(path, arrays.pop(MASK, None), arrays[WEIGHT].shape[1] - len(arrays[WEIGHT]))
     epoch = found.get("epoch") if "model_state_dict" in found else 0
-    return Published(neuron, arrays, mask, epoch if isinstance(epoch, int) else 0)
+    counted = isinstance(epoch, int) and not isinstance(epoch, bool) and 0 <= epoch < 2**31
+    return Published(neuron, arrays, mask, epoch if counted else 0)
 
 
 def _which(path: Any, arrays: Mapping[str, Tensor], neuron: str | None) -> str:

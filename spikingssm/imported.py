@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from sdn.files import versions, write_json, writing
+from sdn.tensor_files import save_tensors
 from spikingssm.checkpoints import OWN, Published, read, rsnn_from_pt
 from spikingssm.config import load, variant
 from spikingssm.evaluation import TrainedRun, known_key, measure
@@ -98,8 +98,8 @@ def import_checkpoint(
     command = _command(path, folder, experiment, neuron, overrides, given)
     summary = {**_summary(run, measure(run), path, epoch), "command": command}
     summary["variant"] = ", ".join(filter(None, ["imported", variant(overrides)]))
-    with writing(folder / "checkpoints" / "best.ckpt") as partial:
-        torch.save({"epoch": epoch, "global_step": 0, "state_dict": run.module.state_dict()}, partial)
+    content = {"epoch": epoch, "global_step": 0, "state_dict": run.module.state_dict()}
+    save_tensors(folder / "checkpoints" / "best.ckpt", content)
     with writing(folder / "config.yaml") as partial:
         head = f"# {summary['command']}\n# variant: {summary['variant']}\n"
         partial.write_text(head + OmegaConf.to_yaml(run.config))
@@ -155,7 +155,8 @@ def _load_weights(module: SequenceModule, path: str | Path, neuron: str) -> None
 
 def _summary(run: TrainedRun, tested: dict[str, Any], path: Path, epoch: int) -> dict[str, Any]:
     """The result as that of a run of ours, with what was imported."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "name": run.config.name,
         "parameters": sum(p.numel() for p in run.module.model.parameters()),

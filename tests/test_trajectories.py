@@ -178,6 +178,23 @@ def test_a_broken_file_is_refused_and_says_how_to_make_it_again(path, change, me
     assert "\n" not in str(caught.value)
 
 
+def test_a_change_that_the_neuron_allows_is_found_by_the_digest(path):
+    """The seed and a membrane within rounding: nothing else in the file contradicts them."""
+    for change in (lambda c: c["facts"].update(seed=6), lambda c: c["mem"][7, 3].mul_(1 + 1e-6)):
+        content = torch.load(path, weights_only=True)
+        tamper(path, change)
+        with pytest.raises(ValueError, match=r"not those that it was written with \(its digest\)"):
+            sdn.load_trajectories(path)
+        assert sdn.load_trajectories(path, check=False).facts["samples"] == 40
+        torch.save(content, path)
+
+
+def test_an_older_file_without_a_digest_loads_and_says_so(path):
+    tamper(path, lambda c: c["facts"].pop("digest"))
+    with pytest.warns(UserWarning, match="an older file without a digest"):
+        assert sdn.load_trajectories(path).facts["seed"] == 5
+
+
 def test_all_spikes_flipped_is_noticed(path):
     tamper(path, lambda c: c.update(spike=~c["spike"]))
     with pytest.raises(ValueError, match=r"differs from step|has spikes that"):
@@ -239,6 +256,11 @@ FACTS = {
     "no-seed": lambda f: f.pop("seed"),
     "no-distribution": lambda f: f.pop("distribution"),
     "distribution": lambda f: f.update(distribution=3),
+    "std-nan": lambda f: f["distribution"].update(std=float("nan")),
+    "std-a-word": lambda f: f["distribution"].update(std="x"),
+    "seed-of-another-kind": lambda f: f.update(seed=True),
+    "tensor-in-facts": lambda f: f.update(note=torch.ones(2)),
+    "threshold-of-400-digits": lambda f: f["dynamics"].update(threshold=10**400),
     "no-rows": lambda f: f.update(samples=0),
     "per-channel": lambda f: f["dynamics"].update(decay=[0.1, 0.2]),
 }

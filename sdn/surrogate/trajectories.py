@@ -1,10 +1,10 @@
 """Trajectories of a neuron under random currents: made, saved with all their facts, loaded with all checks."""
 
 import dataclasses
+import json
+import math
 import os
-import pickle
 import warnings
-import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics, simulate
-from sdn.files import versions, writing
+from sdn.files import versions
+from sdn.tensor_files import Damaged, digest, load_tensors, save_tensors
 
 __all__ = [
     "TrajectoryFile", "check_request", "default_seed", "generate", "load_trajectories", "save_trajectories",
@@ -186,11 +187,8 @@ def save_trajectories(
         "versions": versions(),
     }
     content = {"input": trajectory.input, "mem": trajectory.mem, "spike": trajectory.spike, "facts": facts}
-    with writing(path) as partial:
-        try:
-            torch.save(content, partial)
-        except RuntimeError as error:
-            raise OSError(f"{path}: could not be written ({' '.join(str(error).split())}); is the disk full?") from None
+    facts["digest"] = _digest(content)
+    save_tensors(path, content)
     return TrajectoryFile(trajectory.input, trajectory.mem, trajectory.spike, facts)
 
 
@@ -205,45 +203,69 @@ def load_trajectories(path: str | os.PathLike[str], *, check: bool = True) -> Tr
 
     Args:
         path: a file from `save_trajectories`.
-        check: also look for values that are not finite and simulate 16 rows again.
+        check: also look for values that are not finite, simulate 16 rows again, and compare with the file's digest.
 
     Returns:
         TrajectoryFile whose tensors are mapped, not read: training on it takes bounded memory.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: truncated, foreign, of wrong keys, dtypes or shapes, not finite, or rows that the neuron named in
-            the file does not produce.
+        ValueError: truncated, damaged, foreign, of wrong keys, dtypes or shapes, not finite, rows that the neuron named
+            in the file does not produce, or another digest than that of its content.
+
+    Warns:
+        UserWarning: an older file, which has no digest.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; check the path, or write one with `python generate.py FOLDER`.")
     again = "make it again with `python generate.py ... --force`"
     try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"{path}: not a readable trajectory file ({reason}), truncated or foreign; {again}.") from None
+        content = load_tensors(path, mmap=True)
+    except Damaged as error:
+        raise ValueError(f"{path}: not a readable trajectory file ({error}), truncated or foreign; {again}.") from None
     problem = _problem(content) or (_wrong_values(content) if check else None)
     if problem:
         raise ValueError(f"{path}: {problem}; {again}.")
+    if "digest" not in content["facts"]:
+        warnings.warn(
+            f"{path}: an older file without a digest: damage that its neuron allows is not seen; {again} to be sure.",
+            stacklevel=2,
+        )
+    elif check and content["facts"]["digest"] != _digest(content):
+        raise ValueError(f"{path}: its numbers or facts are not those that it was written with (its digest); {again}.")
     return TrajectoryFile(**content)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Of the tensors and of all facts but the digest."""
+    facts = {name: value for name, value in content["facts"].items() if name != "digest"}
+    return digest({name: content[name] for name in TENSORS}, json.dumps(facts, sort_keys=True))
 
 
 def _problem(content: Any) -> str | None:
     """What is wrong with the form of the content, or None."""
     expected = {*TENSORS, "facts"}
     if not isinstance(content, dict) or set(content) != expected:
-        found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        found = str(sorted(map(str, content)))[:80] if isinstance(content, dict) else type(content).__name__
         return f"expected the keys {sorted(expected)}, found {found}"
     facts = content["facts"]
     if not isinstance(facts, dict) or (facts.get("format"), facts.get("format_version")) != (FORMAT, FORMAT_VERSION):
         return f"the facts are not those of {FORMAT} version {FORMAT_VERSION}"
     shape = (facts.get("samples"), facts.get("length"))
-    if not all(isinstance(n, int) and n >= 1 for n in shape) or not isinstance(facts.get("seed"), int):
-        return f"samples, length and seed of the facts are {shape[0]!r}, {shape[1]!r}, {facts.get('seed')!r}"
-    if not isinstance(facts.get("distribution"), dict) or not {"mean", "std"} <= set(facts["distribution"]):
-        return f"the distribution of the facts is {facts.get('distribution')!r}"
+    seed = facts.get("seed")
+    if not all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n < 2**63 for n in shape) or not (
+        isinstance(seed, int) and not isinstance(seed, bool)
+    ):
+        return f"samples, length and seed of the facts are {', '.join(str(n)[:20] for n in (*shape, seed))}"
+    normal = facts.get("distribution")
+    numbers = [normal.get("mean"), normal.get("std")] if isinstance(normal, dict) else []
+    if [isinstance(n, float) and math.isfinite(n) for n in numbers] != [True, True]:
+        return f"the distribution of the facts is {str(normal)[:80]}, it needs a finite mean and std"
+    try:
+        json.dumps(facts)
+    except (TypeError, ValueError) as error:
+        return f"its facts are no plain values ({error})"
     for key, dtype in TENSORS.items():
         value = content[key]
         if not isinstance(value, Tensor) or value.dtype != dtype or tuple(value.shape) != shape:
@@ -254,8 +276,8 @@ def _problem(content: Any) -> str | None:
             return f"{key} is not contiguous"
     try:
         dynamics = Dynamics.from_facts(facts["dynamics"])
-    except (KeyError, TypeError, ValueError) as error:
-        return f"its neuron cannot be made again ({error})"
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        return f"its neuron cannot be made again ({' '.join(str(error).split())[:160]})"
     if any(isinstance(v, list) for v in facts["dynamics"].values()):
         return f"its neuron has values per channel ({dynamics})"
     return None

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdn.tensor_files import load_tensors
 from spikingssm.datasets import standin
 from spikingssm.datasets.base import Rows, SequenceData
 from spikingssm.datasets.download import fetch
@@ -168,9 +169,7 @@ def _stored(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"mnist: data.permute={path} is no file; give a .pt or .npy with 784 pixel numbers.")
     try:
-        found = (
-            np.load(path, allow_pickle=False) if path.suffix == ".npy" else torch.load(path, "cpu", weights_only=True)
-        )
+        found = np.load(path, allow_pickle=False) if path.suffix == ".npy" else load_tensors(path)
     except Exception as error:  # torch and NumPy raise what zipfile, pickle and struct raise
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise ValueError(f"mnist: data.permute={path}: not a readable tensor or array ({reason}).") from None
