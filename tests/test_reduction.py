@@ -124,8 +124,8 @@ def test_an_untouched_rewrite_still_loads(artifact_path):
 
 
 TAMPERED = {
-    "another-format": ({"format": "other"}, "expected format 'sdn-reduced' version '1', found 'other'"),
-    "another-version": ({"format_version": "2"}, "found 'sdn-reduced' version '2'"),
+    "another-format": ({"format": "other"}, "expected format 'sdn-reduced' version '2' or '1', found 'other'"),
+    "another-version": ({"format_version": "3"}, "found 'sdn-reduced' version '3'"),
     "facts-not-json": ({"facts": "{"}, "facts and tensors do not fit together"),
     "facts-a-list": ({"facts": "[1]"}, "facts and tensors do not fit together"),
     "facts-null": ({"facts": "null"}, "facts and tensors do not fit together"),
@@ -137,7 +137,17 @@ TAMPERED = {
     "decay-out-of-range": ({"change_facts": lambda f: f["dynamics"].update(decay=1.5)}, "decay must be in"),
     "decay-nan": ({"change_facts": lambda f: f["dynamics"].update(decay=float("nan"))}, "decay must be in"),
     "decay-a-word": ({"change_facts": lambda f: f["dynamics"].update(decay="0.1")}, "do not fit together"),
-    "other-width": ({"change_facts": lambda f: f.update(d_model=4)}, "size mismatch"),
+    "other-width": ({"change_facts": lambda f: f.update(d_model=4)}, r"decoder.weight is \(1, 8, 1\) there"),
+    "huge": ({"change_facts": lambda f: f.update(d_model=4096, kernel_size=4096)}, "do not fit together"),
+    "deep": ({"change_facts": lambda f: f.update(n_layers=4096)}, "n_layers is 4096, and there are 6 tensors"),
+    "facts-nested": ({"facts": "[" * 100_000}, "do not fit together"),
+    "threshold-of-400-digits": (
+        {"change_facts": lambda f: f["dynamics"].update(threshold=10**400)},
+        "do not fit together",
+    ),
+    "other-weight": ({"change_tensors": lambda t: t["decoder.bias"].add_(1.0)}, "not those that it was written with"),
+    "other-metrics": ({"change_facts": lambda f: f.update(metrics={"agreement": 1})}, "not those that it was written"),
+    "no-digest": ({"digest": ""}, "not those that it was written with"),
     "no-layers": ({"change_facts": lambda f: f.update(n_layers=0)}, "do not fit together"),
     "negative-width": ({"change_facts": lambda f: f.update(d_model=-8)}, "do not fit together"),
     "fractional-width": ({"change_facts": lambda f: f.update(d_model=8.5)}, "do not fit together"),
@@ -153,6 +163,22 @@ def test_tampered_artifacts_are_refused_in_one_line(name, artifact_path):
     change, message = TAMPERED[name]
     rewrite(artifact_path, **change)
     refused(artifact_path, message)
+
+
+def test_a_file_of_the_first_version_has_no_digest_and_says_so_once(artifact_path):
+    rewrite(artifact_path, change_tensors=lambda t: t["decoder.bias"].add_(1.0), format_version="1")
+    with pytest.warns(UserWarning, match="first version, which has no digest"):
+        first = load_artifact(artifact_path)
+    assert first.digest == load_artifact(artifact_path).digest != ""
+
+
+def test_the_digest_is_that_of_what_the_file_holds(artifact_path, tmp_path):
+    first = load_artifact(artifact_path)
+    other = tmp_path / "copy.safetensors"
+    other.write_bytes(artifact_path.read_bytes())
+    assert load_artifact(other).digest == first.digest == header_of(artifact_path)["digest"]
+    again = save_artifact(other, first.network, LIF(0.126))
+    assert again.digest != first.digest
 
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, -1])

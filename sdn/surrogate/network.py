@@ -1,10 +1,15 @@
 """The surrogate dynamic network: input currents in, the membrane for all steps at once out."""
 
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-__all__ = ["SDN", "ReducedSDN", "receptive_field"]
+from sdn.weights import misfit
+
+__all__ = ["SDN", "ReducedSDN", "of_weights", "receptive_field"]
 
 
 def receptive_field(kernel_size: int, n_layers: int) -> int:
@@ -96,9 +101,35 @@ class ReducedSDN(nn.Module):
         return out
 
 
+Network = TypeVar("Network", SDN, ReducedSDN)
+
+
+def of_weights(kind: type[Network], sizes: Mapping[str, Any], weights: Mapping[str, Any]) -> Network:
+    """The network of these sizes with these weights, in eval mode.
+
+    Args:
+        kind: `SDN` or `ReducedSDN`.
+        sizes: its arguments; no memory is taken for sizes that the weights do not have.
+        weights: name -> tensor.
+
+    Raises:
+        ValueError, TypeError: sizes that are none, or weights that are not those of such a network.
+    """
+    layers = sizes.get("n_layers")
+    if isinstance(layers, int) and layers > len(weights):
+        raise ValueError(f"n_layers is {layers}, and there are {len(weights)} tensors")
+    with torch.device("meta"):
+        problem = misfit(weights, kind(**sizes).state_dict())
+    if problem is not None:
+        raise ValueError(problem)
+    network = kind(**sizes)
+    network.load_state_dict(dict(weights))
+    return network.eval()
+
+
 def _check_sizes(who: str, **sizes: int) -> None:
     for name, value in sizes.items():
-        if not isinstance(value, int) or not 1 <= value <= 4096:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 4096:
             raise ValueError(f"{who}: {name} must be an integer from 1 to 4096, got {value}.")
 
 

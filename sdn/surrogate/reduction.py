@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,17 @@ from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, check_dynamics
 from sdn.files import versions, writing
-from sdn.surrogate.network import SDN, ReducedSDN
+from sdn.surrogate.network import SDN, ReducedSDN, of_weights
+from sdn.tensor_files import digest
 
 __all__ = ["Artifact", "fold", "load_artifact", "reduce", "save_artifact", "shipped_artifacts"]
 
 FORMAT = "sdn-reduced"
-FORMAT_VERSION = 1
+FORMAT_VERSION = "2"
+READ = ("1", FORMAT_VERSION)
+"""Version 1 has no digest."""
+LARGEST = 2**26
+"""Bytes of an artifact; the shipped ones have 4 kB."""
 SHIPPED = Path(__file__).parent / "artifacts"
 
 
@@ -77,6 +83,8 @@ class Artifact:
     network: ReducedSDN
     facts: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    digest: str = ""
+    """The sha256 of format, facts and tensors, by which one artifact is told from another."""
 
     @property
     def dynamics(self) -> Dynamics:
@@ -91,7 +99,7 @@ def save_artifact(
     metrics: Mapping[str, Any] | None = None,
     **facts: Any,
 ) -> Artifact:
-    """Write a reduced SDN as safetensors (float32) with its facts as metadata, whole or not at all.
+    """Write a reduced SDN as safetensors (float32) with its facts and a digest as metadata, whole or not at all.
 
     Args:
         path: file to write, usually named ``*.safetensors``.
@@ -109,7 +117,9 @@ def save_artifact(
         raise ValueError(f"{path}: the reduced SDN has weights that are NaN or infinite; it was not saved.")
     sizes = {"d_model": reduced.d_model, "kernel_size": reduced.kernel_size, "n_layers": reduced.n_layers}
     known = {"dynamics": dynamics.facts(), "metrics": dict(metrics or {}), "versions": versions(), **facts, **sizes}
-    header = {"format": FORMAT, "format_version": str(FORMAT_VERSION), "facts": json.dumps(known)}
+    facts_text = json.dumps(known)
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "facts": facts_text}
+    header["digest"] = digest(tensors, FORMAT, FORMAT_VERSION, facts_text)
     with writing(path) as partial:
         save_file(tensors, partial, metadata=header)
     return load_artifact(path)
@@ -120,35 +130,67 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not safetensors, not one of ours, or tensors that do not fit its own facts.
+        ValueError: not safetensors, not one of ours, changed since it was written, or tensors that do not fit its own
+            facts.
+
+    Warns:
+        UserWarning: a file of the first version, which has no digest of its tensors; once for each.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such artifact; `python train.py --save exp` leaves one as exp/artifact.safetensors."
         )
+    header, tensors = _read(path)
+    version = header.get("format_version")
+    if header.get("format") != FORMAT or version not in READ:
+        found = f"{header.get('format')!r} version {version!r}"
+        raise ValueError(f"{path}: expected format {FORMAT!r} version '{FORMAT_VERSION}' or '1', found {found}.")
+    if not all(v.dtype == torch.float32 and torch.isfinite(v).all() for v in tensors.values()):
+        raise ValueError(f"{path}: has weights that are NaN or infinite, or not float32; make the artifact again.")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a readable safetensors file ({error}); make the artifact again.") from None
-    if header.get("format") != FORMAT or header.get("format_version") != str(FORMAT_VERSION):
-        found = f"{header.get('format')!r} version {header.get('format_version')!r}"
-        raise ValueError(f"{path}: expected format {FORMAT!r} version '{FORMAT_VERSION}', found {found}.")
-    try:
-        facts = json.loads(header["facts"])
-        network = ReducedSDN(facts["d_model"], facts["kernel_size"], facts["n_layers"])
-        network.load_state_dict(tensors)
+        text = header["facts"]
+        facts = json.loads(text)
+        network = of_weights(
+            ReducedSDN, {name: facts[name] for name in ("d_model", "kernel_size", "n_layers")}, tensors
+        )
         Dynamics.from_facts(facts["dynamics"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:160]
         raise ValueError(
             f"{path}: facts and tensors do not fit together ({reason}); make the artifact again."
         ) from None
-    if not all(v.dtype == torch.float32 and torch.isfinite(v).all() for v in tensors.values()):
-        raise ValueError(f"{path}: has weights that are NaN or infinite, or not float32; make the artifact again.")
-    return Artifact(network.eval(), facts, path)
+    found = digest(tensors, FORMAT, version, text)
+    if version == FORMAT_VERSION and header.get("digest") != found:
+        raise ValueError(
+            f"{path}: its facts and tensors are not those that it was written with (digest {found[:12]}, it says "
+            f"{str(header.get('digest'))[:12]}); copy it again, or make it again."
+        )
+    if version != FORMAT_VERSION and path not in _SAID:
+        _SAID.add(path)
+        warnings.warn(
+            f"{path}: an artifact of the first version, which has no digest: damage to its numbers cannot be seen; "
+            "save_artifact writes one.",
+            stacklevel=2,
+        )
+    return Artifact(network, facts, path, found)
+
+
+_SAID: set[Path] = set()
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file, which checks that its tensors are as large as its header says."""
+    if path.stat().st_size > LARGEST:
+        raise ValueError(
+            f"{path}: has {path.stat().st_size} bytes, an artifact less than {LARGEST}; give another file."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(f"{path}: not a readable safetensors file ({reason}); make the artifact again.") from None
 
 
 def shipped_artifacts() -> list[Path]:
