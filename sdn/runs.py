@@ -19,6 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from loguru import logger
 
 from sdn.files import writing
+from sdn.resume import check_place
 from sdn.tensor_files import Damaged, load_tensors, save_tensors
 
 __all__ = [
@@ -229,6 +230,7 @@ def resumable(run_dir: str | Path) -> dict[str, Any] | None:
         return None
     content = _run_checkpoint(last)
     content.setdefault("place", {"epoch": content["epoch"] + 1, "batch": 0})
+    check_place(last, content)
     if content["place"]["epoch"] > 0:
         _run_checkpoint(best)
     return content

@@ -16,7 +16,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from loguru import logger
 from torch import Tensor, nn
 
+from sdn.resume import Restored, check_training_state
 from sdn.runs import EpochRecord, WholeCheckpointIO, checkpoints, load_checkpoint, resumable, tensorboard
+from sdn.weights import misfit, with_fixed
 from spikingssm.activity import Activity
 from spikingssm.callbacks import Bar, ResumeState, averaging
 from spikingssm.datasets.base import SequenceData
@@ -24,7 +26,7 @@ from spikingssm.distributed import Sharded, as_strategy
 from spikingssm.energy import account
 from spikingssm.module import SequenceModule
 
-__all__ = ["SequenceModule", "check_weights", "fit", "make_trainer", "score"]
+__all__ = ["SequenceModule", "check_weights", "fit", "fitting", "make_trainer", "score"]
 
 
 def fit(
@@ -65,6 +67,8 @@ def fit(
         data.first_epoch, data.first_batch = found["place"]["epoch"], found["place"]["batch"]
         for path in (last, best) if data.first_epoch else (last,):
             check_weights(path, module)
+        check_training_state(last, found)
+        _check_place(last, data)
         _check_data(run_dir, found.get("data"), data)
         logger.info(f"going on in epoch {data.first_epoch + 1} with batch {data.first_batch + 1}")
         start = {"ckpt_path": str(last), "weights_only": True}
@@ -73,7 +77,8 @@ def fit(
     strategy = as_strategy(trainer.pop("strategy", "auto"), module.model)
     sharded = isinstance(strategy, Sharded)
     trained = copy.deepcopy(module) if sharded else module  # sharding cuts a module up for good
-    own = [ResumeState(seed, data.facts()), EpochRecord(run_dir), *checkpoints(run_dir, *module.task.monitor)]
+    restored = Restored(last if start else None)
+    own = [restored, ResumeState(seed, data.facts()), EpochRecord(run_dir), *checkpoints(run_dir, *module.task.monitor)]
     own.append(Activity())
     if sharded and module.ema is not None:
         raise ValueError(f"optim.ema={module.ema} does not go with trainer.strategy=fsdp; use ddp, or no averaging.")
@@ -95,7 +100,7 @@ def fit(
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the sampler skips what was trained
-        loop.fit(trained, datamodule=data, **start)
+        restored.run(lambda: loop.fit(trained, datamodule=data, **start))
     module.load_state_dict(check_weights(best, module))
     whole = {"strategy": "ddp", "logger": False, "enable_checkpointing": False}
     return make_trainer(**whole, **options) if sharded else loop
@@ -117,9 +122,21 @@ def _take_over(module: SequenceModule, trainer: dict[str, Any]) -> None:
     module.clipping = {name: value for name in names if (value := trainer.pop(name, None)) is not None}
 
 
+def _check_place(path: Path, data: SequenceData) -> None:
+    """Refuse to go on behind the last batch of an epoch; with several processes an epoch has fewer."""
+    batches = len(data.train_rows) // data.batch_size
+    if data.first_batch > batches:
+        raise ValueError(
+            f"{path}: the run is to go on with batch {data.first_batch + 1}, an epoch of these data has {batches}; set "
+            "data.root to the same files, or start a new run with another run_dir=."
+        )
+
+
 def _check_data(run_dir: str | Path, known: dict[str, Any] | None, data: SequenceData) -> None:
     """Refuse to go on with other data than those of the run; a checkpoint of an older version does not say."""
     facts = data.facts()
+    if known is not None and not isinstance(known, dict):
+        raise ValueError(f"the run in {run_dir} says of its data {str(known)[:60]!r}; start a new run with run_dir=.")
     if differ := [key for key in facts if known and known.get(key) != facts[key]]:
         raise ValueError(
             f"the run in {run_dir} was trained on data with {differ[0]} {known.get(differ[0])!r}, these have "
@@ -140,20 +157,29 @@ def make_trainer(**options: Any) -> lightning.Trainer:
 def check_weights(path: str | Path, module: nn.Module) -> dict[str, Tensor]:
     """The weights in a checkpoint, if they are those of a module like this one.
 
+    Fixed values that an older checkpoint does not hold are those of the module.
+
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, or of another model.
+        ValueError: damaged, of another model, of other kinds of numbers, or NaN or infinite.
     """
-    found, own = load_checkpoint(path).get("state_dict"), module.state_dict()
+    return fitting(path, load_checkpoint(path), module)
+
+
+def fitting(path: str | Path, content: Mapping[str, Any], module: nn.Module) -> dict[str, Any]:
+    """The weights of a checkpoint's content, as `check_weights` gives them.
+
+    Args:
+        path: of the checkpoint, for errors.
+        content: what `sdn.runs.load_checkpoint` gives.
+        module: on any device, also on meta.
+    """
+    found, own = content.get("state_dict"), module.state_dict()
     if not isinstance(found, dict):
         raise ValueError(f"{path}: holds no weights; give the folder of a run of `python train.py experiment=...`.")
-    shapes = [{k: tuple(getattr(v, "shape", ())) for k, v in state.items()} for state in (found, own)]
-    if differ := sorted(k for k in shapes[0] | shapes[1] if shapes[0].get(k) != shapes[1].get(k)):
-        saved, here = (part.get(differ[0], "nothing") for part in shapes)
-        raise ValueError(
-            f"{path}: is of another model: {differ[0]} is {saved} there and {here} here ({len(differ)} differ); use "
-            "the configuration of the run."
-        )
+    found = with_fixed(found, own)
+    if (problem := misfit(found, own)) is not None:
+        raise ValueError(f"{path}: {problem}; use the checkpoint and the configuration of one run.")
     return found
 
 

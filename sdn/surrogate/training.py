@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader
 
 from sdn import runs
 from sdn.dynamics.base import Dynamics
+from sdn.resume import Restored, check_training_state
 from sdn.surrogate.crops import STEPS_PER_BLOCK, Blocks, Crops
 from sdn.surrogate.fidelity import LOSSES
-from sdn.surrogate.network import SDN
+from sdn.surrogate.network import SDN, of_weights
 from sdn.surrogate.population import Population
 from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.trajectories import TrajectoryFile
@@ -176,15 +177,19 @@ def fit(
         raise FileExistsError(f"{run_dir} holds a run; go on with --resume {run_dir} (resume=True), or choose another.")
     found = runs.resumable(run_dir)
     start = 0 if found is None else _check_same_run(last, found, sdn, recipe)
+    if found is not None:
+        check_training_state(last, found)
     population = Population(recipe.members, sdn.d_model, sdn.kernel_size, sdn.n_layers, recipe.norms == "live")
     sample = train.input[:VALIDATION_ROWS]
     memory = getattr(dynamics, "decay", 0.5)
     population.initialise(recipe.seed, float(memory), max(float(sample.std()), 1e-6))
     module = PopulationTraining(population, recipe, dynamics)
-    trainer = _trainer(run_dir, recipe)
+    restored = Restored(None if found is None else last)
+    trainer = _trainer(run_dir, recipe, restored)
     if start < recipe.epochs:
         feed, check = _feeds(train, val, recipe, sdn, start, num_workers)
-        trainer.fit(module, feed, check, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        options: Any = {"ckpt_path": None if found is None else str(last), "weights_only": True}
+        restored.run(lambda: trainer.fit(module, feed, check, **options))
     path = run_dir / "checkpoints" / "best.ckpt"
     best = runs.load_checkpoint(path)
     sdn.load_state_dict(load_sdn(path)[0].state_dict())
@@ -215,10 +220,9 @@ def load_sdn(path: str | os.PathLike[str]) -> tuple[SDN, Dynamics]:
     content = runs.load_checkpoint(path)
     try:
         found = content["sdn"]
-        sdn = SDN(**found["sizes"])
-        sdn.load_state_dict(found["state"])
-        return sdn.eval(), Dynamics.from_facts(found["dynamics"])
-    except (KeyError, TypeError, RuntimeError) as error:
+        sdn = of_weights(SDN, dict(found["sizes"]), dict(found["state"]))
+        return sdn, Dynamics.from_facts(found["dynamics"])
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
             f"{path}: holds no SDN ({reason}); give best.ckpt of a run of `python train.py --save`."
@@ -250,9 +254,10 @@ def _keep_members(population: Population, optimizer: torch.optim.Optimizer, chos
         optimizer.state[weight] = {k: v[chosen].clone() if v.ndim else v for k, v in moment.items()}
 
 
-def _trainer(run_dir: Path, recipe: Recipe) -> lightning.Trainer:
+def _trainer(run_dir: Path, recipe: Recipe, restored: Restored) -> lightning.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     keep = [
+        restored,
         runs.EpochRecord(run_dir),
         runs.StopOnNaN("train/loss", "val/loss"),
         *runs.checkpoints(run_dir, "val/loss", "min"),
