@@ -7,9 +7,9 @@ classes::
     hidden.linear.bias     (H,)                  may be missing, as out.linear.bias (C,)
     hidden.linear.mask     (H, d_input + H)      0 and 1; may be missing
     hidden.omega, hidden.b_offset                (H,) raw, used by magnitude: BRF and RF, under the same names
-    hidden.tau_mem, hidden.tau_adp               (H,) raw: ALIF
+    hidden.tau_mem, hidden.tau_adp               (H,) in steps, > 0: ALIF
     out.linear.weight      (C, H)
-    out.tau_mem            (C,) raw
+    out.tau_mem            (C,) in steps, > 0
 """
 
 import math
@@ -34,6 +34,8 @@ OWN = {
     "alif": {"tau_m": "hidden.tau_mem", "tau_a": "hidden.tau_adp"},
 }
 """Our learned field -> the published name, for each neuron."""
+LARGEST = 1e9
+"""No weight of a published network comes near it."""
 WEIGHT, BIAS, MASK = (f"hidden.linear.{name}" for name in ("weight", "bias", "mask"))
 OUT, OUT_BIAS, OUT_TAU = "out.linear.weight", "out.linear.bias", "out.tau_mem"
 
@@ -63,7 +65,8 @@ def rsnn_from_pt(
     Raises:
         FileNotFoundError: no such file.
         ValueError: another kind of file, an array that is missing, unknown, of another shape or kind or not finite, a
-            neuron that the arrays are not of, or an omega above 1/dt.
+            neuron that the arrays are not of, an omega above 1/dt, a b_offset above 2/dt, a time constant that is not
+            above 0, or weights that no training ends with.
 
     Source: Higuchi, Kairat, Bohte, Otte, ICML 2024 (arXiv 2402.14603); github.com/AdaptiveAILab/brf-neurons.
     """
@@ -73,6 +76,7 @@ def rsnn_from_pt(
         raise ValueError(f"rsnn_from_pt: dt must be > 0, got {dt}.")
     found = read(path, neuron)
     arrays = {name: _numbers(path, name, tensor, dtype) for name, tensor in found.arrays.items()}
+    _check_ranges(path, arrays, dt)
     if found.neuron != "alif":
         _check_omega(path, arrays["hidden.omega"], dt)
     model = RSNN(
@@ -225,6 +229,25 @@ def _numbers(path: Any, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor
         where = tuple((~torch.isfinite(numbers)).nonzero()[0].tolist())
         raise ValueError(f"{path}: {name} of shape {tuple(tensor.shape)} is not finite at {where}: {tensor[where]}.")
     return numbers
+
+
+def _check_ranges(path: Any, arrays: Mapping[str, Tensor], dt: float) -> None:
+    """Refuse numbers that no training ends with: they would be a network that is silent or infinite, without a word."""
+    taus = {name: (1e-3, 1e6) for name in arrays if "tau_" in name}
+    ranges = {**dict.fromkeys(arrays, (-LARGEST, LARGEST)), **taus}
+    for name, (low, high) in ranges.items():
+        if (wrong := (arrays[name] < low) | (arrays[name] > high)).any():
+            where = tuple(wrong.nonzero()[0].tolist())
+            raise ValueError(
+                f"{path}: {name} is {arrays[name][where].item():g} at {where}, it must be from {low:g} to {high:g}; is "
+                "it the file as it was published?"
+            )
+    offset = arrays.get("hidden.b_offset")
+    if offset is not None and (largest := offset.abs().max().item()) * dt > 2:
+        raise ValueError(
+            f"{path}: hidden.b_offset has the magnitude {largest:g}, with dt {dt:g} no more than 2/dt = {2 / dt:g} can "
+            "be stable; lower dt, if the network was trained so."
+        )
 
 
 def _check_omega(path: Any, omega: Tensor, dt: float) -> None:

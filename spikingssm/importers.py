@@ -30,6 +30,17 @@ __all__ = ["s5rf_from_npz", "s5rf_to_npz"]
 
 _SLOW = ("log_decay", "omega", "log_eta")
 _SIZES = {"d_input", "d_output", "d_model", "n_layers"}
+RANGES = {
+    "log_decay": (-20.0, 20.0),
+    "omega": (-1e8, 1e8),
+    "log_eta": (-30.0, 5.0),
+    "V": (-1.01, 1.01),
+    "tau": (-50.0, 50.0),
+}
+"""What a published array may hold: exponents that are finite, frequencies of HiPPO matrices of up to 10,000 states,
+entries of unitary matrices, and factors that differ from 0 and 1."""
+LARGEST = 1e9
+"""No weight of a published network comes near it."""
 _NAME = re.compile(r"layers\.(\d+)\.(B_tilde|log_decay|omega|log_eta|V)|readout\.(W|tau)")
 
 
@@ -49,8 +60,8 @@ def s5rf_from_npz(path: str | os.PathLike[str], *, dtype: torch.dtype = torch.fl
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file of another kind, an array that is missing, unknown, of another shape or kind or not finite,
-            or options that contradict the arrays.
+        ValueError: a file of another kind, an array that is missing, unknown, of another shape or kind, not finite or
+            out of range, or options that contradict the arrays.
 
     Source: Huber et al., ECCV 2024 workshops (arXiv 2504.00719). Where we differ: the imaginary half of ``readout.W``
     is dropped, since spikes are real and only the real part of the product is read; V of the later layers, the
@@ -66,6 +77,7 @@ def s5rf_from_npz(path: str | os.PathLike[str], *, dtype: torch.dtype = torch.fl
     depth, shapes = _shapes(path, arrays)
     for name, shape in shapes.items():
         arrays[name] = _checked(path, name, arrays[name], shape, dtype)
+        _check_range(path, name, arrays[name])
     d_model, d_input, _ = arrays["layers.0.B_tilde"].shape
     block = None
     if "layers.0.V" in arrays and "first_discretisation" not in options:
@@ -172,6 +184,17 @@ def _checked(path: Any, name: str, array: np.ndarray, shape: tuple[int, ...], dt
         where = tuple((~torch.isfinite(tensor)).nonzero()[0].tolist())
         raise ValueError(f"{path}: {name} of shape {found} is not finite in {dtype} at {where}: {array[where]}.")
     return tensor
+
+
+def _check_range(path: Any, name: str, array: Tensor) -> None:
+    """Refuse numbers that no training ends with: they would be a network that is silent or infinite, without a word."""
+    low, high = RANGES.get(name.rpartition(".")[2], (-LARGEST, LARGEST))
+    if (wrong := (array < low) | (array > high)).any():
+        where = tuple(wrong.nonzero()[0].tolist())
+        raise ValueError(
+            f"{path}: {name} is {array[where].item():g} at {where}, it must be from {low:g} to {high:g}; is it the "
+            "file as it was published?"
+        )
 
 
 def _block(path: Any, V: Tensor | None, neurons: int, num_blocks: int | None) -> Tensor:

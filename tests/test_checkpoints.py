@@ -294,6 +294,26 @@ def test_a_frequency_beyond_the_step_names_the_neuron_and_the_way_out(file, neur
     assert rsnn_from_pt(path, neuron, dt=0.008).layers[0].learned["omega"][7] == -125
 
 
+OUT_OF_RANGE = {
+    "offset": ("brf", "hidden.b_offset", 1e30, "hidden.b_offset is 1e[+]30 at .*, it must be from -1e[+]09 to 1e[+]09"),
+    "offset-unstable": ("brf", "hidden.b_offset", -201.0, "no more than 2/dt = 200 can be stable"),
+    "omega": ("rf", "hidden.omega", 1e30, "hidden.omega is 1e[+]30"),
+    "weight": ("brf", "hidden.linear.weight", -1e12, "hidden.linear.weight is -1e[+]12"),
+    "readout-zero": ("brf", "out.tau_mem", 0.0, "out.tau_mem is 0 at .*, it must be from 0.001 to 1e[+]06"),
+    "readout-negative": ("alif", "out.tau_mem", -5.0, "out.tau_mem is -5 at"),
+    "membrane": ("alif", "hidden.tau_mem", -5.0, "hidden.tau_mem is -5 at"),
+    "adaptation": ("alif", "hidden.tau_adp", 0.0, "hidden.tau_adp is 0 at"),
+    "adaptation-large": ("alif", "hidden.tau_adp", 1e30, "hidden.tau_adp is 1e[+]30 at"),
+}
+
+
+@pytest.mark.parametrize(("neuron", "name", "value", "says"), OUT_OF_RANGE.values(), ids=OUT_OF_RANGE)
+def test_numbers_that_no_training_ends_with_are_refused(file, neuron, name, value, says):
+    arrays = arrays_of(neuron)
+    arrays[name].view(-1)[-1] = value
+    refused(file(arrays), says, neuron=neuron)
+
+
 def test_options_out_of_range(file):
     with pytest.raises(ValueError, match=r"dtype must be .* got torch\.float16"):
         rsnn_from_pt(file(), "brf", dtype=torch.float16)

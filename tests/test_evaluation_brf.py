@@ -226,10 +226,11 @@ def test_other_words_are_no_overrides(place, monkeypatch, capsys, word):
     assert f"unrecognized arguments: {word}" in capsys.readouterr().err
 
 
-def test_a_network_that_cannot_be_tested_leaves_no_folder(place, tmp_path):
-    arrays = arrays_of("rf")
-    arrays["hidden.b_offset"] = torch.full_like(arrays["hidden.b_offset"], 400.0)
-    torch.save(arrays, tmp_path / "wild.pt")
+def test_a_network_that_cannot_be_tested_leaves_no_folder(place, tmp_path, monkeypatch):
+    def diverged(run):
+        raise ValueError("RF: neuron 3 of row 0 became NaN or infinite at step 7")
+
+    monkeypatch.setattr("spikingssm.imported.measure", diverged)
     with pytest.raises(ValueError, match=r"RF: .*neuron"):
-        import_checkpoint(tmp_path / "wild.pt", tmp_path / "run", "brf/ecg", "rf", ECG, root=place)
+        import_checkpoint(place / "rf.pt", tmp_path / "run", "brf/ecg", "rf", ECG, root=place)
     assert not (tmp_path / "run").exists()

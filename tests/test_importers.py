@@ -151,6 +151,20 @@ def raises_one_line(kind, match, path, **options):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("layers.0.log_decay", 1e30), ("layers.1.log_decay", -1e30), ("layers.0.omega", 1e30),
+        ("layers.2.log_eta", 9.0), ("layers.0.B_tilde", 1e30), ("readout.W", -1e12),
+        ("readout.tau", 1e5), ("layers.0.V", 2.0),
+    ],
+)  # fmt: skip
+def test_numbers_that_no_training_ends_with_are_refused(file, name, value):
+    array = arrays_of()[name].copy()
+    array.reshape(-1)[-1] = value
+    raises_one_line(ValueError, rf"{name} is .* at .*, it must be from", file(changes={name: array}), **ZOH)
+
+
 @pytest.mark.parametrize("name", sorted(set(arrays_of()) - {"layers.1.V", "layers.2.V"}))
 def test_a_missing_array_is_named(file, name):
     raises_one_line(ValueError, rf"array {name.replace('.', '[.]')} .*missing", file(without=(name,)), **ZOH)
