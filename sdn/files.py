@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["versions", "write_json", "writing"]
+__all__ = ["read_json", "versions", "write_json", "writing"]
+
+LARGEST_JSON = 2**24
+"""Bytes; the summary of a run has 3,000."""
 
 
 @contextlib.contextmanager
@@ -38,6 +41,23 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write plain values as indented JSON, whole or not at all."""
     with writing(path) as partial:
         partial.write_text(json.dumps(value, indent=2, allow_nan=True) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the reason in one line, without the name of the file: no JSON, nested too deeply, or too large.
+    """
+    if (size := Path(path).stat().st_size) > LARGEST_JSON:
+        raise ValueError(f"it has {size} bytes, at most {LARGEST_JSON} are read")
+    try:
+        return json.loads(Path(path).read_bytes())
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(" ".join(str(error).split())[:120]) from None
 
 
 def versions() -> dict[str, str]:

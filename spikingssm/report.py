@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sdn import Trajectory
-from sdn.files import writing
+from sdn.files import read_json, writing
+from spikingssm.results import wrong_value
 
 __all__ = ["demo_figure", "learning_curve", "load_results", "raster", "report", "results_table", "swap_table", "table"]
 
@@ -123,7 +124,7 @@ def load_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: a folder without a finished run, or no such file.
-        ValueError: a file that is no result.
+        ValueError: a file that is no result, or one with other kinds of values.
     """
     found = []
     for path in map(Path, paths):
@@ -134,8 +135,8 @@ def load_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file; give the folder of a finished run, or a JSON of results.")
         try:
-            result = json.loads(file.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            result = read_json(file)
+        except ValueError as error:
             raise ValueError(f"{file}: not readable as JSON ({error}); give a summary.json.") from None
         kinds = [kind for kind, keys in KINDS.items() if isinstance(result, dict) and keys <= set(result)]
         if not kinds:
@@ -143,6 +144,8 @@ def load_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
                 f"{file}: is no result of a run or a study (what `evaluate --json` writes is not); give a run folder, "
                 "its summary.json, or the JSON of a study."
             )
+        if (wrong := wrong_value(result, kinds[0])) is not None:
+            raise ValueError(f"{file}: is no result of ours, its {wrong}; give the file as it was written.")
         found.append(result)
     return found
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import sdn
-from sdn.files import versions, write_json, writing
+from sdn.files import read_json, versions, write_json, writing
 
 
 def names(folder):
@@ -103,3 +103,18 @@ def test_json_and_versions(tmp_path):
     assert versions()["sdn"] == sdn.__version__
     assert set(versions()) == {"sdn", "torch", "python"}
     assert all(type(v) is str for v in versions().values())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"a": ' * 50_000, "1" * 5000, "\xff", '"\n"', "nul"])
+def test_what_is_no_json_is_one_line(tmp_path, text):
+    (tmp_path / "a.json").write_bytes(text.encode("latin1"))
+    with pytest.raises(ValueError, match=r".") as caught:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_json_that_is_too_large_is_not_read(tmp_path):
+    with (tmp_path / "a.json").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ValueError, match="it has 1099511627776 bytes"):
+        read_json(tmp_path / "a.json")

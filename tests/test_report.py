@@ -140,3 +140,57 @@ def test_the_curve_shows_perplexity_where_there_is_no_accuracy(tmp_path, monkeyp
     assert [axis.get_title() for axis in axes] == ["loss", title, "spike rate"]
     assert [list(line.get_ydata()) for line in axes[1].lines] == [[1.0, 2.0, 3.0]] * 2
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+WRONG = {
+    "test": "x", "dataset": [], "seed": "0", "parameters": None, "epochs": 1.5, "solver": ["loop"], "seconds": "long",
+    "device": 3, "name": "a\nb", "variant": None, "cpu_minutes": "x",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_a_result_with_other_kinds_of_values_is_refused_in_one_line(tmp_path, key):
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps({**result(), key: WRONG[key]}))
+    with pytest.raises(ValueError, match=f"is no result of ours, its {key} is") as caught:
+        report([path])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r["test"].update(accuracy="high"), lambda r: r["test"].pop("spike_rate"),
+        lambda r: r["test"].update(sops=[1]), lambda r: r["dataset"].update(train=None),
+        lambda r: r["dataset"].pop("name"), lambda r: r["test"].update(accuracy=10**400),
+    ],
+)  # fmt: skip
+def test_so_is_one_with_other_values_inside(tmp_path, change):
+    path, changed = tmp_path / "summary.json", result()
+    change(changed)
+    path.write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match="is no result of ours"):
+        report([path])
+
+
+def swap(**changes):
+    layers = {"a": {"agreement": 0.9, "f1": 0.8}}
+    row = {"rows": 9, "neuron": "exact", "metrics": {"accuracy": 0.5}, "spike_rate": 0.1}
+    row |= {"agreement": {"network": layers, "layer": layers}, **changes}
+    return {"study": "solver-swap", "name": "n", "seed": 0, "dataset": {"size": "full"}, "rows": [row]}
+
+
+def test_so_is_a_study_with_other_values(tmp_path):
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(swap()))
+    assert "90.00" in report([path])
+    for changes in (
+        {"rows": "9"}, {"neuron": 3}, {"metrics": []}, {"metrics": {"a": "x"}}, {"spike_rate": None}, {"agreement": 3},
+        {"agreement": {"network": {"a": {"agreement": float("inf"), "f1": 1.0}}, "layer": {}}},
+    ):  # fmt: skip
+        path.write_text(json.dumps(swap(**changes)))
+        with pytest.raises(ValueError, match="is no result of ours"):
+            report([path])
+    path.write_text(json.dumps({**swap(), "rows": []}))
+    with pytest.raises(ValueError, match="is no result of ours"):
+        report([path])

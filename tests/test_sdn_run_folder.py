@@ -51,6 +51,11 @@ CONFIGS = {
     "missing": (lambda c: c.pop("preset"), "needs the keys"),
     "preset": (lambda c: c.update(preset="x"), "preset must be one of"),
     "changed": (lambda c: c.update(epochs=7), "epochs was 4, is 7"),
+    "width": (lambda c: c.update(d_model=4096), "d_model is 4096, that of last.ckpt is 8"),
+    "kernel": (lambda c: c.update(kernel_size=1000), "kernel_size is 1000, that of last.ckpt is 8"),
+    "members": (lambda c: c.update(members=10**9), "members * batch_size * crop must be at most"),
+    "crop": (lambda c: c.update(crop=10**12), "members * batch_size * crop must be at most"),
+    "data": (lambda c: c["data"].update(test={"seed": 1}), "started with other test data"),
 }
 
 
@@ -63,6 +68,15 @@ def test_a_tampered_config_is_refused_in_one_line(finished, monkeypatch, capsys,
     code, err = call(monkeypatch, capsys, "train.py", "--resume", finished)
     assert code == 2
     assert message in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "", "3", '{"a": 1'], ids=["deep", "empty", "number", "cut"])
+def test_a_config_that_is_none_is_refused_in_one_line(finished, monkeypatch, capsys, text):
+    (finished / "config.json").write_text(text)
+    code, err = call(monkeypatch, capsys, "train.py", "--resume", finished)
+    assert code == 2
+    assert "config.json: " in err.splitlines()[-1]
     assert "Traceback" not in err
 
 

@@ -1,7 +1,6 @@
 """The first door of train.py: train an SDN on trajectory files. `python train.py --save exp`."""
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import torch
 from loguru import logger
 
 from sdn import runs
-from sdn.files import versions, write_json
+from sdn.files import read_json, versions, write_json
 from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
 from sdn.surrogate.network import SDN
 from sdn.surrogate.recipe import Recipe
@@ -79,6 +78,8 @@ def main(argv: Sequence[str]) -> None:
     _check_test(files["training"], files["test"])
     _check_same_data(settings, files)
     recipe = _recipe(settings, train)
+    if args.resume:
+        _check_sizes(run_dir, settings)
     sdn = SDN(**{name: settings[name] for name in SIZES})
     if not args.resume:
         _claim(run_dir, args.force)
@@ -138,20 +139,32 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such file; --resume takes the run folder of `python train.py --save`.")
     again = "start the run again with --save"
     try:
-        settings = json.loads(path.read_text())
+        settings = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path}: not readable JSON ({error}); {again}.") from None
     needed: dict[str, type] = {**dict.fromkeys(SPLITS, str), "preset": str, "data": dict, **dict.fromkeys(SIZES, int)}
     known = needed | {f.name: type(f.default) for f in fields(Recipe)}
     if not isinstance(settings, dict) or set(needed) - set(settings) or set(settings) - set(known):
-        found = sorted(settings) if isinstance(settings, dict) else type(settings).__name__
+        found = str(sorted(settings))[:200] if isinstance(settings, dict) else type(settings).__name__
         raise ValueError(f"{path}: needs the keys {sorted(needed)} and may have a recipe's, found {found}; {again}.")
     for key, value in settings.items():
         if type(value) is not known[key]:
-            raise ValueError(f"{path}: {key} must be of type {known[key].__name__}, got {value!r}; {again}.")
+            raise ValueError(f"{path}: {key} must be of type {known[key].__name__}, got {value!r:.60}; {again}.")
     if settings["preset"] not in PRESETS:
         raise ValueError(f"{path}: preset must be one of {PRESETS}, got {settings['preset']!r}; {again}.")
     return settings
+
+
+def _check_sizes(run_dir: Path, settings: dict[str, Any]) -> None:
+    """Refuse sizes that are not those of the checkpoint to go on from, before memory is taken for them."""
+    path = run_dir / "checkpoints" / "last.ckpt"
+    if not path.is_file():
+        return
+    sdn, _ = load_sdn(path)
+    sizes = {name: getattr(sdn, name) for name in SIZES}
+    if differ := [name for name in SIZES if settings[name] != sizes[name]]:
+        name = differ[0]
+        raise ValueError(f"{run_dir}/config.json: {name} is {settings[name]}, that of last.ckpt is {sizes[name]}.")
 
 
 def _identity(file: TrajectoryFile) -> dict[str, Any]:
@@ -163,8 +176,8 @@ def _check_same_data(settings: dict[str, Any], files: dict[str, TrajectoryFile])
     for split, then in settings.get("data", {}).items():
         if split in files and (now := _identity(files[split])) != then:
             raise ValueError(
-                f"{settings[split]}: the run was started with other {split} data ({then}), this file is {now}; "
-                f"give the file of the run by --{split}."
+                f"{settings[split]}: the run was started with other {split} data ({str(then)[:300]}), this file is "
+                f"{now}; give the file of the run by --{split}."
             )
 
 

@@ -8,6 +8,9 @@ from sdn.surrogate.fidelity import LOSSES
 
 __all__ = ["Recipe"]
 
+LARGEST = 2**28
+"""Numbers of a minibatch over all members; the default has 2^15."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -47,6 +50,11 @@ class Recipe:
         for name in ("epochs", "steps_per_epoch", "batch_size", "crop", "members"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.members * self.batch_size * self.crop > LARGEST:
+            raise ValueError(
+                f"members * batch_size * crop must be at most {LARGEST}, since a step holds that many numbers in each "
+                f"channel, got {self.members} * {self.batch_size} * {self.crop}."
+            )
         if not 0 < self.lr < math.inf or not 0 <= self.weight_decay < math.inf or not 0 <= self.ema < 1:
             raise ValueError(
                 f"lr must be > 0, weight_decay >= 0, ema in [0, 1); got {self.lr}, {self.weight_decay}, {self.ema}."
