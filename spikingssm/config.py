@@ -43,6 +43,10 @@ ALIASES = {f"experiment=spikingssm/{published}": f"experiment=spikingssm/{ours}"
 """The published spellings of two experiments."""
 
 
+WRONG = (TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError)
+"""What builders raise for arguments of another kind or size than they take."""
+
+
 def load(overrides: Sequence[str]) -> DictConfig:
     """The configuration that overrides of ``configs/config.yaml`` give; with ``resume=FOLDER`` that of the run there.
 
@@ -132,18 +136,22 @@ def call(section: str, node: DictConfig, **known: Any) -> Any:
         known: further arguments.
 
     Raises:
-        ValueError: an unknown argument or target; else whatever the target raises.
+        ValueError: an unknown argument or target, or one of another kind; else whatever the target raises.
     """
+    if not node.get("_target_"):
+        raise ValueError(f"{section}: has no _target_, which names what builds it.")
     try:
         return instantiate(node, _convert_="all", **known)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ArgumentError):
             raise ValueError(f"{section}: {cause}") from cause
-        if isinstance(cause, TypeError):
-            raise ValueError(f"{section}: {cause}; its keys are the arguments of {node._target_}.") from cause
         if isinstance(cause, (ValueError, OSError, NotImplementedError)):
             raise cause from None
+        if isinstance(cause, WRONG):
+            raise ValueError(
+                f"{section}: {_one_line(cause)}; its keys are the arguments of {node._target_}."
+            ) from cause
         if "Error locating target" in str(error) or isinstance(cause, ImportError):
             raise ValueError(f"{section}: {_one_line(cause or error)}") from cause
         raise

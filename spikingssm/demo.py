@@ -17,7 +17,6 @@ from spikingssm.experiment import build, evaluate
 from spikingssm.metrics import spikes_of
 from spikingssm.report import demo_figure
 from spikingssm.runfolder import stored
-from spikingssm.training import check_weights
 
 __all__ = ["run_demo"]
 
@@ -113,8 +112,7 @@ def _figure(out: Path) -> None:
     exact = sdn.simulate(artifact.dynamics, current)
     with torch.no_grad():
         predicted = artifact.network(current[..., 0])[0]
-    data, module = build(stored(out / "digits"))
-    module.load_state_dict(check_weights(out / "digits" / "checkpoints" / "best.ckpt", module))
+    data, module = build(stored(out / "digits"), out / "digits" / "checkpoints" / "best.ckpt")
     batch = next(iter(data.test_dataloader()))
     layer, spikes = next(iter(spikes_of(module.model, batch.x[:1]).items()))
     demo_figure(exact, predicted, spikes[0], f"spikes of {layer}, one test digit", out / "figure.png")

@@ -17,7 +17,7 @@ from spikingssm.datasets import SequenceData
 from spikingssm.distributed import ALONE
 from spikingssm.metrics import neurons_of
 from spikingssm.runfolder import stored
-from spikingssm.training import SequenceModule, check_weights, make_trainer, score
+from spikingssm.training import SequenceModule, make_trainer, score
 
 __all__ = ["TrainedRun", "evaluate", "load_run", "measure", "solver_for"]
 
@@ -93,8 +93,7 @@ def load_run(
         if value is not None:
             known_key(config, key, f"leave --{key.removesuffix('_eval')} out")
             OmegaConf.update(config, f"data.{key}", value)
-    data, module = build(config)
-    module.load_state_dict(check_weights(Path(run_dir) / "checkpoints" / "best.ckpt", module))
+    data, module = build(config, Path(run_dir) / "checkpoints" / "best.ckpt")
     if rate is not None:
         module.model = _able(module.model, "with_rate").with_rate(rate)
     return TrainedRun(config, data, module)

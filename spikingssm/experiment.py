@@ -16,10 +16,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from sdn import SpikingLayer
 from sdn.files import versions, write_json, writing
-from sdn.runs import log_to, read_metrics, seed_everything
+from sdn.runs import load_checkpoint, log_to, read_metrics, seed_everything
 from spikingssm.activity import state_of
 from spikingssm.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.config import call, load, sweep, variant
@@ -31,8 +32,8 @@ from spikingssm.launch import Job, launch, split
 from spikingssm.loggers import more_loggers
 from spikingssm.metrics import spikes_of
 from spikingssm.report import learning_curve, raster
-from spikingssm.runfolder import keep_artifact
-from spikingssm.training import SequenceModule, fit, score
+from spikingssm.runfolder import check_sizes, keep_artifact
+from spikingssm.training import SequenceModule, fit, fitting, score
 
 __all__ = ["build", "evaluate", "load", "main", "quiet", "run"]
 
@@ -114,7 +115,8 @@ def run(config: DictConfig, changed: str = "") -> Path:
     writes = first_process()
     if writes:
         keep_artifact(config, folder)
-    data, module = build(config)
+    last = folder / "checkpoints" / "last.ckpt"
+    data, module = build(config, last if resume and last.is_file() else None)
     callbacks, loggers = _callbacks(config, module, folder), _loggers(config, folder)
     command, changed = _header(folder, resume, changed)
     if writes:
@@ -180,31 +182,69 @@ def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
     return more_loggers(folder, OmegaConf.to_container(config, resolve=True), **asked)  # type: ignore[arg-type]
 
 
-def build(config: DictConfig) -> tuple[SequenceData, SequenceModule]:
-    """The data and the module of a configuration; the weights are drawn from its seed.
+def build(config: DictConfig, weights: str | Path | None = None) -> tuple[SequenceData, SequenceModule]:
+    """The data and the module of a configuration; the weights are drawn from its seed, or those of a checkpoint.
+
+    Args:
+        config: as `load` gives it, or as it stands in a run folder.
+        weights: a checkpoint. It is read first, and the sizes of the model are compared with it before memory is taken.
 
     Raises:
-        ValueError, OSError, NotImplementedError, ImportError: what data and model refuse, or an unknown key.
+        FileNotFoundError: no such checkpoint.
+        ValueError, OSError, NotImplementedError, ImportError: what data and model refuse, an unknown key, or weights of
+            another model.
     """
+    content = None if weights is None else load_checkpoint(weights)
+    known = content is not None and check_sizes(weights, config, content.get("state_dict"))
     _check_keys("optim", config.optim, SequenceModule, {"model", "task", "classes", "carry_state"})
     _check_keys("trainer", config.trainer, Trainer, OURS)
+    _check_numbers(config)
     data = call("data", config.data)
+    if not isinstance(data, SequenceData):
+        raise ValueError(f"data: {config.data._target_} gives a {type(data).__name__}, it must give a SequenceData.")
+    if known:
+        with torch.device("meta"):
+            fitting(weights, content, _module(config, data))
     seed_everything(config.seed)
     if config.threads is not None:
-        if not isinstance(config.threads, int) or config.threads < 1:
-            raise ValueError(f"threads must be an integer >= 1 or null, got {config.threads!r}.")
         torch.set_num_threads(config.threads)
-    if not isinstance(config.trainer.max_epochs, int) or config.trainer.max_epochs < 1:
-        raise ValueError(f"trainer.max_epochs must be an integer >= 1, got {config.trainer.max_epochs!r}.")
+    module = _module(config, data)
+    module = module.double() if str(config.trainer.get("precision")).startswith("64") else module
+    if content is not None:
+        module.load_state_dict(fitting(weights, content, module))
+    return data, module
+
+
+def _check_numbers(config: DictConfig) -> None:
+    """Refuse a seed, threads or epochs that are none."""
+    if not _is_integer(config.seed, 0) or config.seed >= 2**32:
+        raise ValueError(f"seed must be an integer from 0 to 4294967295, got {config.seed!r}.")
+    if config.threads is not None and not _is_integer(config.threads, 1):
+        raise ValueError(f"threads must be an integer >= 1 or null, got {config.threads!r}.")
+    if not _is_integer(config.trainer.get("max_epochs"), 1):
+        raise ValueError(f"trainer.max_epochs must be an integer >= 1, got {config.trainer.get('max_epochs')!r}.")
+
+
+def _is_integer(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _module(config: DictConfig, data: SequenceData) -> SequenceModule:
     check_tokens_are_read(data, str(config.model.get("_target_")))
     tokens = {} if data.vocab is None else {"vocab": data.vocab, "pairs": data.pairs}
     model = call("model", config.model, d_input=data.d_input, d_output=data.d_output, **tokens)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model: {config.model._target_} gives a {type(model).__name__}, it must give a module.")
     if getattr(model, "patch", 1) > data.length:
         raise ValueError(f"model.patch={model.patch} is longer than the {data.length} steps of {data.name}; lower it.")
     task = call("task", config.task)
     check_together(data, model, task, config.optim.get("tbptt"))
-    module = SequenceModule(model, task, classes=data.d_output, carry_state=data.stream, **config.optim)
-    return data, module.double() if str(config.trainer.get("precision")).startswith("64") else module
+    try:
+        return SequenceModule(model, task, classes=data.d_output, carry_state=data.stream, **config.optim)
+    except TypeError as error:
+        raise ValueError(
+            f"optim: {' '.join(str(error).split())}; its keys are those of configs/config.yaml."
+        ) from error
 
 
 def _check_keys(section: str, node: DictConfig, target: Callable[..., Any], taken: set[str]) -> None:

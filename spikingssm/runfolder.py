@@ -1,32 +1,37 @@
 """The configuration in a run folder: read without trusting it, and made to hold what the run needs."""
 
-import importlib
-import os
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from torch import Tensor
 
 from sdn import load_artifact
 from sdn.files import writing
+from spikingssm.builders import MODELS, TRUST, refused_target
+from spikingssm.plain import read_yaml
 
-__all__ = ["keep_artifact", "stored"]
+__all__ = ["check_sizes", "keep_artifact", "stored"]
 
 ARTIFACT = "artifact.safetensors"
-PUBLIC = ("sdn", "spikingssm", "spikingssm.models", "spikingssm.layers", "spikingssm.datasets", "spikingssm.tasks")
-TRUST = "SDN_TRUST_TARGETS"
 SECTIONS = ("name", "seed", "data", "model", "task", "optim", "trainer", "resume", "run_dir", "threads")
+BUILT = ("data", "model", "task")
+FLOOR, LAYERS = 4096, 64
+"""Integers and layers that may be asked for whatever the weights are: without memory they are compared in no time."""
+SWEEPS = 2**16
+"""Rounds of a solver."""
+PROCESSES = {"data.num_workers": 256, "trainer.devices": 256, "trainer.num_nodes": 4096, "threads": 4096}
+"""What starts processes or threads, and the most of them that a run folder may ask for."""
 
 
 def stored(run_dir: str | Path) -> DictConfig:
-    """The configuration in a run folder.
+    """The configuration in a run folder, as plain values that name builders only.
 
     Raises:
         FileNotFoundError: no run there.
-        ValueError: a file that cannot be read.
+        ValueError: a file that cannot be read, or one that says more than a configuration of ours.
     """
     path = Path(run_dir) / "config.yaml"
     if (path.parent / "config.json").is_file():
@@ -34,24 +39,82 @@ def stored(run_dir: str | Path) -> DictConfig:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the folder of a run, such as runs/spikingssm-digits-0.")
     try:
-        found = OmegaConf.load(path)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{path}: not a readable configuration ({' '.join(str(error).split())}).") from None
-    missing = [key for key in SECTIONS if not isinstance(found, DictConfig) or key not in found]
-    sections = ("data", "model", "task", "optim", "trainer")
-    missing = missing or [key for key in sections if not isinstance(found[key], DictConfig)]
+        found = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a readable configuration ({error}).") from None
+    if (problem := _problem(found)) is not None:
+        raise ValueError(f"{path}: {problem}.")
+    if (target := refused_target(found)) is not None:
+        raise ValueError(
+            f"{path}: names {target!r}, which is not of this project's builders; a run folder may not call other code. "
+            f"If it is yours, set {TRUST}={' '.join(target.split())} in the environment."
+        )
+    copy, solver = Path(run_dir) / ARTIFACT, found["model"].get("solver")
+    if copy.is_file() and isinstance(solver, dict):
+        solver["artifact"] = str(copy)
+    return OmegaConf.create(found)
+
+
+def _problem(found: dict[str, Any]) -> str | None:
+    """What is wrong with the form of a configuration, or None."""
+    mappings = (*BUILT, "optim", "trainer")
+    missing = [key for key in SECTIONS if key not in found] or [k for k in mappings if not isinstance(found[k], dict)]
     if missing:
-        raise ValueError(f"{path}: not the configuration of a run of ours, {missing[0]!r} is missing or no mapping.")
-    for target in _targets(OmegaConf.to_container(found)):
-        if not _is_ours(target):
-            raise ValueError(
-                f"{path}: names {target!r}, which is not of this project; a run folder may not call other code. If it "
-                f"is yours, set {TRUST}={target} in the environment."
-            )
-    copy = Path(run_dir) / ARTIFACT
-    if copy.is_file() and isinstance(found.model.get("solver"), DictConfig):
-        found.model.solver.artifact = str(copy)
-    return found
+        return f"not the configuration of a run of ours, {missing[0]!r} is missing or no mapping"
+    for section in ("checkpoint", "early_stop", "logger"):
+        if not isinstance(found.get(section), dict | None):
+            return f"{section} is {str(found[section])[:40]!r}, it must be a mapping"
+    if unnamed := [section for section in BUILT if "_target_" not in found[section]]:
+        return f"{unnamed[0]} has no _target_, which names what builds it"
+    if not isinstance(found["name"], str) or not isinstance(found["run_dir"], str):
+        return "name and run_dir must be text"
+    for key, most in PROCESSES.items():
+        section, _, name = key.rpartition(".")
+        value = (found[section] if section else found).get(name)
+        if isinstance(value, int) and value > most:
+            return f"{key} is {value}, a run folder may ask for at most {most}"
+    return None
+
+
+def check_sizes(path: str | Path, config: DictConfig, weights: Any) -> bool:
+    """Refuse sizes of a model that its stored weights cannot have, before memory is taken for them.
+
+    Args:
+        path: of the weights, for errors.
+        config: of the run.
+        weights: name -> tensor; anything else has no sizes.
+
+    Returns:
+        whether the model is one of ours, which can be built on the meta device first.
+
+    Raises:
+        ValueError: a number of layers above that of the tensors, or another integer above that of the numbers in them.
+    """
+    section: Any = OmegaConf.to_container(config.model)
+    if section.get("_target_") not in MODELS:
+        return False
+    tensors = [v for v in weights.values() if isinstance(v, Tensor)] if isinstance(weights, Mapping) else []
+    numbers = max(FLOOR, sum(math.prod(tensor.shape) for tensor in tensors))
+    for where, value in _integers(section, "model"):
+        layers = where == "model.n_layers" or where.endswith("#")
+        most = SWEEPS if where.startswith("model.solver") else max(LAYERS, len(tensors)) if layers else numbers
+        if value > most:
+            what = "rounds" if most == SWEEPS else f"tensors of {path}" if layers else f"numbers of {path}"
+            raise ValueError(f"{where.rstrip('#')} is {value}, more than the {most} {what}; give the whole run folder.")
+    return True
+
+
+def _integers(value: Any, where: str) -> Iterator[tuple[str, int]]:
+    """Every integer below a value with its place, and the length of each list with its place and #."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _integers(inner, f"{where}.{name}")
+    elif isinstance(value, list):
+        yield f"{where}#", len(value)
+        for inner in value:
+            yield from _integers(inner, where)
+    elif isinstance(value, int):
+        yield where, value
 
 
 def keep_artifact(config: DictConfig, folder: Path) -> None:
@@ -69,22 +132,3 @@ def keep_artifact(config: DictConfig, folder: Path) -> None:
         with writing(copy) as partial:
             partial.write_bytes(source.read_bytes())
     solver.artifact = str(copy)
-
-
-def _targets(value: Any) -> Iterator[str]:
-    """Every ``_target_`` below a value."""
-    if isinstance(value, dict):
-        if "_target_" in value:
-            yield str(value["_target_"])
-        value = list(value.values())
-    for inner in value if isinstance(value, list) else ():
-        yield from _targets(inner)
-
-
-def _is_ours(target: str) -> bool:
-    """Whether a dotted name is a public name of this project, or one that the user trusts."""
-    if target in os.environ.get(TRUST, "").split(","):
-        return True
-    module, _, name = target.rpartition(".")
-    public = module in PUBLIC and importlib.import_module(module)
-    return bool(public) and name in public.__all__

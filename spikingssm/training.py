@@ -12,7 +12,6 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from loguru import logger
 from torch import Tensor, nn
 
@@ -150,8 +149,8 @@ def make_trainer(**options: Any) -> lightning.Trainer:
         logging.getLogger(name).setLevel(logging.WARNING)  # no advertisements
     try:
         return lightning.Trainer(use_distributed_sampler=False, **options)  # the loaders know their process
-    except (MisconfigurationException, TypeError) as error:
-        raise ValueError(f"trainer: {' '.join(str(error).split())}") from None
+    except Exception as error:  # Lightning raises what options of another kind make its connectors raise
+        raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def check_weights(path: str | Path, module: nn.Module) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ def test_a_nested_target_is_found_too(copied):
 def test_a_target_can_be_trusted_explicitly(copied, monkeypatch):
     edited(copied, lambda c: OmegaConf.update(c, "data", {"_target_": "collections.OrderedDict"}, merge=False))
     monkeypatch.setenv("SDN_TRUST_TARGETS", "collections.OrderedDict")
-    with pytest.raises(AttributeError, match="OrderedDict"):  # let through, and then of course no data module
+    with pytest.raises(ValueError, match="gives a OrderedDict, it must give a SequenceData"):  # let through
         evaluate(copied)
 
 
