@@ -22,10 +22,10 @@ __all__ = ["call", "load", "sweep", "variant"]
 
 NULLABLE = (
     "threads", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes", "data.limit_train",
-    "data.limit_eval", "data.rows", "data.steps", "data.distractors", "data.scaling", "data.leave_out", "model.spike",
-    "model.cutoffs", "model.first_discretisation", "model.refractory", "task.unlabelled_as",
-    "optim.slow_lr", "optim.ema", "optim.tbptt", "checkpoint.every_n_steps", "checkpoint.every_minutes",
-    "early_stop.patience", "logger.wandb", "trainer.gradient_clip_val",
+    "data.limit_eval", "data.rows", "data.steps", "data.distractors", "data.scaling", "data.leave_out",
+    "data.vocabulary", "model.spike", "model.cutoffs", "model.first_discretisation", "model.refractory",
+    "task.unlabelled_as", "optim.slow_lr", "optim.ema", "optim.tbptt", "checkpoint.every_n_steps",
+    "checkpoint.every_minutes", "early_stop.patience", "logger.wandb", "trainer.gradient_clip_val",
 )  # fmt: skip
 """Keys that may be null, whatever an experiment or a tier sets them to."""
 MOVABLE = (

@@ -119,7 +119,7 @@ def test_mnist_is_found_where_people_keep_it(tmp_path, folder, packed) -> None:
     assert batch.x.shape == (4, 784, 1)
     assert batch.y.tolist() == [0, 1, 2, 3]
     assert batch.x.max() <= 1
-    assert data.facts()["size"] == "subset"
+    assert data.facts()["size"] == "other"
 
 
 def test_a_limit_of_rows_sorted_by_class_meets_every_class_and_is_fixed() -> None:
@@ -164,7 +164,7 @@ def test_mnist_errors_say_what_to_do(tmp_path) -> None:
     with pytest.raises(ValueError, match="30 images and labels of shape"):
         mnist(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(idx(np.arange(30)))
-    with pytest.raises(ValueError, match="the label 29, labels are 0 to 9"):
+    with pytest.raises(ValueError, match="the label 10 in row 10, labels are 0 to 9"):
         mnist(tmp_path)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(idx(np.zeros((30, 27, 28))))
     with pytest.raises(ValueError, match="not \\(N, 28, 28\\)"):

@@ -36,7 +36,7 @@ def test_steps_have_the_column_of_their_one_as_label_or_none(tmp_path) -> None:
     assert (batch.x.shape, batch.x.dtype, batch.y.shape) == ((3, 1301, 4), torch.float32, (3, 1301))
     np.testing.assert_array_equal(batch.x, content(3, 1)["x"])
     assert batch.y[2, [0, 9, 10, 45, 1199, 1200, 1300]].tolist() == [2, 2, 3, 0, (2 + 119) % 6, IGNORED, IGNORED]
-    assert (data.d_input, data.d_output, data.facts()["size"]) == (4, 6, "subset")
+    assert (data.d_input, data.d_output, data.facts()["size"]) == (4, 6, "other")
     assert "808 of the 10,408 training steps and 303 of the 3,903 test steps have no label" in data.split
 
 
@@ -62,7 +62,7 @@ def test_both_ways_to_count_steps_without_a_label_are_reported(tmp_path) -> None
 def test_a_length_keeps_the_first_steps_of_every_row(tmp_path) -> None:
     write(tmp_path)
     data, whole = (ecg(tmp_path, batch_size=3, length=length) for length in (1300, 1301))
-    assert (data.facts()["length"], whole.facts()["length"], data.facts()["size"]) == (1300, 1301, "subset")
+    assert (data.facts()["length"], whole.facts()["length"], data.facts()["size"]) == (1300, 1301, "other")
     for part in ("train_set", "test_set"):
         one, other = (getattr(found, part)[1] for found in (data, whole))
         assert torch.equal(one.x, other.x[:, :-1])
@@ -83,7 +83,7 @@ def test_a_length_out_of_range(length) -> None:
         ({"x": np.zeros((8, 1300, 4))}, r"got \(8, 1300, 4\) and \(8, 1301, 6\)"),
         ({"x": np.zeros((7, 1301, 4), np.int16)}, r"got \(7, 1301, 4\) and \(8, 1301, 6\)"),
         ({"y": np.zeros((8, 1301, 5), np.uint8)}, r"got \(8, 1301, 4\) and \(8, 1301, 5\)"),
-        ({"x": np.full((8, 1301, 4), 2, np.int16)}, "integers -1, 0 and 1, got int16 up to 2"),
+        ({"x": np.full((8, 1301, 4), 2, np.int16)}, "integers -1, 0 and 1, got int16 from 2 to 2"),
         ({"x": np.zeros((8, 1301, 4))}, "integers -1, 0 and 1, got float64"),
         ({"y": np.ones((8, 1301, 6), np.uint8)}, "at most one 1 a step and else 0, got up to 6"),
         ({"y": np.full((8, 1301, 6), 3, np.uint8)}, "at most one 1 a step and else 0"),

@@ -17,6 +17,7 @@ from spikingssm.datasets.binning import Binning
 from spikingssm.datasets.cochlea import Cochlea
 from spikingssm.datasets.fsdd_spikes import fsdd_spikes, write_fsdd_spikes
 from spikingssm.datasets.heidelberg import read_recordings
+from spikingssm.datasets.known import ContentDigest
 
 MODULE = import_module("spikingssm.datasets.fsdd_spikes")
 RATE, SPEAKERS, INDICES = 8000, ("ann", "bob"), (0, 4, 5, 6)
@@ -87,8 +88,9 @@ def test_every_clip_is_heard_once_and_the_official_split_tests_on_index_0_to_4(r
     other = fsdd_spikes(root, batch_size=1, val_fraction=0.25, seed=1)
     assert set(keys_of(other.val_dataloader(), expected, Binning())) != set(found["val"])
     facts = data.facts()
-    assert (facts["name"], facts["size"]) == ("fsdd-spikes", "subset")
-    assert facts["split"].startswith("test: index 0 to 4, the official one; validation: single training recordings")
+    assert (facts["name"], facts["size"]) == ("fsdd-spikes-like", "other")
+    start = "test: index 0 to 4, as in the files given, which are not the published ones; validation: single training"
+    assert facts["split"].startswith(start)
     events = {part: sum(len(expected[key][0]) for key in keys) for part, keys in found.items()}
     assert facts["events"] == events
 
@@ -138,7 +140,9 @@ def test_the_command_writes_files_with_every_spike_that_give_the_same_data(
             assert np.array_equal(found.times[events], expected[key][0])
             assert np.array_equal(found.units[events], expected[key][1])
     one, two = fsdd_spikes(root, batch_size=8), fsdd_spikes(tmp_path / "out", batch_size=8)
-    assert one.facts() == two.facts()
+    facts = [data.facts() for data in (one, two)]
+    assert facts[1]["split"].startswith("test: as in fsdd_test.h5; ")
+    assert all(facts[0][key] == facts[1][key] for key in facts[0].keys() - {"name", "size", "split"})
     for x, y in zip(drawn(one.train_dataloader()), drawn(two.train_dataloader()), strict=True):
         assert torch.equal(x, y)
     with pytest.raises(ValueError, match=r"leave_out=bob, but the files in .* no names of speakers; set data\.root to"):
@@ -159,7 +163,15 @@ def test_one_of_the_two_files_alone_names_the_other(tmp_path, missing) -> None:
 def test_only_3000_clips_are_the_full_set(root, monkeypatch) -> None:
     assert MODULE.PUBLISHED == 3000
     monkeypatch.setattr(MODULE, "PUBLISHED", 80)
-    assert fsdd_spikes(root).facts()["size"] == "full"
+    assert fsdd_spikes(root).facts()["size"] == "other"
+    content = ContentDigest()
+    for path in (root / "recordings").iterdir():
+        content.add(path.name, path.read_bytes())
+    monkeypatch.setattr(MODULE, "CONTENT", content.hexdigest())
+    shutil.rmtree("dataset")
+    facts = fsdd_spikes(root).facts()
+    assert facts["size"] == "full"
+    assert facts["split"].startswith("test: index 0 to 4, the official one; ")
 
 
 def test_training_is_augmented_and_nothing_else(root) -> None:

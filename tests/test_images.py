@@ -67,7 +67,7 @@ def test_an_order_out_of_a_file_says_which_pixel_comes_at_which_step(tmp_path, s
         np.save(path, order)
     data, plain = (mnist(tmp_path, permute=p, batch_size=4) for p in (str(path), False))
     assert torch.equal(pixels(data), torch.stack([pixels(plain)[:, k] for k in order], 1))
-    assert data.name == "mnist-permuted"
+    assert data.name == "mnist-permuted-like"
     assert f"in the order of order.{suffix} (its sha256 begins with" in data.facts()["split"]
     again = data.facts()["split"]
     np.save(tmp_path / "order.npy", order[::-1])

@@ -185,7 +185,7 @@ def test_the_stand_in_can_be_learnt_from_its_operator() -> None:
         ({"length": 39}, r"length must be at least max_length=40, got 39; set data\.max_length too"),
         ({"min_length": 39}, "more than min_length=39 and fewer than max_length=40 tokens"),
         ({"max_depth": 2, "max_args": 3, "min_length": 5}, "no expression has more than min_length=5"),
-        ({"max_args": 1}, "max_depth and max_args must be at least 2, got 10 and 1"),
+        ({"max_args": 1}, "max_depth and max_args must be from 2 to 1000, got 10 and 1"),
         ({"val_rows": 0}, r"must be at least 1, got \(30, 0, 9\)"),
     ],
 )

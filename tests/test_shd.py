@@ -100,7 +100,7 @@ def test_validation_can_be_single_recordings(tmp_path) -> None:
 def test_speakers_are_compared_by_name_and_named_where_they_are_few(tmp_path) -> None:
     named(tmp_path, ["bob", "zoe"], ["alice", "ann", "bob"])
     split = shd(tmp_path, batch_size=4).facts()["split"]
-    assert split.startswith("test: the official one, with the speakers alice, ann that training lacks; ")
+    assert split.startswith("test: as in shd_test.h5, with the speakers alice, ann that training lacks; ")
     assert re.search("validation: all recordings of the training speaker (bob|zoe), by the seed$", split)
     named(tmp_path, ["bob", "zoe"], ["bob", "zoe"])
     assert "with no speaker that training lacks" in shd(tmp_path, batch_size=4).facts()["split"]
@@ -113,7 +113,7 @@ def test_speakers_are_compared_by_name_and_named_where_they_are_few(tmp_path) ->
 def test_names_and_numbers_of_speakers_are_not_compared(tmp_path) -> None:
     named(tmp_path, ["bob", "zoe"], ["bob"])
     write_recordings(tmp_path / "shd_test.h5", recordings(40, 20, 1, [0, 1]), [str(n) for n in range(20)])
-    assert shd(tmp_path, batch_size=4).facts()["split"].startswith("test: the official one; validation: all")
+    assert shd(tmp_path, batch_size=4).facts()["split"].startswith("test: as in shd_test.h5; validation: all")
 
 
 def test_a_fraction_for_validation_is_refused_where_it_has_no_use(tmp_path) -> None:

@@ -1,5 +1,6 @@
 """Language modelling: the stream, its chunks and its vocabulary against a plain reading of the files."""
 
+import hashlib
 import importlib
 from collections import Counter
 
@@ -113,6 +114,12 @@ def test_full_means_the_published_numbers_of_tokens_and_types(root, monkeypatch)
     options = {"length": 16, "batch_size": 1, "version": "wikitext-2"}
     monkeypatch.setitem(module.RELEASED, "wikitext-2", (*sizes, types))
     facts = wikitext(root, **options).facts()
+    assert (facts["size"], facts["name"]) == ("other", "wikitext-2-like")
+    assert "the parts as in the files given, which are not the published ones" in facts["split"]
+    for part in ("valid", "test"):
+        name = f"wiki.{part}.tokens"
+        monkeypatch.setitem(module.SHA256, name, hashlib.sha256((root / name).read_bytes()).hexdigest())
+    facts = wikitext(root, **options).facts()
     assert (facts["size"], facts["name"]) == ("full", "wikitext-2")
     assert wikitext(root, level="char", **options).facts()["size"] == "subset"
     monkeypatch.setitem(module.RELEASED, "wikitext-2", (*sizes, types + 1))
@@ -137,7 +144,7 @@ def test_training_on_the_validation_text_holds_out_its_end(root) -> None:
     outside = sum(word not in types for word in tested) / len(tested)
     assert outside > 0
     facts = data.facts()
-    assert (facts["size"], facts["name"]) == ("subset", "wikitext")
+    assert (facts["size"], facts["name"]) == ("other", "wikitext-like")
     assert f"{outside:.2%} of the test words are outside the vocabulary" in facts["split"]
     assert "not comparable" in facts["split"]
 

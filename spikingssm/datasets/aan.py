@@ -9,7 +9,7 @@ import numpy as np
 from spikingssm.datasets.base import Rows, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
-from spikingssm.datasets.tokens import PAD, arena_file, put
+from spikingssm.datasets.tokens import PAD, arena_file, check_rows, put
 
 __all__ = ["aan"]
 
@@ -46,6 +46,7 @@ def aan(
     Source: Tay et al., "Long Range Arena", ICLR 2021, section 2.2.3, after Radev et al., "The ACL Anthology Network
     Corpus", 2009.
     """
+    check_rows("aan", 1, length)
     if length < 2:
         raise ValueError(f"aan: length must be at least 2, a token and its end, got {length}.")
     if generated:
@@ -103,6 +104,7 @@ def _prepare(files: list[Path], length: int) -> dict[str, np.ndarray]:
         count = sum(1 for _ in _lines(path))
         if not count:
             raise ValueError(f"{path}: the file is empty; copy it again.")
+        check_rows(str(path), 2 * count, length)
         x, lengths, y = _rows(count, length)
         for number, (label, *documents) in enumerate(_lines(path)):
             y[number] = label

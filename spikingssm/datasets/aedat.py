@@ -53,7 +53,14 @@ def read_aedat(path: str | Path, size: int) -> Events:
             data[at:start].ljust(PACKET.size, b"\0")
         )
         end = start + number * event_size
-        if number < 0 or event_size < 1 or end > len(data) or (kind == POLARITY_EVENT and event_size != 8):
+        if (
+            overflow < 0
+            or valid < 0
+            or number < 0
+            or event_size < 1
+            or end > len(data)
+            or (kind == POLARITY_EVENT and event_size != 8)
+        ):
             raise ValueError(f"{path}: damaged at byte {at:,} of {len(data):,}; copy or download it again.")
         if kind == POLARITY_EVENT:
             found = np.frombuffer(data, "<u4", 2 * number, start).reshape(number, 2)

@@ -1,18 +1,16 @@
 """Recorded clips: WAV files of a folder or an archive in, rows of 16-bit samples out."""
 
-import gzip
 import io
-import lzma
 import math
-import tarfile
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, cast
+from typing import cast
 
 import numpy as np
 from torch import Tensor
+
+from spikingssm.datasets.packed import tar_members
 
 __all__ = [
     "PEAK",
@@ -27,6 +25,10 @@ __all__ = [
     "tones",
 ]
 
+OPEN = 2**32 - 2**16
+"""Sizes from here on are no sizes: a header in a pipe is written before the samples are known."""
+MOST = 2**33
+"""Bytes of clips at most; Speech Commands at its full rate has 3.4 GB."""
 PEAK = 2**15
 """One more than the largest 16-bit sample; samples / PEAK are in [-1, 1)."""
 
@@ -49,27 +51,46 @@ def read_wav(data: bytes, path: str | Path, rate: int) -> np.ndarray:
         raise ImportError("audio needs the extra `data`: pip install 'sdn-spikingssm[data]'.") from error
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise ValueError(f"{path}: starts with {data[:12]!r}, a WAV file with b'RIFF', its size and b'WAVE'.")
-    announced = 8 + int.from_bytes(data[4:8], "little")
-    if announced > len(data):
-        raise ValueError(
-            f"{path}: its header announces {announced} bytes and there are {len(data)}; copy or download it again."
-        )
+    data = _with_sizes(data, path)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             found = (file.samplerate, file.channels, file.subtype)
+            if found != (rate, 1, "PCM_16"):
+                raise ValueError(
+                    f"{path}: {found[0]} Hz, {found[1]} channel(s), {found[2]}, must be {rate} Hz, 1 channel, PCM_16; "
+                    "convert it or take it out."
+                )
             samples = file.read(dtype="int16")
-    except soundfile.LibsndfileError as error:
-        raise ValueError(
-            f"{path}: not a readable WAV file ({error.error_string}); copy or download it again."
-        ) from None
-    if found != (rate, 1, "PCM_16"):
-        raise ValueError(
-            f"{path}: {found[0]} Hz, {found[1]} channel(s), {found[2]}, must be {rate} Hz, 1 channel, PCM_16; "
-            "convert it or take it out."
-        )
+    except (soundfile.LibsndfileError, RuntimeError, TypeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{path}: not a readable WAV file ({reason}); copy or download it again.") from None
     if not len(samples):
         raise ValueError(f"{path}: 0 samples, must be at least 1; take it out.")
     return cast(np.ndarray, samples)
+
+
+def _with_sizes(data: bytes, path: str | Path) -> bytes:
+    """The file with the size that it has, where a program that wrote into a pipe left it open (ffmpeg does).
+
+    Raises:
+        ValueError: another size than the header announces.
+    """
+    announced, there = int.from_bytes(data[4:8], "little"), len(data) - 8
+    if announced > there and announced < OPEN:
+        raise ValueError(
+            f"{path}: its header announces {8 + announced} bytes and there are {len(data)}; copy or download it again."
+        )
+    if announced < OPEN:
+        return data
+    at, changed = 12, bytearray(data)
+    changed[4:8] = there.to_bytes(4, "little")
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] == b"data" and size >= OPEN:
+            changed[at + 4 : at + 8] = (len(data) - at - 8).to_bytes(4, "little")
+            break
+        at += 8 + size + size % 2
+    return bytes(changed)
 
 
 def files_in(source: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
@@ -80,7 +101,7 @@ def files_in(source: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str,
         wanted: whether to read the file with this path, relative to ``source``.
 
     Raises:
-        ValueError: not a tar archive, or one that is damaged or cut short.
+        ValueError: not a tar archive, or one that is damaged, cut short or packed tighter than data can be.
     """
     if source.is_dir():
         for path in sorted(source.rglob("*")):
@@ -88,31 +109,7 @@ def files_in(source: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str,
             if wanted(name) and path.is_file():
                 yield name, path.read_bytes()
         return
-    try:
-        # The file is unpacked here and not by tarfile, which takes a packed file that is cut short for one that ends.
-        with _unpacked(source) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-            for member in archive:
-                if member.isfile() and wanted(member.name):
-                    yield member.name, cast(IO[bytes], archive.extractfile(member)).read()
-            while stream.read(2**20):  # to the checksum at its end
-                pass
-    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"{source}: not a whole tar archive ({reason}); copy or download it again.") from None
-
-
-def _unpacked(source: Path) -> IO[bytes]:
-    with source.open("rb") as stream:
-        head = stream.read(6)
-        stream.seek(max(-1024, -source.stat().st_size), io.SEEK_END)
-        ended = not any(stream.read())
-    if head[:2] == b"\x1f\x8b":
-        return cast(IO[bytes], gzip.open(source))
-    if head == b"\xfd7zXZ\x00":
-        return cast(IO[bytes], lzma.open(source))
-    if not ended:
-        raise tarfile.ReadError("it does not end in two blocks of zeros")
-    return source.open("rb")
+    yield from tar_members(source, wanted)
 
 
 def folder_facts(folder: Path, wanted: Callable[[str], bool]) -> dict[str, list[int]]:
@@ -146,9 +143,15 @@ def resampled(clips: np.ndarray, down: int) -> np.ndarray:
 
 
 def stacked(clips: Iterable[np.ndarray], length: int) -> np.ndarray:
-    """Clips (length,) int16 as the rows of one array (N, length), through a file: a large set is never in memory."""
+    """Clips (length,) int16 as the rows of one array (N, length), through a file: a large set is never in memory.
+
+    Raises:
+        ValueError: more than 8 GiB of them.
+    """
     with tempfile.TemporaryFile() as spool:
         for clip in clips:
+            if spool.tell() > MOST:
+                raise ValueError(f"clips of {length} samples are more than {MOST} bytes; set data.length lower.")
             spool.write(clip.astype(np.int16, copy=False).tobytes())
         spool.flush()
         if not spool.tell():

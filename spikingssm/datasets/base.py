@@ -17,6 +17,9 @@ IGNORED = -100
 """The label of a step that has none."""
 
 
+LABELS_AT_ONCE = 2**22
+
+
 class Batch(NamedTuple):
     """Sequences ``x``, labels ``y`` (B,) or (B, L) int64, and ``lengths`` (B,) or None (all of L).
 
@@ -110,16 +113,21 @@ class SequenceData(lightning.LightningDataModule):
             subset.
         split: one sentence on where the parts come from.
         full: whether the rows are the complete published data set.
+        published: False where a checksum says that the files are not the published ones; name and size in `facts` then
+            say so.
         generated: whether the rows are a drawn stand-in for the data set of that name; `facts` then says generated.
         draw: (row numbers, epoch) -> a training batch as the model takes it, where training rows are drawn anew in each
             epoch: augmentation. A pure function of these and of the seed, so that a resumed run draws what it would
             have drawn; it runs in the loader's processes. By default training rows are read as the others are.
         notes: what `facts` says further, as plain values.
+        fitted: options of the data that were found by looking at the training rows, key -> value, such as the scale of
+            the input. A run keeps them, so that it is tested with the same on any data.
         stream: whether validation and test rows follow one another in one long stream. They then come one a batch, and
             the model's state is carried from each to the next.
 
     Raises:
-        ValueError: shapes that disagree, a fraction or a limit out of range, or a batch larger than the training rows.
+        ValueError: shapes that disagree, a label that is no class, a fraction or a limit out of range, or a batch
+            larger than the training rows.
     """
 
     def __init__(
@@ -140,14 +148,18 @@ class SequenceData(lightning.LightningDataModule):
         limit_eval: int | None = None,
         split: str = "as given",
         full: bool = True,
+        published: bool = True,
         generated: bool = False,
         draw: Callable[[list[int], int], Batch] | None = None,
         notes: Mapping[str, Any] | None = None,
+        fitted: Mapping[str, Any] | None = None,
         stream: bool = False,
     ) -> None:
         super().__init__()
         _check_rows(name, train, test, val, vocab)
-        self.name, self.split, self.notes = name, split, dict(notes or {})
+        _check_labels(name, {"train": train, "test": test, "val": val}, d_output)
+        self.name, self.split, self.notes = name if published else f"{name}-like", split, dict(notes or {})
+        self.published, self.fitted = published, dict(fitted or {})
         self.first_epoch, self.first_batch = 0, 0  # where a resumed run goes on
         self.vocab, self.generated, self.stream = vocab, generated, stream
         self.length, self.d_input = (int(n) for n in train.x.shape[1:]) if vocab is None else (train.x.shape[-1], 1)
@@ -160,7 +172,7 @@ class SequenceData(lightning.LightningDataModule):
         self.val_rows = limited(name, "limit_eval", held, limit_eval, drawn=not stream)
         self.test_rows = limited(name, "limit_eval", torch.arange(len(test.x)), limit_eval, drawn=not stream)
         held_out = len(self.val_rows) + len(self.test_rows)
-        self.full = full and len(self.train_rows) == len(kept) and held_out == len(test.x) + len(held)
+        self.full = full and published and len(self.train_rows) == len(kept) and held_out == len(test.x) + len(held)
         if not 1 <= batch_size <= len(self.train_rows):
             raise ValueError(
                 f"{name}: batch_size must be from 1 to the {len(self.train_rows)} training rows, got {batch_size}."
@@ -197,7 +209,7 @@ class SequenceData(lightning.LightningDataModule):
 
     def facts(self) -> dict[str, Any]:
         """What a result must say of its data: name, whether all of it, sizes of the parts, and how they were split."""
-        size = "generated" if self.generated else "full" if self.full else "subset"
+        size = "generated" if self.generated else "full" if self.full else "subset" if self.published else "other"
         sizes = {"train": len(self.train_rows), "val": len(self.val_rows), "test": len(self.test_rows)}
         shape = {"length": self.length, "d_input": self.d_input, "d_output": self.d_output}
         if self.vocab is not None:
@@ -248,3 +260,25 @@ def _check_rows(name: str, train: Rows, test: Rows, val: Rows | None, vocab: int
             raise ValueError(
                 f"{name}: {part} has {rows.x.shape[2]} channels, train has {train.x.shape[2]}; they must be equal."
             )
+
+
+def _check_labels(name: str, parts: Mapping[str, Rows | None], classes: int) -> None:
+    """Refuse a label that is no class; labels that are read when they are drawn, and probabilities, are left alone."""
+    for part, rows in parts.items():
+        y = None if rows is None else rows.y
+        if isinstance(y, Tensor):
+            y = y.numpy() if y.device.type == "cpu" else None
+        if not isinstance(y, np.ndarray) or y.dtype.kind not in "iu" or not y.size:
+            continue
+        rows_at_once = max(1, LABELS_AT_ONCE * len(y) // y.size)
+        for start in range(0, len(y), rows_at_once):
+            block = y[start : start + rows_at_once]
+            if block.min() >= 0 and block.max() < classes:
+                continue
+            wrong = np.argwhere(((block < 0) | (block >= classes)) & ~((block == IGNORED) & (y.ndim == 2)))
+            if len(wrong):
+                at = f"row {start + wrong[0][0]}" + (f", step {wrong[0][1]}" if y.ndim == 2 else "")
+                raise ValueError(
+                    f"{name}: {part} has the label {block[tuple(wrong[0])]} in {at}, {classes} classes take 0 to "
+                    f"{classes - 1}."
+                )

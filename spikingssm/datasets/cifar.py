@@ -1,10 +1,7 @@
 """CIFAR-10 read pixel by pixel, grey or in colour."""
 
-import gzip
 import io
 import pickle
-import tarfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +15,9 @@ from spikingssm.datasets import standin
 from spikingssm.datasets.base import Rows, SequenceData
 from spikingssm.datasets.cache import CACHE, cached, source_facts
 from spikingssm.datasets.download import fetch
+from spikingssm.datasets.known import are_published, source_of_test
+from spikingssm.datasets.numpy_files import read_npz
+from spikingssm.datasets.packed import one_line, tar_members
 
 __all__ = ["cifar", "read_batch", "to_grey"]
 
@@ -26,6 +26,25 @@ SITE, ARCHIVE = "https://www.cs.toronto.edu/~kriz/", "cifar-10-python.tar.gz"
 CHECKSUM = "md5:c58f30108f718f92721af3b95e74349a"
 FOLDER = "cifar-10-batches-py"
 TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
+MD5 = {
+    "data_batch_1": "md5:c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "md5:d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "md5:54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "md5:634d18415352ddfa80567beed471001a",
+    "data_batch_5": "md5:482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "md5:40351d587109b95175f43aff81a1287e",
+}
+"""Of the unpacked batches, as torchvision lists them (datasets/cifar.py)."""
+PARTS = {
+    "data_batch_1": "602add926e823f0a45fe9d3366e3930c49b9a7b54ef6b61f458f94280081d8e3",
+    "test_batch": "b0151a150e5899f5e7549aca77b6c01314a1ef792220441941e3eed73bef6202",
+}
+"""2,000 training and 500 test images of the release, as data/README.md lists them."""
+GREY_FILES = {
+    "train.npz": "fa1d8f0f326b2213394bbeae2ee8b5e0827abbe1bccd35e9a2b4b667bb51f83f",
+    "test.npz": "2635fbdfe42889c8438915e85b73a601b22fd4229fcebcde523771549ed8c364",
+}
+"""All images in grey, as data/README.md lists them."""
 GREY = (122.6 / 255,), (61 / 255,)
 """Mean and standard deviation of the published grey experiment."""
 COLOUR = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -58,8 +77,9 @@ def cifar(
     if generated:
         standin.refuse_root("cifar", root)
         train, test = standin.images(1024, 1 if grey else 3, 10)
+        published = True
     else:
-        train, test = _read(root, grey)
+        train, test, published = _read(root, grey)
     return SequenceData(
         "cifar",
         train,
@@ -67,8 +87,9 @@ def cifar(
         d_output=10,
         prepare=_Standardise(*(GREY if grey else COLOUR)),
         seed=seed,
-        split=f"test: {'drawn' if generated else 'the official one'}; validation: from the training images, by the "
-        f"seed; pixels: {'grey' if grey else 'red, green, blue'}",
+        split=f"test: {source_of_test(published, generated)}; validation: from the training images, by the seed; "
+        f"pixels: {'grey' if grey else 'red, green, blue'}",
+        published=published,
         full=(len(train.x), len(test.x)) == (50_000, 10_000),
         generated=generated,
         **options,
@@ -95,14 +116,13 @@ def read_batch(data: bytes, name: str | Path) -> Rows:
         ValueError: another kind of file, or arrays of another shape.
     """
     try:
-        found = _Batch(io.BytesIO(data), encoding="bytes").load()
+        found = _Batch(data).load()
         found = {key.decode() if isinstance(key, bytes) else key: value for key, value in found.items()}
-        x, y = found["data"].array(), np.asarray(found["labels"])
+        x, y = found["data"].array(), _numbers(found["labels"])
     except Exception as error:  # damaged bytes can ask pickle for anything
-        reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"{name}: not a CIFAR-10 batch ({reason}); copy or download it again.") from None
-    if x.ndim != 2 or x.shape[1] != 3072:
-        raise ValueError(f"{name}: data must be (N, 3072) bytes, got {x.shape}.")
+        raise ValueError(f"{name}: not a CIFAR-10 batch ({one_line(error)}); copy or download it again.") from None
+    if x.ndim != 2 or x.shape[1] != 3072 or not len(x):
+        raise ValueError(f"{name}: data must be (N, 3072) bytes with N > 0, got {x.shape}.")
     return _checked(np.ascontiguousarray(x.reshape(-1, 3, 1024).transpose(0, 2, 1)), y, name)
 
 
@@ -132,47 +152,67 @@ class _Type:
         pass
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    """Bytes as Python 3 writes them in a protocol of Python 2."""
-    if encoding not in ("latin1", b"latin1"):
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
-    return text.encode("latin1")
+def _numbers(labels: Any) -> np.ndarray:
+    """A list of integers as an array; lists inside it could stand for any number of numbers."""
+    if not isinstance(labels, (list, tuple)) or not all(type(label) is int for label in labels):
+        raise ValueError("labels is no list of integers")
+    return np.array(labels, np.int64)
 
 
-class _Batch(pickle.Unpickler):
-    """Refuses every name but those that arrays and bytes need: a pickle can otherwise run any code."""
+class _Batch(pickle._Unpickler):  # type: ignore[name-defined]
+    """Refuses every name but those that arrays and bytes need: a pickle can otherwise run any code.
+
+    The unpickler is the one in Python: that in C takes as much memory as a pickle's largest memo number asks for.
+    """
 
     allowed = {
         "numpy.core.multiarray._reconstruct": _Array,
         "numpy._core.multiarray._reconstruct": _Array,
         "numpy.ndarray": _Array,
         "numpy.dtype": _Type,
-        "_codecs.encode": _latin1,
     }
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="bytes")
+        self.left = 4 * len(data)  # characters that may become bytes: the same text can be asked for over and over
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for the object of that name."""
-        if (full := f"{module}.{name}") not in self.allowed:
+        if (full := f"{module}.{name}") == "_codecs.encode":
+            return self.latin1
+        if full not in self.allowed:
             raise pickle.UnpicklingError(f"it asks for {full}")
         return self.allowed[full]
 
+    def latin1(self, text: str, encoding: str) -> bytes:
+        """Bytes as Python 3 writes them in a protocol of Python 2."""
+        self.left -= len(text)
+        if encoding not in ("latin1", b"latin1") or self.left < 0:
+            raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
+        return text.encode("latin1")
 
-def _read(root: str | Path | None, grey: bool) -> tuple[Rows, Rows]:
-    """Training and test rows from whatever lies at ``root``."""
+
+def _read(root: str | Path | None, grey: bool) -> tuple[Rows, Rows, bool]:
+    """Training and test rows from whatever lies at ``root``, and whether they are published ones."""
     home = fetch(SITE, ARCHIVE, CHECKSUM, CACHE / "cifar") if root is None else Path(root)
     if (home / ARCHIVE).is_file() and not (home / FOLDER).is_dir():
         home = home / ARCHIVE
     if home.is_file():
+        published = are_published("cifar", {home: CHECKSUM})
         found = cached("cifar", {"grey": grey, **source_facts(home)}, lambda: _unpack(home, grey))
-        return Rows(found["x"], found["y"]), Rows(found["x_test"], found["y_test"])
+        return Rows(found["x"], found["y"]), Rows(found["x_test"], found["y_test"]), published
     if (home / "train.npz").is_file() or (home / "test.npz").is_file():
         if not grey:
             raise ValueError(
                 f"cifar: data.grey=false, and {home} holds grey images; set data.root to the folder of {FOLDER}."
             )
-        return _grey_rows(home / "train.npz"), _grey_rows(home / "test.npz")
+        train, test = (_grey_rows(home / name) for name in GREY_FILES)
+        return train, test, are_published("cifar", {home / name: known for name, known in GREY_FILES.items()})
     folder = home / FOLDER if (home / FOLDER).is_dir() else home
     names = [name for name in TRAIN if (folder / name).is_file()]
+    if names and names != TRAIN[: len(names)]:
+        gap = next(name for name in TRAIN if name not in names)
+        raise FileNotFoundError(f"cifar: {names[-1]} is in {folder} and {gap} is not; copy or download it again.")
     if not names and not (folder / "test_batch").is_file():
         raise FileNotFoundError(
             f"cifar: no {FOLDER}, {ARCHIVE} or train.npz in {home}; set data.root to the folder that holds one, or "
@@ -180,22 +220,16 @@ def _read(root: str | Path | None, grey: bool) -> tuple[Rows, Rows]:
         )
     parts = (names or TRAIN[:1], ["test_batch"])
     train, test = (_batches(part, lambda name: (folder / name).read_bytes(), grey, folder) for part in parts)
-    return train, test
+    known = {name: (MD5[name], PARTS[name]) if name in PARTS else MD5[name] for name in (*names, "test_batch")}
+    return train, test, are_published("cifar", {folder / name: sums for name, sums in known.items()})
 
 
 def _unpack(archive: Path, grey: bool) -> dict[str, np.ndarray]:
     """The release's archive -> x, y, x_test, y_test."""
 
-    def member(name: str) -> bytes:
-        stream = tar.extractfile(f"{FOLDER}/{name}")
-        return b"" if stream is None else stream.read()
-
-    try:
-        with tarfile.open(archive) as tar:
-            train, test = (_batches(part, member, grey, archive) for part in (TRAIN, ["test_batch"]))
-    except (tarfile.TarError, zlib.error, gzip.BadGzipFile, EOFError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"{archive}: damaged archive ({reason}); copy or download it again.") from None
+    wanted = {f"{FOLDER}/{name}": name for name in (*TRAIN, "test_batch")}
+    found = {wanted[name]: data for name, data in tar_members(archive, lambda name: name in wanted)}
+    train, test = (_batches(part, found.__getitem__, grey, archive) for part in (TRAIN, ["test_batch"]))
     return {"x": train.x, "y": train.y, "x_test": test.x, "y_test": test.y}
 
 
@@ -216,19 +250,20 @@ def _grey_rows(path: Path) -> Rows:
     if not path.is_file():
         raise FileNotFoundError(f"cifar: no {path.name} in {path.parent}; train.npz and test.npz belong together.")
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
-            x, y = found["x"], found["y"]
-    except Exception as error:  # NumPy raises what zip, zlib and its header parser raise
-        reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"{path}: not an .npz file of x and y ({reason}); copy it again.") from None
-    if x.dtype != np.uint8 or x.shape[1:] != (1024, 1):
-        raise ValueError(f"{path}: x must be (N, 1024, 1) bytes, got {x.shape} {x.dtype}.")
+        found = read_npz(path, ("x", "y"))
+        x, y = found["x"], found["y"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: not an .npz file of x and y ({one_line(error)}); copy it again.") from None
+    if x.dtype != np.uint8 or x.shape[1:] != (1024, 1) or not len(x):
+        raise ValueError(f"{path}: x must be (N, 1024, 1) bytes with N > 0, got {x.shape} {x.dtype}.")
     return _checked(x, y, path)
 
 
 def _checked(x: np.ndarray, y: np.ndarray, name: str | Path) -> Rows:
-    if y.shape != x.shape[:1] or y.dtype.kind not in "iu" or (len(y) and not 0 <= y.min() <= y.max() <= 9):
+    if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
         raise ValueError(f"{name}: labels must be {x.shape[:1]} integers from 0 to 9, got {y.shape} {y.dtype}.")
+    if (wrong := np.flatnonzero((y < 0) | (y > 9))).size:
+        raise ValueError(f"{name}: labels must be integers from 0 to 9, got {y[wrong[0]]} in row {wrong[0]}.")
     return Rows(x, y.astype(np.int64))
 
 

@@ -13,6 +13,7 @@ from spikingssm.datasets import standin
 from spikingssm.datasets.aedat import Events, in_order, read_aedat
 from spikingssm.datasets.base import Rows, Selected, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
+from spikingssm.datasets.numpy_files import read_npy
 from spikingssm.datasets.order import split_rows
 
 __all__ = ["dvs128gesture", "to_frames"]
@@ -20,6 +21,11 @@ __all__ = ["dvs128gesture", "to_frames"]
 CLASSES, SENSOR, SIZE = 11, 128, 64
 RECORDINGS = {"train": 98, "test": 24}
 """Lines of the release's trials_to_train.txt and trials_to_test.txt."""
+LATEST_MS = 2**40
+LONGEST_US = 100_000_000
+"""No gesture is longer, in microseconds; those of the release last about 6 s."""
+SLACK_US = 1_000_000
+"""How much later than the last event of a recording a gesture may end."""
 SCALE = 19.0
 """What the published experiment divides training frames by; it divides test frames by 18.5."""
 NUMPY_COPY = {"train": "ibmGestureTrain", "test": "ibmGestureTest"}
@@ -59,9 +65,10 @@ def dvs128gesture(
     Source: Amir et al., "A Low Power, Fully Event-Based Gesture Recognition System", CVPR 2017;
     research.ibm.com/interactive/dvsgesture (CC BY 4.0).
     """
-    if slice_ms < 1 or frame_ms < 1 or slice_ms % frame_ms:
+    if not 1 <= slice_ms <= LONGEST_US // 1000 or frame_ms < 1 or slice_ms % frame_ms:
         raise ValueError(
-            f"dvs128gesture: data.slice_ms must be a multiple of data.frame_ms, got {slice_ms} and {frame_ms}."
+            f"dvs128gesture: data.slice_ms must be a multiple of data.frame_ms and at most {LONGEST_US // 1000}, got "
+            f"{slice_ms} and {frame_ms}."
         )
     steps = slice_ms // frame_ms
     if generated:
@@ -80,8 +87,9 @@ def dvs128gesture(
         d_output=CLASSES,
         prepare=_scale,
         seed=seed,
-        split=f"test: {'drawn' if generated else 'the official one, of other users'}; validation: the {len(held)} of "
-        f"{len(names)} training users {', '.join(map(str, sorted(held)))}, by the seed; slices of {slice_ms} ms",
+        split=f"test: {'drawn' if generated else 'the recordings for testing, of other users'}; validation: the "
+        f"{len(held)} of {len(names)} training users {', '.join(map(str, sorted(held)))}, by the seed; slices of "
+        f"{slice_ms} ms",
         full=full,
         generated=generated,
         **options,
@@ -97,9 +105,18 @@ def to_frames(events: Events, start: int, end: int, steps: int, frame_us: int) -
         end: the microsecond behind the last one; what does not fill a slice before it is dropped.
         steps: frames a slice.
         frame_us: length of a frame in microseconds.
+
+    Raises:
+        ValueError: an end that lies more than a slice, and a second, behind the last event; or more than 100 s.
     """
+    last = int(events.t[-1]) if len(events.t) else 0
+    if start < 0 or end - start > LONGEST_US or (end > start and end - last > max(steps * frame_us, SLACK_US)):
+        raise ValueError(
+            f"a gesture from {start} to {end} microseconds, and the last event is at {last}; it must end with the "
+            f"events, and last at most {LONGEST_US} microseconds"
+        )
     slices = max(0, end - start) // (steps * frame_us)
-    rows = np.zeros((slices, steps * SIZE, SIZE), np.int64)
+    rows = np.zeros((slices, steps * SIZE, SIZE), np.int32)
     for number, begin in enumerate(range(start, start + slices * steps * frame_us, steps * frame_us)):
         part = slice(*np.searchsorted(events.t, (begin, begin + steps * frame_us)))
         t, x, y, p = (field[part].astype(np.int64) for field in events)
@@ -159,7 +176,10 @@ def _folders(home: Path) -> list[Path]:
 def _listed(path: Path) -> list[Path]:
     if not path.is_file():
         raise FileNotFoundError(f"dvs128gesture: no {path.name} in {path.parent}; unpack DvsGesture.tar.gz again.")
-    recordings = [path.parent / name for name in path.read_text().split()]
+    try:
+        recordings = [path.parent / name for name in path.read_text().split()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a list of recordings ({error.reason}); unpack it again.") from None
     if wrong := [r.name for r in recordings if not (r.name.startswith("user") and r.stem[4:6].isdecimal())]:
         raise ValueError(f"{path}: recordings are named userNN_light.aedat, got {wrong[0]}.")
     return recordings
@@ -183,21 +203,32 @@ def _slices(recording: Path, steps: int, frame_ms: int) -> Iterator[tuple[np.nda
     if recording.is_dir():
         for path in _files(recording):
             events = _load(path)
-            yield to_frames(events, int(events.t[0]), int(events.t[-1]) + 1, steps, 1000 * frame_ms), int(path.stem)
+            span = int(events.t[0]), int(events.t[-1]) + 1
+            yield _frames(path, events, *span, steps, 1000 * frame_ms), int(path.stem)
         return
     events = read_aedat(recording, SENSOR)
-    for label, start, end in _labels(recording.with_name(f"{recording.stem}_labels.csv")):
-        yield to_frames(events, start, end, steps, 1000 * frame_ms), label
+    table = recording.with_name(f"{recording.stem}_labels.csv")
+    for label, start, end in _labels(table):
+        yield _frames(table, events, start, end, steps, 1000 * frame_ms), label
+
+
+def _frames(path: Path, events: Events, *span: int) -> np.ndarray:
+    """`to_frames`, with the name of the file in its error."""
+    try:
+        return to_frames(events, *span)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; copy it again.") from None
 
 
 def _load(path: Path) -> Events:
     """One gesture of the NumPy copy: columns x, y, polarity, and time in milliseconds."""
-    try:
-        found = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a .npy file ({' '.join(str(error).split())[:100]}); copy it again.") from None
+    found = read_npy(path)
     if found.ndim != 2 or found.shape[1] != 4 or not len(found) or not path.stem.isdecimal():
         raise ValueError(f"{path}: must be CLASS.npy with events (N, 4), N > 0, got {found.shape}.")
+    if int(path.stem) >= CLASSES:
+        raise ValueError(f"{path}: is of the class {path.stem}, classes are 0 to {CLASSES - 1}.")
+    if found.dtype.kind not in "iuf" or not (np.abs(found.astype(np.float64)) < LATEST_MS).all():
+        raise ValueError(f"{path}: must hold numbers, times in milliseconds below {LATEST_MS}; copy it again.")
     x, y, p, t = found.astype(np.int64).T
     return in_order(path, SENSOR, 1000 * t, x, y, p)
 
@@ -210,11 +241,13 @@ def _labels(path: Path) -> list[tuple[int, int, int]]:
     try:
         with path.open(newline="") as lines:
             found = [tuple(int(row[key]) for key in FIELDS) for row in csv.DictReader(lines)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: must be a table of {', '.join(FIELDS)}, integers ({error!r}).") from None
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: must be a table of {', '.join(FIELDS)}, integers ({error!r:.100}).") from None
+    if wrong := [time for _, *times in found for time in times if not 0 <= time < 1000 * LATEST_MS]:
+        raise ValueError(f"{path}: has the time {str(wrong[0])[:30]}, times are in microseconds from 0.")
     found.sort(key=lambda row: row[1])
     if wrong := [label for label, *_ in found if not 1 <= label <= CLASSES]:
-        raise ValueError(f"{path}: has the class {wrong[0]}, classes are 1 to {CLASSES}.")
+        raise ValueError(f"{path}: has the class {str(wrong[0])[:30]}, classes are 1 to {CLASSES}.")
     if not found:
         raise ValueError(f"{path}: holds no gesture; unpack DvsGesture.tar.gz again.")
     limits = [start for _, start, _ in found[1:]] + [found[-1][2]]

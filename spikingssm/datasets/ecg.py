@@ -9,6 +9,9 @@ from spikingssm.datasets import standin
 from spikingssm.datasets.base import IGNORED, Rows, SequenceData
 from spikingssm.datasets.cache import CACHE
 from spikingssm.datasets.download import fetch
+from spikingssm.datasets.known import are_published, source_of_test
+from spikingssm.datasets.matlab import check_mat
+from spikingssm.datasets.packed import one_line
 
 __all__ = ["ecg"]
 
@@ -57,8 +60,11 @@ def ecg(
     if generated:
         standin.refuse_root("ecg", root)
         train, test = standin.segments(STEPS, CHANNELS, CLASSES)
+        published = True
     else:
-        train, test = (_rows(_find(name, root)) for name in FILES)
+        paths = [_find(name, root) for name in FILES]
+        train, test = map(_rows, paths)
+        published = are_published("ecg", dict(zip(paths, FILES.values(), strict=True)))
     train, test = (rows._replace(x=rows.x[:, :length], y=rows.y[:, :length]) for rows in (train, test))
     without = [f"{int((rows.y == IGNORED).sum()):,} of the {rows.y.size:,}" for rows in (train, test)]
     return SequenceData(
@@ -67,8 +73,9 @@ def ecg(
         test,
         d_output=CLASSES,
         seed=seed,
-        split=f"test: {'drawn' if generated else 'the published one'}; validation: from the training rows, by the "
-        f"seed; {without[0]} training steps and {without[1]} test steps have no label and are left out",
+        split=f"test: {source_of_test(published, generated, 'the published one')}; validation: from the training rows, "
+        f"by the seed; {without[0]} training steps and {without[1]} test steps have no label and are left out",
+        published=published,
         full=(len(train.x), len(test.x)) == (618, 141),
         generated=generated,
         **options,
@@ -91,19 +98,23 @@ def _rows(path: Path) -> Rows:
         from scipy.io import loadmat
     except ImportError as error:
         raise ImportError("ecg needs the extra `data`: pip install 'sdn-spikingssm[data]'.") from error
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; set data.root to the folder that holds it.")
     try:
+        check_mat(path, ("x", "y"))
         found = loadmat(path, variable_names=["x", "y"])
     except Exception as error:  # scipy raises what zlib, struct and NumPy raise
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise ValueError(f"{path}: not a whole MATLAB file ({reason}); copy or download it again.") from None
+        raise ValueError(f"{path}: not a whole MATLAB file ({one_line(error)}); copy or download it again.") from None
     x, y = found.get("x", np.zeros(0)), found.get("y", np.zeros(0))
     if x.shape != (len(x), STEPS, CHANNELS) or y.shape != (len(x), STEPS, CLASSES) or not len(x):
         raise ValueError(
             f"{path}: x and y must be (N, {STEPS}, {CHANNELS}) and (N, {STEPS}, {CLASSES}), "
             f"got {x.shape} and {y.shape}."
         )
-    if x.dtype.kind not in "iu" or np.abs(x).max() > 1:
-        raise ValueError(f"{path}: x must hold the integers -1, 0 and 1, got {x.dtype} up to {np.abs(x).max()}.")
+    if x.dtype.kind not in "iu" or x.min() < -1 or x.max() > 1:
+        raise ValueError(f"{path}: x must hold the integers -1, 0 and 1, got {x.dtype} from {x.min()} to {x.max()}.")
+    if y.dtype.kind not in "iufb":
+        raise ValueError(f"{path}: y must hold the numbers 0 and 1, got {y.dtype}.")
     ones = (y == 1).sum(-1)
     if not np.isin(y, (0, 1)).all() or ones.max() > 1:
         raise ValueError(f"{path}: y must hold at most one 1 a step and else 0, got up to {ones.max()} of them.")

@@ -21,12 +21,18 @@ from spikingssm.datasets.audio import (
 )
 from spikingssm.datasets.base import Rows, Selected, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
+from spikingssm.datasets.known import ContentDigest, say_other, source_of_test
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
 
 __all__ = ["find_clips", "fsdd", "is_wav", "tested_clips"]
 
 NAME, RATE, TESTED = "fsdd", 8_000, 5
+LONGEST, LOWEST = 2**20, 80
+"""Samples of a row, two minutes; and 100 Hz."""
 PUBLISHED = 3_000
+CONTENT = "dbd573d7cafe79c4b49f65718115e1304e24e067fa39eff18a660dc6cb9c360f"
+"""`ContentDigest` of the 3,000 files of commit 26eb9aaf76e81b692f806f9140c2d2777410d7a1, computed from the
+``recordings.tar`` whose sha256 data/README.md lists (dc24800f...)."""
 HOME = "github.com/Jakobovski/free-spoken-digit-dataset"
 PATTERN = re.compile(r"(\d)_([^_]+)_(\d+)\.wav")
 
@@ -67,13 +73,18 @@ def fsdd(
     """
     if generated:
         refuse_root(NAME, root)
-    for option, value in {"length": length, "rate": rate}.items():
+    for option, value, most in (("length", length, LONGEST), ("rate", rate, LOWEST)):
         if value < 1:
             raise ValueError(f"{NAME}: {option} must be at least 1, got {value}.")
+        if value > most:
+            raise ValueError(f"{NAME}: {option} must be at most {most}, got {value}.")
     if scaling is not None and not scaling > 0:
         raise ValueError(f"{NAME}: scaling must be above 0 or null for that of the training clips, got {scaling}.")
     found = _generate(length, rate) if generated else _load(root, length, rate)
-    tested, rule = tested_clips(found, leave_out)
+    published = generated or bool(found["published"])
+    if not published:
+        say_other(NAME, find_clips(root))
+    tested, rule = tested_clips(found, leave_out, published)
     rule = "test: drawn" if generated else rule
     train, test = np.flatnonzero(~tested), np.flatnonzero(tested)
     scale = scaling or level(NAME, found["energy"][train], int(found["samples"][train].sum()))
@@ -85,17 +96,19 @@ def fsdd(
         prepare=partial(scaled, scale=scale),
         seed=seed,
         split=f"{rule}; validation: from the others, by the seed; {RATE / rate:g} Hz, samples / 2^15 / {scale:.4g}",
+        published=published,
         full=len(found["y"]) == PUBLISHED,
+        fitted={"scaling": scale},
         generated=generated,
         **options,
     )
 
 
-def tested_clips(found: dict[str, np.ndarray], leave_out: str | None) -> tuple[np.ndarray, str]:
+def tested_clips(found: dict[str, np.ndarray], leave_out: str | None, published: bool) -> tuple[np.ndarray, str]:
     """Which clips (N,) are the test set, and the rule in words."""
     speakers = sorted(set(found["speaker"].tolist()))
     if leave_out is None:
-        tested, rule = found["index"] < TESTED, f"test: index 0 to {TESTED - 1}, the official one"
+        tested, rule = found["index"] < TESTED, f"test: index 0 to {TESTED - 1}, {source_of_test(published)}"
     elif leave_out in speakers:
         tested, rule = found["speaker"] == leave_out, f"test: all of the speaker {leave_out}, not the official one"
     else:
@@ -112,7 +125,7 @@ def _load(root: str | Path | None, length: int, rate: int) -> dict[str, np.ndarr
     facts = folder_facts(source, is_wav) if source.is_dir() else source_facts(source)
     made = cached(
         NAME,
-        {"source": facts, "length": length, "rate": rate, "version": 1},
+        {"source": facts, "length": length, "rate": rate, "version": 2},
         lambda: _read(source, length, rate),
     )
     return {key: made[key][:, :, None] if key == "x" else np.asarray(made[key]) for key in made}
@@ -148,10 +161,12 @@ def is_wav(path: str) -> bool:
 def _read(source: Path, length: int, rate: int) -> dict[str, np.ndarray]:
     """The arrays to keep, sorted by name: x (N, L) int16, y, index, speaker, samples at 8 kHz and their energy (N,)."""
     named: list[tuple[str, int, str, int, int, float]] = []
+    content = ContentDigest()
 
     def clips() -> Iterator[np.ndarray]:
         for path, data in files_in(source, is_wav):
             name = PurePosixPath(path).name
+            content.add(name, data)
             parts = PATTERN.fullmatch(name)
             if parts is None:
                 raise ValueError(
@@ -168,6 +183,7 @@ def _read(source: Path, length: int, rate: int) -> dict[str, np.ndarray]:
     order = sorted(range(len(named)), key=lambda row: named[row][0])
     _, y, speaker, index, samples, energy = zip(*(named[row] for row in order), strict=True)
     found = {"x": x[order], "y": np.array(y), "speaker": np.array(speaker), "index": np.array(index)}
+    found["published"] = np.array(content.hexdigest() == CONTENT)
     return {**found, "samples": np.array(samples), "energy": np.array(energy)}
 
 

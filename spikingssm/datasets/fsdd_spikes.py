@@ -12,8 +12,9 @@ from spikingssm.datasets.base import SequenceData
 from spikingssm.datasets.binning import Binning
 from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.cochlea import Cochlea
-from spikingssm.datasets.fsdd import HOME, PATTERN, PUBLISHED, RATE, TESTED, find_clips, is_wav, tested_clips
+from spikingssm.datasets.fsdd import CONTENT, HOME, PATTERN, PUBLISHED, RATE, TESTED, find_clips, is_wav, tested_clips
 from spikingssm.datasets.heidelberg import UNITS, Recordings, map_recordings, write_recordings
+from spikingssm.datasets.known import ContentDigest, say_other
 from spikingssm.datasets.spike_trains import spike_data
 from spikingssm.datasets.standin import refuse_root
 
@@ -65,7 +66,7 @@ def fsdd_spikes(
 
     Source: Jackson et al., "Free Spoken Digit Dataset", github.com/Jakobovski/free-spoken-digit-dataset (CC BY-SA 4.0).
     """
-    binning = Binning(channels, bins, steps, bin_ms, binary)
+    binning, published = Binning(channels, bins, steps, bin_ms, binary), True
     if generated:
         refuse_root(NAME, root)
         parts, source, rule = _drawn(leave_out), None, "test: drawn"
@@ -73,7 +74,9 @@ def fsdd_spikes(
         parts, source, rule = _read(Path(root), leave_out)
     else:
         found, facts = _heard(root)
-        tested, rule = tested_clips(found, leave_out)
+        if not (published := bool(found["published"])):
+            say_other(NAME, find_clips(root))
+        tested, rule = tested_clips(found, leave_out, published)
         parts = _parted(found, tested)
         source = {part: {**facts, "part": part, "leave_out": leave_out} for part in parts}
     return spike_data(
@@ -89,6 +92,7 @@ def fsdd_spikes(
         source=source,
         split=rule,
         seed=seed,
+        published=published,
         full=sum(len(part.labels) for part in parts.values()) == PUBLISHED,
         generated=generated,
         **options,
@@ -111,7 +115,7 @@ def write_fsdd_spikes(root: str | Path, out: str | Path) -> dict[Path, Recording
         ValueError: a strange file name, a file that is not such a clip, or clips of one part only.
     """
     found, _ = _heard(root)
-    parts = _parted(found, tested_clips(found, None)[0])
+    parts = _parted(found, tested_clips(found, None, True)[0])
     for part, recordings in parts.items():
         write_recordings(Path(out) / FILES[part], recordings, DIGITS)
     return {Path(out) / FILES[part]: recordings for part, recordings in parts.items()}
@@ -121,23 +125,27 @@ def _heard(root: str | Path | None) -> tuple[dict[str, np.ndarray], dict[str, An
     """All clips as spikes, sorted by name, from the cache or heard now; and the facts that they depend on."""
     source, cochlea = find_clips(root), Cochlea(channels=UNITS, rate=RATE)
     files = folder_facts(source, is_wav) if source.is_dir() else source_facts(source)
-    facts = {"source": files, "cochlea": asdict(cochlea), "version": 1}
+    facts = {"source": files, "cochlea": asdict(cochlea), "version": 2}
     return cached(NAME, facts, lambda: _hear(source, cochlea)), facts
 
 
 def _hear(source: Path, cochlea: Cochlea) -> dict[str, np.ndarray]:
     """times (E,) int32, units (E,), starts (N + 1,), and y, speaker (a name) and index (N,)."""
-    clips = sorted(_clips(source), key=lambda clip: clip[0])
+    content = ContentDigest()
+    clips = sorted(_clips(source, content), key=lambda clip: clip[0])
     if not clips:
         raise ValueError(f"{NAME}: no .wav file in {source}; set data.root to the folder of {HOME}.")
     _, y, speaker, index, sounds = zip(*clips, strict=True)
-    return {**_spikes(sounds, cochlea), "y": np.array(y), "speaker": np.array(speaker), "index": np.array(index)}
+    known = np.array(content.hexdigest() == CONTENT)
+    table = {"y": np.array(y), "speaker": np.array(speaker), "index": np.array(index), "published": known}
+    return {**_spikes(sounds, cochlea), **table}
 
 
-def _clips(source: Path) -> Iterator[tuple[str, int, str, int, np.ndarray]]:
-    """File name, digit, speaker, index and samples (T,) of each clip."""
+def _clips(source: Path, content: ContentDigest) -> Iterator[tuple[str, int, str, int, np.ndarray]]:
+    """File name, digit, speaker, index and samples (T,) of each clip, counted into the digest."""
     for path, data in files_in(source, is_wav):
         name = PurePosixPath(path).name
+        content.add(name, data)
         parts = PATTERN.fullmatch(name)
         if parts is None:
             raise ValueError(f"{source / path}: not named {{digit}}_{{speaker}}_{{index}}.wav; rename or remove it.")
@@ -176,7 +184,7 @@ def _read(root: Path, leave_out: str | None) -> tuple[dict[str, Recordings], dic
                 f"{NAME}: no {path.name} beside the other file in {root}; write both with "
                 "`python -m spikingssm cochlea FOLDER_OF_FSDD --out FOLDER`."
             )
-    rule = f"test: index 0 to {TESTED - 1}, the official one"
+    rule = f"test: as in {FILES['test']}"
     parts = {part: map_recordings(path) for part, path in paths.items()}
     return parts, {part: source_facts(path) for part, path in paths.items()}, rule
 
@@ -188,6 +196,6 @@ def _drawn(leave_out: str | None) -> dict[str, Recordings]:
     x, y = tones(len(DIGITS), samples.tolist(), RATE, RATE // 8)
     index = np.where(np.arange(rows) < DRAWN["train"], TESTED, 0)
     found = {"y": y, "speaker": np.array(["none"] * rows), "index": index}
-    tested, _ = tested_clips(found, leave_out)
+    tested, _ = tested_clips(found, leave_out, True)
     clips = tuple(clip[:n] for clip, n in zip(x, samples, strict=True))
     return _parted({**found, **_spikes(clips, Cochlea(channels=UNITS, rate=RATE))}, tested)

@@ -1,9 +1,7 @@
 """Images read pixel by pixel: sequential and permuted sequential MNIST."""
 
-import gzip
 import hashlib
 import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,9 @@ from sdn.tensor_files import load_tensors
 from spikingssm.datasets import standin
 from spikingssm.datasets.base import Rows, SequenceData
 from spikingssm.datasets.download import fetch
+from spikingssm.datasets.known import are_published, source_of_test
+from spikingssm.datasets.numpy_files import read_npy
+from spikingssm.datasets.packed import one_line, read_packed
 
 __all__ = ["bit_reversal", "mnist", "read_idx"]
 
@@ -27,6 +28,13 @@ FILES = {
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+UNPACKED = {
+    "train-images-idx3-ubyte.gz": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte.gz": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte.gz": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte.gz": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+"""sha256 of the unpacked bytes, computed from the four packed files with the sums above."""
 CACHE = Path("dataset") / "cache" / "mnist"
 ORDERS = ("none", "random", "bitreversal")
 
@@ -42,7 +50,8 @@ def mnist(
 ) -> SequenceData:
     """Sequential MNIST: x (B, 784, 1) in [0, 1], row by row or in one permuted order for all images, 10 classes.
 
-    The test set is the official one; validation is carved from the 60,000 training images by the seed.
+    The test set is the official one; validation is carved from the 60,000 training images by the seed. Files of other
+    images in the same form are taken too; `SequenceData.facts` then does not call them MNIST.
 
     Args:
         root: folder of the four files, packed or not, directly in it or in ``MNIST/raw`` or ``raw``; None downloads
@@ -62,11 +71,14 @@ def mnist(
     Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits", yann.lecun.com/exdb/mnist (CC BY-SA 3.0).
     """
     order, said = _order(permute, permute_seed)
+    published = True
     if generated:
         standin.refuse_root("mnist", root)
         train, test = standin.images(784, 1, 10)
     else:
-        parts = [read_idx(_find(name, root)) for name in FILES]
+        paths = {name: _find(name, root) for name in FILES}
+        published = are_published("mnist", {path: (FILES[name], UNPACKED[name]) for name, path in paths.items()})
+        parts = [read_idx(path) for path in paths.values()]
         train, test = (_rows(x, y, name) for x, y, name in ((*parts[:2], "train"), (*parts[2:], "t10k")))
     if order is not None:
         train, test = (rows._replace(x=rows.x[:, order]) for rows in (train, test))
@@ -77,8 +89,9 @@ def mnist(
         d_output=10,
         prepare=_scale,
         seed=seed,
-        split=f"test: {'drawn' if generated else 'the official one'}; validation: from the training images, by the "
-        f"seed; pixels: {said}",
+        split=f"test: {source_of_test(published, generated)}; validation: from the training images, by the seed; "
+        f"pixels: {said}",
+        published=published,
         full=(len(train.x), len(test.x)) == (60_000, 10_000),
         generated=generated,
         **options,
@@ -110,17 +123,11 @@ def read_idx(path: str | Path) -> np.ndarray:
         FileNotFoundError: no such file.
         ValueError: another kind of file, or more or fewer bytes than its header announces.
     """
-    path = Path(path)
-    data = path.read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path}: damaged gzip file ({error}); copy or download it again.") from None
+    data = read_packed(path)
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path}: starts with {data[:4].hex() or 'nothing'}, an IDX file of bytes with 000008.")
     axes, start = data[3], 4 + 4 * data[3]
-    if not axes or len(data) < start:
+    if not 1 <= axes <= 8 or len(data) < start:
         raise ValueError(f"{path}: the IDX header announces {axes} axes and ends after {len(data)} bytes.")
     shape = struct.unpack(f">{axes}I", data[4:start])
     count = int(np.prod(shape, dtype=object))
@@ -169,10 +176,9 @@ def _stored(path: Path) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"mnist: data.permute={path} is no file; give a .pt or .npy with 784 pixel numbers.")
     try:
-        found = np.load(path, allow_pickle=False) if path.suffix == ".npy" else load_tensors(path)
-    except Exception as error:  # torch and NumPy raise what zipfile, pickle and struct raise
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise ValueError(f"mnist: data.permute={path}: not a readable tensor or array ({reason}).") from None
+        found = read_npy(path) if path.suffix == ".npy" else load_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"mnist: data.permute={path}: not a readable tensor or array ({one_line(error)}).") from None
     if isinstance(found, (Tensor, np.ndarray)) and tuple(found.shape) == (784,):
         order = np.asarray(found)
         if order.dtype.kind in "iu" and np.array_equal(np.sort(order), np.arange(784)):
@@ -188,7 +194,8 @@ def _rows(images: np.ndarray, labels: np.ndarray, part: str) -> Rows:
     if labels.shape != (len(images),):
         raise ValueError(f"mnist: {part} has {len(images)} images and labels of shape {labels.shape}.")
     if len(labels) and labels.max() > 9:
-        raise ValueError(f"mnist: {part} has the label {labels.max()}, labels are 0 to 9.")
+        row = int(np.argmax(labels > 9))
+        raise ValueError(f"mnist: {part} has the label {labels[row]} in row {row}, labels are 0 to 9.")
     return Rows(images.reshape(len(images), 784, 1), labels.astype(np.int64))
 
 

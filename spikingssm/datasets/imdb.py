@@ -2,10 +2,7 @@
 
 import hashlib
 import json
-import lzma
 import re
-import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +13,10 @@ import numpy as np
 from spikingssm.datasets.base import Rows, SequenceData
 from spikingssm.datasets.cache import CACHE, cached, source_facts
 from spikingssm.datasets.download import fetch
+from spikingssm.datasets.known import are_published, source_of_test
+from spikingssm.datasets.packed import tar_members
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
-from spikingssm.datasets.tokens import Characters, pad_rows
+from spikingssm.datasets.tokens import Characters, pad_rows, same_vocabulary
 
 __all__ = ["imdb"]
 
@@ -25,6 +24,8 @@ __all__ = ["imdb"]
 ADDRESS, ARCHIVE = "http://ai.stanford.edu/~amaas/data/sentiment/", "aclImdb_v1.tar.gz"
 CHECKSUM = "md5:7c2ac02c03563afcf9b574c7e56c153a"
 ARCHIVES = (ARCHIVE, "aclImdb_small.tar.xz")
+SMALL = "ceab374bb530520be8ed636515fa131f270fb6204eba13b105cb040a854f8c44"
+"""5,000 + 2,000 reviews of the release, as data/README.md lists them: aclImdb_small.tar.xz."""
 RELEASED = {("train", 0): 12_500, ("train", 1): 12_500, ("test", 0): 12_500, ("test", 1): 12_500}
 
 BYTES, BYTE_EOS = 256, 1
@@ -48,6 +49,7 @@ def imdb(
     length: int = 4096,
     level: str = "byte",
     min_freq: int = 15,
+    vocabulary: str | None = None,
     generated: bool = False,
     seed: int = 0,
     **options: Any,
@@ -64,6 +66,8 @@ def imdb(
         level: ``byte``: UTF-8 bytes, 256 tokens. ``char``: the characters of the training files as published, about
             135 tokens; what is rarer is unknown. The levels differ in rare characters only.
         min_freq: how often a character must occur in the training files; level char only.
+        vocabulary: digest of the characters that the numbers stand for, as a run keeps it; other files are then
+            refused where their characters are others. None takes those of the training files; level char only.
         generated: draw a stand-in; the class decides which letters are frequent.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
@@ -80,15 +84,21 @@ def imdb(
         raise ValueError(f"imdb: level must be byte or char, got {level!r}.")
     if length < 2:
         raise ValueError(f"imdb: length must be at least 2, a token and its end, got {length}.")
+    published, words = True, "the official one"
     if generated:
         refuse_root("imdb", root)
         found = _draw(length, BYTES if level == "byte" else GENERATED_CHARS)
     else:
         source = _find(fetch(ADDRESS, ARCHIVE, CHECKSUM, CACHE / "imdb") if root is None else Path(root))
-        facts = {"version": 1, "length": length, "level": level, "files": _state(source)}
+        if source.is_dir():  # there is no checksum of the unpacked reviews
+            words = "as in test/pos and test/neg"
+        else:
+            published = are_published("imdb", {source: (CHECKSUM, SMALL)})
+        facts = {"version": 2, "length": length, "level": level, "files": _state(source)}
         if level == "char":
             facts["min_freq"] = min_freq
         found = cached("imdb", facts, lambda: _prepare(source, length, level, min_freq))
+    fitted = same_vocabulary("imdb", vocabulary, found) if level == "char" and not generated else {}
     train, test = (Rows(*(found[f"{key}_{part}"] for key in ("x", "y", "lengths"))) for part in ("train", "test"))
     counts = {(part, k): int((rows.y == k).sum()) for part, rows in (("train", train), ("test", test)) for k in (0, 1)}
     return SequenceData(
@@ -98,9 +108,11 @@ def imdb(
         d_output=2,
         vocab=int(found["vocab"][0]),
         seed=seed,
-        split=f"test: {'drawn' if generated else 'the official one'}; validation: from the training reviews, by the "
+        split=f"test: {source_of_test(published, generated, words)}; validation: from the training reviews, by the "
         "seed (published: the test reviews)",
+        published=published,
         full=counts == RELEASED,
+        fitted=fitted,
         generated=generated,
         **options,
     )
@@ -137,14 +149,7 @@ def _texts(source: Path) -> Iterator[tuple[str, bytes]]:
     if source.is_dir():
         yield from ((path.as_posix(), path.read_bytes()) for path in _files(source))
         return
-    try:
-        with tarfile.open(source) as archive:
-            for member in archive:
-                if member.isfile() and _REVIEW.search(member.name) and (stream := archive.extractfile(member)):
-                    yield member.name, stream.read()
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"{source}: not a whole tar archive ({reason}); copy or download it again.") from None
+    yield from tar_members(source, lambda name: _REVIEW.search(name) is not None)
 
 
 def _read(source: Path) -> list[_Review]:
@@ -173,15 +178,16 @@ def _read(source: Path) -> list[_Review]:
 
 def _prepare(source: Path, length: int, level: str, min_freq: int) -> dict[str, np.ndarray]:
     reviews = _read(source)
-    vocab, eos, encode = BYTES, BYTE_EOS, _byte_tokens
+    vocab, eos, encode, known = BYTES, BYTE_EOS, _byte_tokens, ""
     if level == "char":
         counts: Counter[str] = Counter()
         for review in reviews:
             if review.part == "train":
                 counts.update(review.text.decode(errors="replace"))
         characters = Characters(counts, specials=SPECIALS, unknown=UNKNOWN, min_freq=min_freq)
+        known = characters.digest
         vocab, eos, encode = len(characters), CHAR_EOS, lambda text: characters(text.decode(errors="replace"))
-    made = {"vocab": np.array([vocab])}
+    made = {"vocab": np.array([vocab]), "vocabulary": np.array(known)}
     for part in ("train", "test"):
         chosen = [review for review in reviews if review.part == part]
         rows = (encode(review.text) for review in chosen)

@@ -11,7 +11,7 @@ import numpy as np
 from spikingssm.datasets.base import Rows, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
-from spikingssm.datasets.tokens import PAD, arena_file, put
+from spikingssm.datasets.tokens import PAD, arena_file, check_rows, put
 
 __all__ = ["evaluate", "grow", "listops", "tokens_of"]
 
@@ -209,8 +209,9 @@ def grow(random: np.random.Generator, tries: int, out: np.ndarray, low: int, max
 def _check(length: int, rows: tuple[int, ...], low: int, high: int, max_depth: int, max_args: int) -> None:
     if min(rows) < 1:
         raise ValueError(f"listops: train_rows, val_rows and test_rows must be at least 1, got {rows}.")
-    if max_depth < 2 or max_args < 2:
-        raise ValueError(f"listops: max_depth and max_args must be at least 2, got {max_depth} and {max_args}.")
+    if not 2 <= max_depth <= 1000 or not 2 <= max_args <= 1000:
+        raise ValueError(f"listops: max_depth and max_args must be from 2 to 1000, got {max_depth} and {max_args}.")
+    check_rows("listops", sum(rows), length)
     if length < high:
         raise ValueError(f"listops: length must be at least max_length={high}, got {length}; set data.max_length too.")
     longest = 1
@@ -268,6 +269,8 @@ def _loops(rows: int) -> tuple[Callable[..., int], Callable[[np.ndarray], int]]:
 def _prepare(files: list[Path], length: int) -> dict[str, np.ndarray]:
     made: dict[str, np.ndarray] = {}
     for part, path in zip(PARTS, files, strict=True):
+        with path.open("rb") as file:
+            check_rows(str(path), sum(1 for _ in file), length)
         x, y, lengths = zip(*_lines(path, length), strict=True)
         made |= {f"x_{part}": np.stack(x), f"y_{part}": np.array(y), f"lengths_{part}": np.array(lengths, np.int32)}
     return made

@@ -10,6 +10,7 @@ from spikingssm.datasets.binning import Binning
 from spikingssm.datasets.cache import source_facts
 from spikingssm.datasets.download import fetch
 from spikingssm.datasets.heidelberg import UNITS, Recordings, are_known, map_recordings
+from spikingssm.datasets.known import are_published, source_of_test
 from spikingssm.datasets.spike_trains import in_words, spike_data
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
 
@@ -126,7 +127,7 @@ def ssc(
 
 
 def _data(name: str, root: str | Path | None, binning: Binning, generated: bool, **options: Any) -> SequenceData:
-    parts, source = list(PUBLISHED[name]), None
+    parts, source, published = list(PUBLISHED[name]), None, True
     if "val" in parts and options.get("val_fraction") is not None:
         raise ValueError(
             f"{name}: data.val_fraction={options['val_fraction']}, but validation is the file {name}_{FILE['val']}.h5; "
@@ -140,7 +141,10 @@ def _data(name: str, root: str | Path | None, binning: Binning, generated: bool,
         paths = {part: _find(name, part, root) for part in parts}
         found = {part: map_recordings(path) for part, path in paths.items()}
         source = {part: source_facts(path) for part, path in paths.items()}
-        rule = _test_rule(found["train"].speakers, found["test"].speakers)
+        packed = {path: f"md5:{MD5[path.name.split('.')[0]]}" for path in paths.values() if path.suffix == ".zip"}
+        published = are_published(name, packed)
+        words = f"as in {paths['test'].name}" if len(packed) < len(paths) else source_of_test(published)
+        rule = _test_rule(words, found["train"].speakers, found["test"].speakers)
     full = {part: len(recordings.labels) for part, recordings in found.items()} == PUBLISHED[name]
     return spike_data(
         name,
@@ -151,6 +155,7 @@ def _data(name: str, root: str | Path | None, binning: Binning, generated: bool,
         binning=binning,
         source=source,
         split=rule,
+        published=published,
         full=full,
         generated=generated,
         **options,
@@ -172,12 +177,12 @@ def _find(name: str, part: str, root: str | Path | None) -> Path:
     )
 
 
-def _test_rule(train: np.ndarray, test: np.ndarray) -> str:
-    """Where the test set comes from, with the speakers that only it has."""
+def _test_rule(words: str, train: np.ndarray, test: np.ndarray) -> str:
+    """Where the test set comes from, with the speakers that only it has. Checksums are known of the .h5.zip only."""
     if not (are_known(train) and are_known(test)) or (train.dtype.kind == "U") != (test.dtype.kind == "U"):
-        return "test: the official one"  # a name and a number cannot be compared
+        return f"test: {words}"  # a name and a number cannot be compared
     only = np.setdiff1d(test, train)
-    return f"test: the official one, with {in_words(only) if only.size else 'no speaker'} that training lacks"
+    return f"test: {words}, with {in_words(only) if only.size else 'no speaker'} that training lacks"
 
 
 def _drawn(classes: int, part: int) -> Recordings:

@@ -21,6 +21,7 @@ from spikingssm.datasets.audio import (
 from spikingssm.datasets.base import Rows, Selected, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.download import fetch
+from spikingssm.datasets.known import is_published, say_other
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
 
 __all__ = ["TEN_WORDS", "WORDS", "speech_commands"]
@@ -30,6 +31,8 @@ NAME = "speech_commands"
 # torchaudio too (datasets/speechcommands.py).
 URL, ARCHIVE = "http://download.tensorflow.org/data/", "speech_commands_v0.02.tar.gz"
 SHA256 = "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
+SUBSET = "28f40530c26bc61ba9948ba992c4e861bfe31297a5f002a1c74cf745b6176b37"
+"""3,184 clips of ten words, as data/README.md lists them: speech_commands_10x_subset.tar.xz."""
 FOLDER = Path("dataset") / "cache" / NAME
 
 RATE, LENGTH = 16_000, 16_000
@@ -85,8 +88,8 @@ def speech_commands(
         refuse_root(NAME, root)
     if classes not in PUBLISHED:
         raise ValueError(f"{NAME}: classes must be 35 or 10, got {classes}.")
-    if rate < 1:
-        raise ValueError(f"{NAME}: rate must be at least 1 (1 is 16 kHz, 2 is 8 kHz), got {rate}.")
+    if not 1 <= rate <= 160:
+        raise ValueError(f"{NAME}: rate must be at least 1 and at most 160 (1 is 16 kHz, 2 is 8 kHz), got {rate}.")
     if scaling is not None and not scaling > 0:
         raise ValueError(f"{NAME}: scaling must be above 0 or null for that of the training part, got {scaling}.")
     words = WORDS if classes == 35 else TEN_WORDS
@@ -94,7 +97,11 @@ def speech_commands(
     parts = {
         part: Rows(Selected(found["x"], found[part]), found["y"][found[part]]) for part in ("train", "val", "test")
     }
+    published = generated or bool(found["published"])
+    if not published and root is not None:
+        say_other(NAME, _find(Path(root)))
     rule = "drawn" if generated else "as testing_list.txt and validation_list.txt say"
+    rule = rule if published else f"{rule}, in files that are not the published ones"
     scale = scaling or level(NAME, found["energy"][found["train"]], len(found["train"]) * LENGTH)
     return SequenceData(
         NAME,
@@ -105,7 +112,9 @@ def speech_commands(
         prepare=partial(scaled, scale=scale),
         seed=seed,
         split=f"{rule}; {RATE / rate:g} Hz, samples / 2^15 / {scale:.4g}",
+        published=published,
         full=tuple(len(rows.x) for rows in parts.values()) == PUBLISHED[classes],
+        fitted={"scaling": scale},
         generated=generated,
         **options,
     )
@@ -122,7 +131,7 @@ def _load(root: str | Path | None, words: tuple[str, ...], rate: int) -> dict[st
     facts = folder_facts(source, wanted) if source.is_dir() else source_facts(source)
     made = cached(
         NAME,
-        {"source": facts, "words": words, "rate": rate, "version": 1},
+        {"source": facts, "words": words, "rate": rate, "version": 2},
         lambda: _read(source, words, rate, files_in(source, wanted)),
     )
     return {key: made[key][:, :, None] if key == "x" else made[key] for key in made}
@@ -179,7 +188,8 @@ def _read(source: Path, words: tuple[str, ...], rate: int, files: Iterator[tuple
     x = stacked(clips(), -(-LENGTH // rate))
     parts = _parts(source, words, names, lists)
     y = np.array([words.index(name.split("/")[0]) for name in names])
-    return {"x": x, "y": y, "energy": np.array(energy), **parts}
+    known = source.is_dir() or is_published(source, (SHA256, SUBSET))  # there is no checksum of the unpacked clips
+    return {"x": x, "y": y, "energy": np.array(energy), "published": np.array(known), **parts}
 
 
 def _parts(source: Path, words: tuple[str, ...], names: list[str], lists: dict[str, set[str]]) -> dict[str, np.ndarray]:

@@ -1,13 +1,18 @@
 """What token data sets share: vocabularies, characters as tokens, rows padded to one length, and where files lie."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-__all__ = ["PAD", "Characters", "arena_file", "pad_rows", "put", "ranked", "token_dtype"]
+__all__ = [
+    "PAD", "Characters", "arena_file", "check_rows", "pad_rows", "put", "ranked", "same_vocabulary", "token_dtype",
+    "vocabulary_digest",
+]  # fmt: skip
 
+LONGEST, MOST = 2**20, 2**33
 PAD = 0
 """The token that fills a row after its end."""
 
@@ -44,6 +49,7 @@ class Characters:
 
     def __init__(self, counts: Mapping[str, int], *, specials: int, unknown: int, min_freq: int = 1) -> None:
         numbers = ranked(counts, min_freq=min_freq)
+        self.digest = vocabulary_digest(numbers)
         self.unknown, self.size = unknown, specials + len(numbers)
         self.table = np.full(max(map(ord, numbers), default=0) + 2, unknown, np.int32)  # the last one: all above
         self.table[[ord(character) for character in numbers]] = specials + np.arange(len(numbers))
@@ -55,6 +61,49 @@ class Characters:
         """The token numbers of ``text``, int32."""
         points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
         return self.table[np.minimum(points, len(self.table) - 1)]
+
+
+def vocabulary_digest(tokens: Iterable[str]) -> str:
+    """16 hexadecimal digits of what stands for the numbers 0, 1, ..., to tell one vocabulary from another."""
+    return hashlib.sha256("\0".join(tokens).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def same_vocabulary(name: str, wanted: str | None, found: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """The vocabulary of prepared data, for `SequenceData.fitted`.
+
+    Args:
+        name: of the data set, for the error.
+        wanted: its digest where the data must have a certain one, else None.
+        found: with its digest under ``vocabulary``.
+
+    Raises:
+        ValueError: another one.
+    """
+    digest = str(found["vocabulary"])
+    if wanted is not None and wanted != digest:
+        raise ValueError(
+            f"{name}: the training text of these files gives another vocabulary ({digest}) than that of the run "
+            f"({str(wanted)[:16]}), so its tokens would be other words; set data.root to the files of the training."
+        )
+    return {"vocabulary": digest}
+
+
+def check_rows(name: str, rows: int, length: int) -> None:
+    """Refuse more token rows than fit into memory, before it is taken.
+
+    Args:
+        name: of the data set, or its file, for the error.
+        rows: how many.
+        length: tokens of each.
+
+    Raises:
+        ValueError: a length above 2^20, or more than 2^33 tokens.
+    """
+    if length > LONGEST or rows * length > MOST:
+        raise ValueError(
+            f"{name}: {rows} rows of data.length={length} are {rows * length} tokens; at most {LONGEST} tokens a row "
+            f"and {MOST} in all are read, set data.length lower."
+        )
 
 
 def token_dtype(vocab: int) -> type[np.integer]:
@@ -87,6 +136,7 @@ def pad_rows(
     """
     if length < 2:
         raise ValueError(f"data.length must be at least 2, a token and its end, got {length}.")
+    check_rows("data", count, length)
     x, lengths = np.full((count, length), PAD, token_dtype(vocab)), np.empty(count, np.int32)
     for number, tokens in enumerate(rows):
         lengths[number] = put(x[number], tokens, eos)

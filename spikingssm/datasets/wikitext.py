@@ -11,8 +11,9 @@ from torch import Tensor
 
 from spikingssm.datasets.base import IGNORED, Rows, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
+from spikingssm.datasets.known import are_published
 from spikingssm.datasets.standin import refuse_root
-from spikingssm.datasets.tokens import Characters, ranked
+from spikingssm.datasets.tokens import Characters, check_rows, ranked, same_vocabulary, vocabulary_digest
 
 __all__ = ["wikitext"]
 
@@ -21,6 +22,11 @@ RELEASED = {
     "wikitext-103": (103_227_021, 217_646, 245_569, 267_735),
     "wikitext-2": (2_088_628, 217_646, 245_569, 33_278),
 }
+SHA256 = {
+    "wiki.valid.tokens": "f0737ed31fc1329026e95cb8b98e19c2a182c39c240ab909dc31abf2f8af58e8",
+    "wiki.test.tokens": "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0",
+}
+"""Of the two files that both versions share, as data/README.md lists them; of wiki.train.tokens we know none."""
 EOS, UNK = "<eos>", "<unk>"
 UNKNOWN_CHAR, CHAR_SPECIALS = 1, 2
 """Level char: 0 is padding, 1 every character that the training text does not hold."""
@@ -36,6 +42,7 @@ def wikitext(
     min_freq: int = 1,
     train_part: str = "train",
     val_fraction: float = 0.1,
+    vocabulary: str | None = None,
     generated: bool = False,
     seed: int = 0,
     **options: Any,
@@ -59,6 +66,8 @@ def wikitext(
         train_part: ``train``; or ``valid``: train on wiki.valid.tokens without its last rows, which validate, where
             there is no wiki.train.tokens. Vocabulary and perplexity are then not those of WikiText.
         val_fraction: part of the rows of wiki.valid.tokens held out with train_part valid; else unused.
+        vocabulary: digest of the types that the numbers stand for, as a run keeps it; other files are then refused
+            where their types are others. None takes those of the training text.
         generated: draw a stand-in: a noisy cycle through the first 64 types of the published vocabulary.
         seed: of the order.
         options: batch_size, num_workers, limit_train, limit_eval of `SequenceData`.
@@ -79,18 +88,22 @@ def wikitext(
             raise ValueError(f"wikitext: {name} must be {' or '.join(known)}, got {value!r}.")
     if length < 1:
         raise ValueError(f"wikitext: length must be at least 1, got {length}.")
+    check_rows("wikitext", 1, length)
+    published, fitted = True, {}
     if generated:
         refuse_root("wikitext", root)
         streams, vocab = _draw(length), RELEASED[version][3] if level == "word" else DRAWN_CHARS
         split, full = "drawn", False
     else:
         files = _find(root, version, train_part)
-        facts = {"version": 1, "length": length, "level": level, "min_freq": min_freq, "files": source_facts(*files)}
+        published = are_published("wikitext", {path: SHA256[path.name] for path in files if path.name in SHA256})
+        facts = {"version": 2, "length": length, "level": level, "min_freq": min_freq, "files": source_facts(*files)}
         if train_part == "valid":
             facts["val_fraction"] = val_fraction
         streams = cached("wikitext", facts, lambda: _prepare(files, length, level, min_freq, val_fraction))
+        fitted = same_vocabulary("wikitext", vocabulary, streams)
         vocab, outside, *sizes = (int(n) for n in streams["numbers"])
-        split = _split(train_part, vocab, level, outside / sizes[2])
+        split = _split(train_part, vocab, level, outside / sizes[2], published)
         full = (*sizes, vocab) == RELEASED[version]
     train, val, test = (_rows(streams[part], length) for part in ("train", "val", "test"))
     return SequenceData(
@@ -103,16 +116,19 @@ def wikitext(
         prepare=_inputs,
         seed=seed,
         split=split,
+        published=published,
         full=full,
+        fitted=fitted,
         generated=generated,
         stream=True,
         **options,
     )
 
 
-def _split(train_part: str, vocab: int, level: str, outside: float) -> str:
+def _split(train_part: str, vocab: int, level: str, outside: float, published: bool) -> str:
     kind = "words" if level == "word" else "characters"
-    text = "the official parts, in the order of the text"
+    whose = "the official parts" if published else "the parts as in the files given, which are not the published ones"
+    text = f"{whose}, in the order of the text"
     if train_part == "valid":
         text = (
             "train: wiki.valid.tokens without its last rows, which validate; test: wiki.test.tokens; "
@@ -190,7 +206,8 @@ def _prepare(files: list[Path], length: int, level: str, min_freq: int, val_frac
         made[part] = _padded(np.frombuffer(stream, np.int32), length)
     outside = sum(count for token, count in _counts(sources[2]()).items() if token not in known)
     specials = 0 if level == "word" else CHAR_SPECIALS
-    return {**made, "numbers": np.array([specials + len(known), outside, *sizes])}
+    numbers = np.array([specials + len(known), outside, *sizes])
+    return {**made, "numbers": numbers, "vocabulary": np.array(vocabulary_digest(known))}
 
 
 def _counts(pieces: Iterable[Sequence[str]]) -> Counter[str]:
