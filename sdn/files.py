@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "versions", "write_json", "writing"]
+__all__ = ["read_json", "remove_stale", "versions", "write_json", "writing"]
 
 LARGEST_JSON = 2**24
 """Bytes; the summary of a run has 3,000."""
@@ -22,9 +23,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{_glob_escape(path.name)}.*.partial"):
-        if not _alive(stale):
-            stale.unlink(missing_ok=True)
+    remove_stale(path.parent, _glob_escape(path.name))
     partial = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
         yield partial
@@ -35,6 +34,23 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_stale(folder: Path, pattern: str) -> None:
+    """Remove what killed processes have left of files or folders that they were writing.
+
+    Args:
+        folder: where they lie.
+        pattern: of the names that were to be; ``.<name>.<pid>.partial`` of a process that lives is left.
+    """
+    for stale in folder.glob(f".{pattern}.*.partial"):
+        if _alive(stale):
+            continue
+        if stale.is_dir() and not stale.is_symlink():
+            shutil.rmtree(stale, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):  # a folder that may be read only
+                stale.unlink()
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

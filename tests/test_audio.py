@@ -35,6 +35,22 @@ def sine(frequency: float, rate: int, samples: int, amplitude: float = 8000.0) -
     return np.rint(amplitude * np.sin(2 * np.pi * frequency * np.arange(samples) / rate)).astype(np.int16)
 
 
+@pytest.mark.parametrize("sizes", [b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f"])
+def test_a_file_out_of_a_pipe_has_the_size_that_it_has(sizes) -> None:
+    """Guards what testers met: ffmpeg cannot go back to write the sizes (kkroening/ffmpeg-python#118)."""
+    samples = np.arange(-400, 400).astype(np.int16)
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, 8000, format="WAV", subtype="PCM_16")
+    wav = bytearray(stream.getvalue())
+    at = bytes(wav).find(b"data")
+    wav[4:8] = wav[at + 4 : at + 8] = sizes
+    if sizes[3] == 0xFF:
+        np.testing.assert_array_equal(read_wav(bytes(wav), "piped.wav", 8000), samples)
+    else:
+        with pytest.raises(ValueError, match=r"piped\.wav: its header announces 2147483655 bytes"):
+            read_wav(bytes(wav), "piped.wav", 8000)
+
+
 def test_a_wav_gives_back_its_16_bit_samples() -> None:
     samples = np.array([0, 1, -1, PEAK - 1, -PEAK, 123], np.int16)
     read = read_wav(wav(samples), "a.wav", 8000)

@@ -104,6 +104,47 @@ def test_part_of_the_batches_is_a_subset(tmp_path) -> None:
     assert len(data.train_rows) + len(data.val_rows) == 6
 
 
+@pytest.mark.parametrize("missing", [["data_batch_3"], ["data_batch_1"], ["data_batch_2", "data_batch_4"]])
+def test_a_gap_among_the_batches_is_an_error(tmp_path, missing) -> None:
+    write_batches(tmp_path / module.FOLDER)
+    for name in missing:
+        (tmp_path / module.FOLDER / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"data_batch_5 is in .* and {missing[0]} is not"):
+        cifar(tmp_path)
+
+
+def test_a_label_that_is_no_class_is_named_with_file_and_row(tmp_path) -> None:
+    write_batches(tmp_path / module.FOLDER)
+    x, _ = images(3, 0)
+    for labels, says in (
+        ([0, 10, 2], "data_batch_2: labels must be integers from 0 to 9, got 10 in row 1"),
+        ([0, 1, -3], "data_batch_2: labels must be integers from 0 to 9, got -3 in row 2"),
+        ([0, 1, 10**12], "got 1000000000000 in row 2"),
+        ([0, 1.0, 2], "labels is no list of integers"),
+        ([0, True, 2], "labels is no list of integers"),
+        ([0, 1, 10**30], "data_batch_2: not a CIFAR-10 batch"),
+    ):
+        (tmp_path / module.FOLDER / "data_batch_2").write_bytes(python3_batch(x, labels))
+        with pytest.raises(ValueError, match=says):
+            cifar(tmp_path)
+
+
+def test_pickles_that_take_memory_are_refused(tmp_path) -> None:
+    x, y = images(3, 0)
+    bomb = list(y)
+    for _ in range(9):
+        bomb = [bomb] * 10  # 3 * 10^9 numbers to an array
+    with pytest.raises(ValueError, match="labels is no list of integers"):
+        read_batch(python3_batch(x, bomb), "batch")
+    memo = b"\x80\x02N" + b"r" + (2**31 - 1).to_bytes(4, "little") + b"."  # memo number 2^31: 32 GB in C
+    with pytest.raises(ValueError, match="not a CIFAR-10 batch"):
+        read_batch(memo, "batch")
+    text = b"X" + (10**6).to_bytes(4, "little") + b"a" * 10**6
+    again = b"c_codecs\nencode\n(h\x00X\x06\x00\x00\x00latin1tR0"
+    with pytest.raises(ValueError, match=r"not a CIFAR-10 batch .*it asks for the encoding"):
+        read_batch(b"\x80\x02" + text + b"q\x00" + again * 9 + b".", "batch")
+
+
 def test_the_archive_is_read_in_place_and_once(tmp_path, monkeypatch) -> None:
     write_batches(tmp_path / "unpacked" / module.FOLDER, write=python2_batch)
     home = tmp_path / "release"

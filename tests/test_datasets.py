@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 
 from spikingssm.datasets import Batch, EpochSampler, Rows, SequenceData, arrays, digits, mnist, read_idx
 from spikingssm.datasets.images import FILES
@@ -237,3 +238,96 @@ def test_arrays_refuse_other_files(tmp_path) -> None:
             arrays(tmp_path / "b.npz")
     with pytest.raises(ValueError, match="labels from 0 to 2, 2 classes take 0 to 1"):
         arrays(npz(tmp_path / "c.npz", x=X, y=Y), classes=2, batch_size=4)
+
+
+def test_numbers_of_other_machines_are_converted(tmp_path) -> None:
+    """Guards what testers met: files from FITS, MATLAB and Fortran ended in torch's error without the file's name."""
+    kinds = [">f4", ">f8", np.longdouble, np.float16, ">i2", ">i8", np.uint16, np.uint32, np.uint64, bool, np.int8]
+    for kind in kinds:
+        x = (10 * np.abs(X)).astype(kind)
+        data = arrays(npz(tmp_path / "a.npz", x=x, y=Y.astype(">i8"), lengths=np.full(30, 5, ">u2")), batch_size=4)
+        batch = data.train_set[0]
+        assert batch.x.dtype == torch.float32
+        stored = np.concatenate([data.train_set.rows.x, data.test_set.rows.x]).astype(np.float64)
+        assert sorted(stored.ravel().tolist()) == sorted(x.astype(np.float64).ravel().tolist()), kind
+    with pytest.raises(ValueError, match=r"a\.npz: x holds numbers that 64 bits cannot hold"):
+        arrays(npz(tmp_path / "a.npz", x=np.longdouble("1e400") * np.ones((30, 7, 2), np.longdouble), y=Y))
+
+
+def test_one_class_alone_is_refused_with_the_file(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"a\.npz: every label is 0, a network needs two classes or more"):
+        arrays(npz(tmp_path / "a.npz", x=X, y=0 * Y))
+    assert arrays(npz(tmp_path / "a.npz", x=X, y=0 * Y), classes=2, batch_size=4).d_output == 2
+
+
+def test_a_label_that_is_none_is_named_with_its_row(tmp_path) -> None:
+    for value, says in (
+        (10**12, r"a\.npz: y holds the label 1000000000000 in row 7, which is no number of a class"),
+        (-(10**12), r"y holds the label -1000000000000 in row 7"),
+        (100_000, r"train has the label 100000 in row \d+, which would be 100001 classes for 27 labels"),
+        (-3, r"labels from -3 to 2, 3 classes take 0 to 2 \(row \d+ has -3\)"),
+    ):
+        y = Y.copy()
+        y[7] = value
+        with pytest.raises(ValueError, match=says):
+            arrays(npz(tmp_path / "a.npz", x=X, y=y))
+    steps = np.where(X[..., 0] > 0, 1, -100)
+    steps[7, 3] = 5
+    with pytest.raises(ValueError, match=r"labels from 1 to 5, 2 classes take 0 to 1 \(row \d+ has 5\)"):
+        arrays(npz(tmp_path / "a.npz", x=X, y=steps), classes=2)
+
+
+def test_other_kinds_of_files_say_how_to_convert(tmp_path) -> None:
+    for name, says in {
+        "a.mat": "scipy.io.loadmat",
+        "a.h5": "h5py.File",
+        "a.csv": "loadtxt",
+        "a.npy": "np.load",
+    }.items():
+        (tmp_path / name).write_bytes(b"x")
+        with pytest.raises(ValueError, match=rf"{name}: data.path takes \.npz files only; convert it, e.g. .*{says}"):
+            arrays(tmp_path / name)
+
+
+def test_bytes_are_left_as_they_are_and_it_is_said(tmp_path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 7, 2)).astype(np.uint8)
+    path, said = npz(tmp_path / "a.npz", x=pixels, y=Y), []
+    handler = logger.add(said.append, level="WARNING", format="{message}")
+    try:
+        plain, scaled = arrays(path, batch_size=4), arrays(path, scale=1 / 255, batch_size=4)
+        arrays(npz(tmp_path / "b.npz", x=pixels > 9, y=Y), batch_size=4)
+        arrays(npz(tmp_path / "b.npz", x=(pixels > 9).astype(np.uint8), y=Y), batch_size=4)
+    finally:
+        logger.remove(handler)
+    assert [line.count("set data.scale=0.0039215") for line in said] == [1], "once, and not for spikes of 0 and 1"
+    assert torch.allclose(plain.train_set[0].x / 255, scaled.train_set[0].x)
+    assert (plain.facts()["scale"], scaled.facts()["scale"]) == (1.0, 1 / 255)
+    for wrong in (0, -1, float("nan"), float("inf"), "x"):
+        with pytest.raises(ValueError, match="scale must be a number > 0"):
+            arrays(path, scale=wrong)
+    with pytest.raises(ValueError, match="x for training holds uint8 and x for testing float32"):
+        arrays(path, npz(tmp_path / "c.npz", x=X, y=Y))
+
+
+def test_empty_axes_and_wrong_classes_are_refused(tmp_path) -> None:
+    for shape in ((0, 7, 2), (30, 0, 2), (30, 7, 0)):
+        with pytest.raises(ValueError, match="each is at least 1"):
+            arrays(npz(tmp_path / "a.npz", x=np.zeros(shape), y=np.zeros(shape[0], int)))
+    for classes in ("x", 1.5, 0, -1):
+        with pytest.raises(ValueError, match="classes must be an integer >= 2"):
+            arrays(npz(tmp_path / "a.npz", x=X, y=Y), classes=classes)
+
+
+def test_labels_of_any_data_set_are_looked_at_when_it_is_made() -> None:
+    x, y = torch.zeros(6, 4, 1), torch.arange(6) % 2
+    for rows, says in (
+        (Rows(x, torch.tensor([0, 1, 5, 0, 1, 0])), "own: train has the label 5 in row 2, 2 classes take 0 to 1"),
+        (Rows(x, np.array([0, 1, 0, -3, 1, 0])), "own: train has the label -3 in row 3"),
+        (Rows(x, np.array([0, 1, 0, -100, 1, 0])), "own: train has the label -100 in row 3"),
+        (Rows(x, torch.tensor([[0, 1, -100, 7]] * 6)), "own: train has the label 7 in row 0, step 3"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            SequenceData("own", rows, Rows(x, y), d_output=2)
+    with pytest.raises(ValueError, match="own: val has the label 2 in row 1"):
+        SequenceData("own", Rows(x, y), Rows(x, y), Rows(x, y + torch.tensor([0, 1, 0, 0, 0, 0])), d_output=2)
+    SequenceData("own", Rows(x, torch.tensor([[0, 1, -100, 1]] * 6)), Rows(x, y), d_output=2, batch_size=2)

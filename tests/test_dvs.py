@@ -102,6 +102,32 @@ def test_frames_count_events_and_keep_the_larger_of_four_pixels() -> None:
     assert torch.equal(torch.as_tensor(found).float(), expected)
 
 
+@pytest.mark.parametrize(("start", "end"), [(1, 10**13), (0, 10**10), (-5, 100), (0, 5_000_000), (10**12, 2 * 10**12)])
+def test_a_gesture_that_ends_long_behind_the_events_is_refused(start, end) -> None:
+    events = as_events([(t, 5, 5, 1, 1) for t in range(300)])
+    with pytest.raises(ValueError, match="the last event is at 299; it must end with the events"):
+        to_frames(events, start, end, 2, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("3,0,10000000000000", "it must end with the events"), ("3,0,1e9", "must be a table"),
+        ("3,0,-1", "has the time -1"), ("3,0," + "9" * 40, "has the time 9999"), ("3,0," + "9" * 5000, "must be a table"),
+        ("12,0,9", "the class 12"),
+        ("9" * 40 + ",0,9", "has the class 9999"), ('3,"0', "must be a table"), ("3\0,0,9", "must be a table"),
+    ],
+)  # fmt: skip
+def test_a_label_out_of_range_is_refused_with_the_file(tmp_path, line, says) -> None:
+    write_release(tmp_path)
+    path = tmp_path / "user01_led_labels.csv"
+    path.write_text(f"class,startTime_usec,endTime_usec\n{line}\n")
+    with pytest.raises(ValueError, match=says) as caught:
+        dvs128gesture(tmp_path, batch_size=2, **SHORT)
+    assert "user01_led_labels.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_does_not_fill_a_slice_is_dropped_and_counts_are_not_cut_off() -> None:
     events = as_events([(t, 5, 5, 1, 1) for t in range(300)])
     for end, slices in ((0, 0), (49_999, 0), (50_000, 1), (99_999, 1), (100_000, 2)):
@@ -163,6 +189,15 @@ def test_the_numpy_copy_gives_the_same_sequences(tmp_path) -> None:
     assert len(expected) == 3
     np.testing.assert_array_equal(data.test_set.rows.x, expected)
     assert data.test_set.rows.y.tolist() == [10] * 3
+    for wrong, says in (
+        (np.array([[1, 2, 0, 1e30]]), "times in milliseconds below"),
+        (np.array([[1, 2, 0, np.nan]]), "must hold numbers"),
+        (np.array([[1, 2, 0, 0], [1, 2, 0, 10**12]]), r"10\.npy: a gesture from 0 to .*last at most"),
+        (np.array([["a", "b", "c", "d"]]), "must hold numbers"), (np.array([[200, 2, 0, 1]]), "outside of 128 x 128"),
+    ):  # fmt: skip
+        np.save(folder / "10.npy", wrong)
+        with pytest.raises(ValueError, match=says):
+            dvs128gesture(tmp_path, batch_size=2, **SHORT)
     np.save(folder / "10.npy", np.zeros((5, 3)))
     with pytest.raises(ValueError, match=r"10\.npy: must be CLASS\.npy with events \(N, 4\)"):
         dvs128gesture(tmp_path, **SHORT)

@@ -1,7 +1,7 @@
 """Your own data: sequences and labels in one `.npz` file."""
 
 import functools
-import zipfile
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,21 @@ from loguru import logger
 from torch import Tensor
 
 from spikingssm.datasets.base import IGNORED, Rows, SequenceData
+from spikingssm.datasets.numpy_files import read_npz
 
 __all__ = ["arrays"]
+
+ARRAYS = ("x", "y", "lengths", "x_test", "y_test", "lengths_test")
+FEW_CLASSES, MOST_CLASSES = 10_000, 2**24
+OTHER = {
+    ".mat": "found = scipy.io.loadmat(FILE); x, y = found['x'], found['y'].ravel()",
+    ".h5": "with h5py.File(FILE) as file: x, y = file['x'][()], file['y'][()]",
+    ".hdf5": "with h5py.File(FILE) as file: x, y = file['x'][()], file['y'][()]",
+    ".csv": "table = np.loadtxt(FILE, delimiter=',')",
+    ".npy": "x = np.load(FILE)",
+    ".pt": "x, y = torch.load(FILE)",
+}
+"""How other kinds of files are opened."""
 
 
 def arrays(
@@ -36,7 +49,8 @@ def arrays(
         name: of the data set in results; the file's name by default.
         classes: number of classes; the largest label + 1 by default.
         test_fraction: part of the rows to test on, the same for every seed, where the files hold no test rows.
-        scale: factor on x, > 0; what neurons without a norm in front need to fire, see docs/experiments.md.
+        scale: factor on x, > 0; what neurons without a norm in front need to fire, see docs/experiments.md. Bytes may be
+            pixels, which take 1 / 255, or spikes, which take 1: they are left as they are, and the log says so.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
 
@@ -46,36 +60,59 @@ def arrays(
     """
     if path is None:
         raise ValueError("arrays: no file given; set data.path=FILE.npz with x (N, L, C) and y (N,).")
-    if not (isinstance(scale, (int, float)) and 0 < scale < float("inf")):
+    if not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
         raise ValueError(f"arrays: scale must be a number > 0, got {scale!r}.")
+    if classes is not None and (not isinstance(classes, int) or classes < 1):
+        raise ValueError(f"arrays: classes must be an integer >= 2 or null for the largest label + 1, got {classes!r}.")
     found = _load(Path(path))
     train = _rows(found, path, "")
     _say_axes(path, train.x.shape)
+    tested: str | Path = path
     if test_path is not None:
-        test, rule = _rows(_load(Path(test_path)), test_path, ""), f"test: {Path(test_path).name}"
+        test, rule, tested = _rows(_load(Path(test_path)), test_path, ""), f"test: {Path(test_path).name}", test_path
     elif "x_test" in found or "y_test" in found:
         test, rule = _rows(found, path, "_test"), "test: x_test, y_test"
     else:
         train, test = _carve(train, test_fraction)
         rule = f"test: a fixed {test_fraction:.0%} (seed 0)"
-    classes = classes if classes is not None else 1 + int(max(train.y.max(), test.y.max()))
-    for part, rows in (("train", train), ("test", test)):
-        _check_labels(path, part, rows.y, classes)
-    if scale != 1:
-        options |= {"prepare": functools.partial(_scaled, scale=scale), "notes": {"scale": scale}}
+    known = _classes(path, train, test) if classes is None else classes
+    for file, part, rows in ((path, "train", train), (tested, "test", test)):
+        _check_labels(file, part, rows.y, known)
+    if known < 2:
+        raise ValueError(
+            f"{path}: every label is {int(train.y.max())}, a network needs two classes or more to tell apart; add rows "
+            "of another class, or set data.classes to their number."
+        )
+    _check_bytes(path, train.x, test.x, scale)
     return SequenceData(
         name or Path(path).stem,
         train,
         test,
-        d_output=classes,
+        d_output=known,
+        prepare=functools.partial(_scaled, scale=scale),
         seed=seed,
         split=f"{rule}; validation: from the training rows, by the seed",
+        notes={"scale": scale} if scale != 1 or train.x.dtype == np.uint8 else {},
         **options,
     )
 
 
 def _scaled(x: Tensor, scale: float) -> Tensor:
-    return x.float() * scale
+    return x.float() * scale if scale != 1 else x.float()
+
+
+def _check_bytes(path: str | Path, train: np.ndarray, test: np.ndarray, scale: float) -> None:
+    """Refuse bytes beside other numbers, and say of bytes that are no spikes that they are left as they are."""
+    if (train.dtype == np.uint8) != (test.dtype == np.uint8):
+        raise ValueError(
+            f"{path}: x for training holds {train.dtype} and x for testing {test.dtype}; bytes and other numbers "
+            "differ in scale: store both as the same kind."
+        )
+    if scale == 1 and train.dtype == np.uint8 and train.max() > 1:
+        logger.warning(
+            f"{path}: x holds bytes from {train.min()} to {train.max()}, left as they are; if they are pixels, set "
+            "data.scale=0.00392156862745098, which is 1/255"
+        )
 
 
 def _say_axes(path: str | Path, shape: tuple[int, ...]) -> None:
@@ -92,15 +129,15 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     """Every array of an ``.npz`` file; no pickled object is read."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; data.path takes an .npz file with x (N, L, C) and y (N,).")
+    if path.suffix.lower() in OTHER:
+        raise ValueError(
+            f"{path}: data.path takes .npz files only; convert it, e.g. {OTHER[path.suffix.lower()]}, then "
+            "np.savez('data.npz', x=x, y=y)."
+        )
     try:
-        with path.open("rb") as stream:
-            found = np.load(stream, allow_pickle=False)
-            if isinstance(found, np.ndarray):
-                raise ValueError("one bare array")
-            return {key: found[key] for key in found.files}
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise ValueError(f"{path}: not an .npz file of plain arrays ({reason}); write it with np.savez.") from None
+        return read_npz(path, ARRAYS)
+    except ValueError as error:
+        raise ValueError(f"{' '.join(str(error).split())}; write it with np.savez.") from None
 
 
 def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str) -> Rows:
@@ -109,8 +146,8 @@ def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str) -> Rows:
         raise ValueError(f"{path}: no array named {' and '.join(missing)}; it holds {sorted(found)}.")
     x, y = (found[key] for key in wanted)
     lengths = found.get(f"lengths{suffix}")
-    if x.ndim != 3:
-        way = "one channel is x[:, :, None]"
+    if x.ndim != 3 or not x.size:
+        way = "each is at least 1, one channel is x[:, :, None]"
         if x.ndim > 3:
             way = f"x.reshape(N, L, -1) makes {int(np.prod(x.shape[2:]))} channels of the last axes"
         raise ValueError(f"{path}: {wanted[0]} must be (N, L, C), got {x.shape}; {way}.")
@@ -120,6 +157,7 @@ def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str) -> Rows:
         raise ValueError(f"{path}: {wanted[1]} must hold integer labels, got dtype {y.dtype}.")
     if y.shape not in (x.shape[:1], x.shape[:2]):
         raise ValueError(f"{path}: {wanted[1]} must be {x.shape[:1]} or {x.shape[:2]} for this x, got {y.shape}.")
+    x = _native(path, wanted[0], x)
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         bad = int(np.argmin(np.isfinite(x).all(axis=(1, 2))))
         raise ValueError(f"{path}: {wanted[0]} holds NaN or infinity, first in row {bad}; clean it first.")
@@ -129,14 +167,50 @@ def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str) -> Rows:
         or (len(lengths) and (lengths.min() < 1 or lengths.max() > x.shape[1]))
     ):
         raise ValueError(f"{path}: lengths{suffix} must be {x.shape[:1]} integers from 1 to {x.shape[1]}.")
-    return Rows(x, y.astype(np.int64), lengths)
+    if (wrong := np.argwhere((y < -MOST_CLASSES) | (y >= MOST_CLASSES))).size:
+        raise ValueError(
+            f"{path}: {wanted[1]} holds the label {y[tuple(wrong[0])]} in row {wrong[0][0]}, which is no number of a "
+            "class."
+        )
+    return Rows(x, y.astype(np.int64), None if lengths is None else lengths.astype(np.int64))
+
+
+def _native(path: str | Path, name: str, x: np.ndarray) -> np.ndarray:
+    """Numbers as torch takes them: in this machine's order of bytes, and no longer than 64 bits."""
+    if x.dtype.kind != "f" or x.dtype.itemsize <= 8:
+        kinds = {"u2": np.int32, "u4": np.int64, "u8": np.float64}  # which torch has not, or in part
+        kind = kinds.get(f"{x.dtype.kind}{x.dtype.itemsize}", x.dtype.newbyteorder("="))
+        return x.astype(kind, copy=False)
+    with np.errstate(over="ignore"):
+        found = x.astype(np.float64)
+    if (np.isinf(found) & np.isfinite(x)).any():
+        raise ValueError(f"{path}: {name} holds numbers that 64 bits cannot hold, in {x.dtype}; scale it first.")
+    return found
+
+
+def _classes(path: str | Path, train: Rows, test: Rows) -> int:
+    """The largest label + 1, over the training and the test rows."""
+    known = 1 + max(int(train.y.max()), int(test.y.max()))
+    if known > max(FEW_CLASSES, train.y.size):
+        rows, y = ("train", train.y) if train.y.max() == known - 1 else ("test", test.y)
+        row = int(np.argwhere(y == known - 1)[0][0])
+        raise ValueError(
+            f"{path}: {rows} has the label {known - 1} in row {row}, which would be {known} classes for {train.y.size} "
+            "labels; number the classes from 0 on, or set data.classes."
+        )
+    return known
 
 
 def _check_labels(path: str | Path, part: str, y: np.ndarray, classes: int) -> None:
     real = y[y != IGNORED] if y.ndim == 2 else y
-    if not real.size or real.min() < 0 or real.max() >= classes:
-        seen = f"labels from {real.min()} to {real.max()}" if real.size else "no label"
-        raise ValueError(f"{path}: {part} has {seen}, {classes} classes take 0 to {classes - 1}; see data.classes.")
+    if not real.size:
+        raise ValueError(f"{path}: {part} has no label, {classes} classes take 0 to {classes - 1}; see data.classes.")
+    wrong = np.argwhere(((y < 0) | (y >= classes)) & ~((y == IGNORED) & (y.ndim == 2)))
+    if len(wrong):
+        raise ValueError(
+            f"{path}: {part} has labels from {real.min()} to {real.max()}, {classes} classes take 0 to {classes - 1} "
+            f"(row {wrong[0][0]} has {y[tuple(wrong[0])]}); see data.classes."
+        )
 
 
 def _carve(rows: Rows, fraction: float) -> tuple[Rows, Rows]:

@@ -1,10 +1,8 @@
 """Spike trains of single words in HDF5: the file format of the Heidelberg spiking data sets."""
 
-import gzip
 import hashlib
 import shutil
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,8 @@ import numpy as np
 
 from sdn.files import writing
 from spikingssm.datasets.cache import CACHE, Pieces, cached, source_facts
+from spikingssm.datasets.hdf5 import Hdf5, h5py_module, opened
+from spikingssm.datasets.packed import BLOCK, check_expansion, one_line, unpacked
 
 __all__ = ["UNITS", "Recordings", "map_recordings", "read_recordings", "write_recordings"]
 
@@ -25,6 +25,7 @@ LISTS = {"spikes/times": "fiu", "spikes/units": "iu"}
 """Lists, one a recording, and the kinds of their numbers."""
 FIELDS = *LISTS, "labels"
 EVENT = np.dtype([("time", "<i4"), ("unit", "<u2")])
+MOST_CLASSES = 10_000
 ROWS = 512
 """Recordings read at a time."""
 
@@ -117,7 +118,7 @@ def write_recordings(path: str | Path, recordings: Recordings, label_names: Sequ
         ImportError: h5py is not installed.
         ValueError: a label without a name.
     """
-    h5py = _h5py()
+    h5py = h5py_module()
     if recordings.labels.size and not 0 <= recordings.labels.min() <= recordings.labels.max() < len(label_names):
         raise ValueError(
             f"{path}: labels {recordings.labels.min()} to {recordings.labels.max()}, names for {len(label_names)}."
@@ -136,105 +137,117 @@ def write_recordings(path: str | Path, recordings: Recordings, label_names: Sequ
         file["extra/keys"] = np.array([name.encode() for name in label_names])
 
 
-def _h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(
-            "recordings of spikes need h5py, in the extra `data`: pip install 'sdn-spikingssm[data]'."
-        ) from error
-    return h5py
-
-
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Any]:
-    """The open HDF5 file; what HDF5 says of damage comes out as one line."""
-    h5py = _h5py()
+def _opened(path: str | Path) -> Iterator[Hdf5]:
+    """The open HDF5 file, of the layout of the release."""
+    h5py_module()
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; set data.root to the folder that holds it.")
-    plain = _unpacked(Path(path))
-    try:
-        with h5py.File(plain, "r") as file:
-            _check_layout(h5py, path, file)
-            yield file
-    except (OSError, RuntimeError) as error:
-        says = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path}: not an HDF5 file, or damaged ({says}); copy or download it again.") from None
+    with opened(path, _unpacked(Path(path))) as file:
+        _check_layout(path, file)
+        yield file
 
 
-def _check_layout(h5py: Any, path: str | Path, file: Any) -> None:
-    names = [*FIELDS, *(["extra/speaker"] if "extra/speaker" in file else [])]
-    if missing := [name for name in names if not isinstance(file.get(name), h5py.Dataset)]:
+def _check_layout(path: str | Path, file: Hdf5) -> None:
+    h5py = h5py_module()
+    names = [*FIELDS, *(["extra/speaker"] if file.has("extra/speaker") else [])]
+    if missing := [name for name in names if file.dataset(name) is None]:
         raise ValueError(f"{path}: holds no {', '.join(missing)}; it must be a file such as shd_train.h5.")
     for name in names:
         try:
-            kind = file[name].dtype
-        except TypeError as error:  # a type that NumPy has not
+            kind = file.dataset(name).dtype
+        except Exception as error:  # a type that NumPy has not, or a damaged one
             raise ValueError(
-                f"{path}: {name} cannot be read ({error}); it must be a file such as shd_train.h5."
+                f"{path}: {name} cannot be read ({one_line(error)}); it must be a file such as shd_train.h5."
             ) from None
         if name in LISTS and (h5py.check_vlen_dtype(kind) is None or h5py.check_string_dtype(kind) is not None):
             raise ValueError(f"{path}: {name} must hold one list for each recording, got {kind}.")
         if name in LISTS and (of := np.dtype(h5py.check_vlen_dtype(kind))).kind not in LISTS[name]:
             wanted = "whole numbers" if LISTS[name] == "iu" else "numbers"
             raise ValueError(f"{path}: {name} must hold lists of {wanted}, got {of}; copy or download it again.")
-        if file[name].ndim != 1:
-            raise ValueError(f"{path}: {name} must have one axis, got {file[name].shape}; copy or download it again.")
+        if len(shape := file.shape(name)) != 1:
+            raise ValueError(f"{path}: {name} must have one axis, got {shape}; copy or download it again.")
 
 
 def _unpacked(path: Path) -> Path:
-    """The path of the file itself, unpacked into the cache where it is packed."""
+    """The path of the file itself, unpacked into the cache where it is packed, and compared with its digest there."""
     if path.suffix not in (".gz", ".zip"):
         return path
     key = hashlib.sha256(repr(source_facts(path)).encode()).hexdigest()[:16]
     plain = CACHE / f"unpacked-{key}-{path.stem}"
-    if plain.is_file():
+    known = plain.with_name(f".{plain.name}.sha256")
+    if plain.is_file() and known.is_file() and known.read_text() == _digest(plain):
         return plain
     try:
         with writing(plain) as partial, partial.open("wb") as into, _stream(path) as packed:
-            shutil.copyfileobj(packed, into, 2**20)
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: damaged ({str(error)[:80]}); copy or download it again.") from None
+            shutil.copyfileobj(packed, into, BLOCK)
+    except OSError as error:
+        if error.errno is not None or isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path}: damaged ({one_line(error)}); copy or download it again.") from None
+    except Exception as error:  # zipfile, gzip and zlib raise what damaged bytes make them raise
+        raise ValueError(f"{path}: damaged ({one_line(error)}); copy or download it again.") from None
+    with writing(known) as partial:
+        partial.write_text(_digest(plain))
     return plain
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def _stream(path: Path) -> Iterator[Any]:
     if path.suffix == ".gz":
-        with gzip.open(path) as packed:
+        with unpacked(path) as packed:
             yield packed
         return
     with zipfile.ZipFile(path) as archive:
-        names = [name for name in archive.namelist() if Path(name).name == path.stem]
-        if len(names) != 1:
-            raise ValueError(f"{path}: holds no {path.stem}, but {', '.join(archive.namelist()[:3]) or 'nothing'}.")
-        with archive.open(names[0]) as packed:
+        found = [member for member in archive.infolist() if Path(member.filename).name == path.stem]
+        if len(found) != 1:
+            raise ValueError(f"holds no {path.stem}, but {', '.join(archive.namelist()[:3])[:100] or 'nothing'}")
+        check_expansion(found[0].file_size, path.stat().st_size)
+        with archive.open(found[0]) as packed:
             yield packed
 
 
-def _table(path: str | Path, file: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _table(path: str | Path, file: Hdf5) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``starts``, ``labels`` and ``speakers`` of `Recordings`."""
-    labels = file["labels"][()]
-    speakers = file["extra/speaker"][()] if "extra/speaker" in file else np.full(len(labels), -1)
-    counts = {name: len(file[name]) for name in FIELDS} | {"extra/speaker": len(speakers)}
+    known = file.has("extra/speaker")
+    counts = {name: file.shape(name)[0] for name in (*FIELDS, *(["extra/speaker"] if known else []))}
     if len(set(counts.values())) > 1:
         sizes = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise ValueError(f"{path}: must hold as many of each, got {sizes}; copy or download it again.")
-    if labels.dtype.kind not in "iu" or not len(labels):
-        raise ValueError(f"{path}: labels must be integers, at least one, got {len(labels)} of {labels.dtype}.")
+    count = counts["labels"]
+    labels = file.rows("labels", 0, count)
+    speakers = file.rows("extra/speaker", 0, count) if known else np.full(count, -1)
+    if labels.dtype.kind not in "iu" or not count:
+        raise ValueError(f"{path}: labels must be integers, at least one, got {count} of {labels.dtype}.")
+    if (wrong := np.flatnonzero((labels < 0) | (labels >= MOST_CLASSES))).size:
+        raise ValueError(
+            f"{path}: recording {wrong[0]} has the label {labels[wrong[0]]}, labels must be from 0 to "
+            f"{MOST_CLASSES - 1}; copy or download it again."
+        )
     if speakers.dtype.kind in "iu":
         speakers = speakers.astype(np.int64)
     else:
         names = speakers.tolist()
-        speakers = np.array([name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names])
-    lengths = np.fromiter((len(row) for rows in _read(file, "spikes/units") for row in rows), np.int64, len(labels))
+        speakers = np.array([_text(name) for name in names])
+    lengths = np.fromiter((len(row) for rows in _read(file, "spikes/units") for row in rows), np.int64, count)
     starts = np.concatenate([[0], lengths.cumsum()])
     return starts, labels.astype(np.int64), speakers
 
 
-def _read(file: Any, name: str) -> Iterator[np.ndarray]:
-    for first in range(0, len(file[name]), ROWS):
-        yield file[name][first : first + ROWS]
+def _text(name: Any) -> str:
+    """A speaker's name, cut to what a name has: NumPy takes the room of the longest for each."""
+    return (name.decode(errors="replace") if isinstance(name, bytes) else str(name))[:60]
+
+
+def _read(file: Hdf5, name: str) -> Iterator[np.ndarray]:
+    count, rows = file.shape(name)[0], file.at_once(ROWS)
+    for first in range(0, count, rows):
+        yield file.rows(name, first, min(first + rows, count))
 
 
 def _read_again(path: str | Path) -> Iterator[np.ndarray]:
@@ -242,16 +255,17 @@ def _read_again(path: str | Path) -> Iterator[np.ndarray]:
         yield from _events(path, file)
 
 
-def _events(path: str | Path, file: Any) -> Iterator[np.ndarray]:
-    """Events (e,) of `EVENT`, of `ROWS` recordings at a time, checked and in order."""
+def _events(path: str | Path, file: Hdf5) -> Iterator[np.ndarray]:
+    """Events (e,) of `EVENT`, of some recordings at a time, checked and in order."""
+    at_once = file.at_once(ROWS)
     for number, (times, units) in enumerate(zip(_read(file, "spikes/times"), _read(file, "spikes/units"), strict=True)):
         lengths = np.array([len(row) for row in units])
-        row = np.repeat(number * ROWS + np.arange(len(units)), lengths)
+        row = np.repeat(number * at_once + np.arange(len(units)), lengths)
         if differ := [i for i, (t, u) in enumerate(zip(times, units, strict=True)) if len(t) != len(u)]:
             at = differ[0]
             raise ValueError(
-                f"{path}: recording {number * ROWS + at} has {len(times[at])} times and {len(units[at])} units; they "
-                "must be equal; copy or download it again."
+                f"{path}: recording {number * at_once + at} has {len(times[at])} times and {len(units[at])} units; "
+                "they must be equal; copy or download it again."
             )
         seconds, unit = (np.concatenate(list(rows)) for rows in (times, units))
         # The smallest part of a microsecond keeps those that float64 seconds hold a little too low.

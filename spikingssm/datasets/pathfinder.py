@@ -1,7 +1,5 @@
 """Pathfinder and Path-X: are two dots the ends of one dashed contour? Our own images, or the Long Range Arena's."""
 
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +13,8 @@ from torch import Tensor
 from spikingssm.datasets.base import Rows, Selected, SequenceData
 from spikingssm.datasets.cache import Pieces, cached, source_facts
 from spikingssm.datasets.contours import BLOCK, SETTINGS, Setting, draw, render
+from spikingssm.datasets.numpy_files import read_npy
+from spikingssm.datasets.packed import one_line
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
 
 __all__ = ["pathfinder"]
@@ -111,9 +111,11 @@ def _scale(x: Tensor) -> Tensor:
 def _own(name: str, setting: Setting, rows: int, seed: int) -> list[Rows]:
     if rows < 20 or rows % 20:
         raise ValueError(f"{name}: rows must be a multiple of 20, so that each part can be halved, got {rows}.")
-    if setting.contour_length < 2 or setting.distractors < 0 or seed < 0:
+    if rows > 10 * RELEASED:
+        raise ValueError(f"{name}: rows must be at most {10 * RELEASED}, ten times the released ones, got {rows}.")
+    if not 2 <= setting.contour_length <= 100 or not 0 <= setting.distractors <= 100 or seed < 0:
         raise ValueError(
-            f"{name}: contour_length must be at least 2, distractors and generator_seed at least 0, got "
+            f"{name}: contour_length must be from 2 to 100, distractors from 0 to 100, generator_seed at least 0, got "
             f"{setting.contour_length}, {setting.distractors} and {seed}."
         )
     sizes = dict(zip(PARTS, (rows * 8 // 10, rows // 10, rows // 10), strict=True))
@@ -196,14 +198,13 @@ def _folder(name: str, root: Path, size: str, level: str) -> Path:
 
 def _metadata(home: Path, file: Path) -> Iterator[tuple[Path, int]]:
     """Path and label of each image. A line is: folder, file, number, label, and what the image was drawn with."""
-    data = file.read_bytes()
     try:
-        if data.startswith(b"\x93NUMPY"):
-            lines = [[str(word) for word in line] for line in np.load(file, allow_pickle=False).astype(str)]
+        if file.read_bytes()[:6] == b"\x93NUMPY":
+            lines = [[str(word) for word in line] for line in read_npy(file).astype(str)]
         else:
-            lines = [line.split() for line in data.decode().splitlines() if line.strip()]
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{file}: not the metadata of the release ({error}); unpack it again.") from None
+            lines = [line.split() for line in file.read_bytes().decode().splitlines() if line.strip()]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: not the metadata of the release ({one_line(error)}); unpack it again.") from None
     if not lines:
         raise ValueError(f"{file}: no lines; unpack it again.")
     for number, line in enumerate(lines, 1):
@@ -211,6 +212,8 @@ def _metadata(home: Path, file: Path) -> Iterator[tuple[Path, int]]:
             raise ValueError(
                 f"{file}: line {number} is {' '.join(line)[:60]!r}, not folder, file, number, label 0 or 1."
             )
+        if ".." in (*line[0].split("/"), *line[1].split("/")) or line[0].startswith("/") or line[1].startswith("/"):
+            raise ValueError(f"{file}: line {number} names a file outside of {home}; unpack it again.")
         yield home / line[0] / line[1], int(line[3])
 
 
@@ -223,16 +226,17 @@ def _pixels(name: str, paths: list[Path], resolution: int, bad: list[int]) -> It
     for start in range(0, len(paths), BLOCK):
         piece = np.zeros((len(paths[start : start + BLOCK]), resolution, resolution), np.uint8)
         for row, path in enumerate(paths[start : start + BLOCK]):
+            if not path.is_file():
+                raise FileNotFoundError(f"{name}: {path} is in the metadata and missing; unpack it again.")
             try:
                 with Image.open(path) as image:
-                    pixels = np.asarray(image.convert("L"))
-            except FileNotFoundError:
-                raise FileNotFoundError(f"{name}: {path} is in the metadata and missing; unpack it again.") from None
-            except (OSError, SyntaxError, ValueError, struct.error, zlib.error):
+                    size = image.size
+                    pixels = np.asarray(image.convert("L")) if size == (resolution, resolution) else None
+            except Exception:  # Pillow raises what damaged bytes make its decoders raise
                 bad.append(start + row)
                 continue
-            if pixels.shape != (resolution, resolution):
-                raise ValueError(f"{path}: {pixels.shape} pixels, data.resolution is {resolution}.")
+            if pixels is None:
+                raise ValueError(f"{path}: {size} pixels, data.resolution is {resolution}.")
             piece[row] = pixels
         yield piece.reshape(len(piece), -1, 1)
 
