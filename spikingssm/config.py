@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import spikingssm
 from sdn.arguments import ArgumentError
-from spikingssm.runfolder import stored
+from spikingssm.runfolder import FITTED, stored
 
 __all__ = ["call", "load", "sweep", "variant"]
 
@@ -76,6 +76,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
     keys = [k for k in old | new if k not in ("resume", "run_dir", *(o.key_or_group for o in moved))]
     if not any((_folder() / key).is_dir() for key in changed):
         keys = [k for k in keys if any(f"{k}.".startswith(f"{key}.") for key in changed)]
+    keys = [k for k in keys if not (k in FITTED and new.get(k) is None)]
     if differ := [k for k in keys if old.get(k) != new.get(k)]:
         first = f"{differ[0]}={old.get(differ[0])}, not {new.get(differ[0])}"
         more = f" (and {len(differ) - 1} more keys differ)" if len(differ) > 1 else ""

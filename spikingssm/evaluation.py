@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -94,6 +95,9 @@ def load_run(
             known_key(config, key, f"leave --{key.removesuffix('_eval')} out")
             OmegaConf.update(config, f"data.{key}", value)
     data, module = build(config, Path(run_dir) / "checkpoints" / "best.ckpt")
+    for key, value in data.fitted.items():
+        if config.data.get(key) is None and value != 1:
+            logger.warning(f"{run_dir} is older and keeps no data.{key}; {value} is taken, which these data give")
     if rate is not None:
         module.model = _able(module.model, "with_rate").with_rate(rate)
     return TrainedRun(config, data, module)

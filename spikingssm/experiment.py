@@ -32,7 +32,7 @@ from spikingssm.launch import Job, launch, split
 from spikingssm.loggers import more_loggers
 from spikingssm.metrics import spikes_of
 from spikingssm.report import learning_curve, raster
-from spikingssm.runfolder import check_sizes, keep_artifact
+from spikingssm.runfolder import check_sizes, keep_artifact, keep_fitted
 from spikingssm.training import SequenceModule, fit, fitting, score
 
 __all__ = ["build", "evaluate", "load", "main", "quiet", "run"]
@@ -117,6 +117,7 @@ def run(config: DictConfig, changed: str = "") -> Path:
         keep_artifact(config, folder)
     last = folder / "checkpoints" / "last.ckpt"
     data, module = build(config, last if resume and last.is_file() else None)
+    keep_fitted(config, data.fitted)
     callbacks, loggers = _callbacks(config, module, folder), _loggers(config, folder)
     command, changed = _header(folder, resume, changed)
     if writes:

@@ -15,6 +15,7 @@ from spikingssm.checkpoints import OWN, Published, read, rsnn_from_pt
 from spikingssm.config import load, variant
 from spikingssm.evaluation import TrainedRun, known_key, measure
 from spikingssm.experiment import build
+from spikingssm.runfolder import keep_fitted
 from spikingssm.training import SequenceModule
 
 __all__ = ["import_checkpoint", "open_checkpoint"]
@@ -94,6 +95,7 @@ def import_checkpoint(
     if (folder / "config.yaml").exists() or (folder / "checkpoints").exists():
         raise FileExistsError(f"{folder} holds a run; give another folder with --out.")
     run = open_checkpoint(path, experiment, neuron, overrides, **given)
+    keep_fitted(run.config, run.data.fitted)
     run.config.run_dir, epoch = str(folder), read(path, neuron).epoch
     command = _command(path, folder, experiment, neuron, overrides, given)
     summary = {**_summary(run, measure(run), path, epoch), "command": command}

@@ -13,11 +13,13 @@ from sdn.files import writing
 from spikingssm.builders import MODELS, TRUST, refused_target
 from spikingssm.plain import read_yaml
 
-__all__ = ["check_sizes", "keep_artifact", "stored"]
+__all__ = ["FITTED", "check_sizes", "keep_artifact", "keep_fitted", "stored"]
 
 ARTIFACT = "artifact.safetensors"
 SECTIONS = ("name", "seed", "data", "model", "task", "optim", "trainer", "resume", "run_dir", "threads")
 BUILT = ("data", "model", "task")
+FITTED = ("data.scaling", "data.vocabulary")
+"""Keys that a run fills in where they are null: what its training rows gave."""
 FLOOR, LAYERS = 4096, 64
 """Integers and layers that may be asked for whatever the weights are: without memory they are compared in no time."""
 SWEEPS = 2**16
@@ -115,6 +117,19 @@ def _integers(value: Any, where: str) -> Iterator[tuple[str, int]]:
             yield from _integers(inner, where)
     elif isinstance(value, int):
         yield where, value
+
+
+def keep_fitted(config: DictConfig, fitted: Mapping[str, Any]) -> None:
+    """Put what was found by looking at the training rows, such as the scale of the input, into the configuration.
+
+    The run is then tested with the same on other data, at another rate and on a part of the rows.
+
+    Args:
+        config: of the run; changed.
+        fitted: of `SequenceData`.
+    """
+    for key, value in fitted.items():
+        OmegaConf.update(config, f"data.{key}", value, force_add=True)
 
 
 def keep_artifact(config: DictConfig, folder: Path) -> None:

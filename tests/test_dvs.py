@@ -113,7 +113,8 @@ def test_a_gesture_that_ends_long_behind_the_events_is_refused(start, end) -> No
     ("line", "says"),
     [
         ("3,0,10000000000000", "it must end with the events"), ("3,0,1e9", "must be a table"),
-        ("3,0,-1", "has the time -1"), ("3,0," + "9" * 40, "has the time 9999"), ("3,0," + "9" * 5000, "must be a table"),
+        ("3,0,-1", "has the time -1"), ("3,0," + "9" * 40, "has the time 9999"),
+        ("3,0," + "9" * 5000, "must be a table"),
         ("12,0,9", "the class 12"),
         ("9" * 40 + ",0,9", "has the class 9999"), ('3,"0', "must be a table"), ("3\0,0,9", "must be a table"),
     ],

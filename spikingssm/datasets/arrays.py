@@ -49,8 +49,8 @@ def arrays(
         name: of the data set in results; the file's name by default.
         classes: number of classes; the largest label + 1 by default.
         test_fraction: part of the rows to test on, the same for every seed, where the files hold no test rows.
-        scale: factor on x, > 0; what neurons without a norm in front need to fire, see docs/experiments.md. Bytes may be
-            pixels, which take 1 / 255, or spikes, which take 1: they are left as they are, and the log says so.
+        scale: factor on x, > 0; what neurons without a norm in front need to fire, see docs/experiments.md. Bytes may
+            be pixels, which take 1 / 255, or spikes, which take 1: they are left as they are, and the log says so.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
 
