@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from helpers import TOLERANCE
+from helpers import TOLERANCE, assert_close
 from test_operators import HAS_COMPILER
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import sdn
 from spikingssm import RSNN, S4D, S5, S5RF, Recurrent, SpikingSSM
@@ -122,3 +123,11 @@ def test_layers_that_go_on_from_a_state_under_inductor():
     torch._dynamo.reset()
     states = [layer(x[:, :20])[1] for layer in layers]
     assert_same(value_and_gradients(layers, torch.compile(run, fullgraph=True)(states)), want)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "loop" not in name])
+def test_a_recorded_graph_gives_the_same(name):
+    model, x = made(name)
+    graph = make_fx(lambda x: model.eval()(x))(x)
+    assert_close(graph(2 * x)[0], model(2 * x)[0])
+    assert not graph(torch.full_like(x, float("nan")))[0].isfinite().any()  # captured: NaN, and no error
