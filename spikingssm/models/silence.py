@@ -4,7 +4,8 @@ import warnings
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from sdn.finite import at_once
 
 __all__ = ["WARNED", "warn_if_silent"]
 
@@ -28,10 +29,8 @@ def warn_if_silent(model: nn.Module, x: Tensor, output: Tensor, begins: bool) ->
     Warns:
         UserWarning: what is silent, the scale of the input, and the way out.
     """
-    if torch.compiler.is_compiling():
-        return
     name = type(model).__name__
-    if not begins or name in WARNED or not _is_plain(output) or x.shape[1] < STEPS:
+    if not begins or name in WARNED or x.shape[1] < STEPS or torch.jit.is_tracing() or not at_once(output):
         return
     out = output.detach()
     last = out if out.ndim == 2 else out[:, -1]  # what a leaky readout keeps of any spike before
@@ -44,10 +43,3 @@ def warn_if_silent(model: nn.Module, x: Tensor, output: Tensor, begins: bool) ->
         "the threshold of the neurons. This is said once.",
         stacklevel=5,  # the line that calls the model, behind two of torch
     )
-
-
-def _is_plain(output: Tensor) -> bool:
-    """Whether the numbers of a tensor may be looked at: on the CPU, of no graph, and no transform is at work."""
-    traced = torch.jit.is_tracing() or _get_current_dispatch_mode() is not None
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    return not traced and not transformed and output.device.type == "cpu" and type(output) is Tensor
