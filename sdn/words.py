@@ -58,7 +58,7 @@ MODEL_WORDS = {
     **dict.fromkeys(("input_size", "in_features", "num_inputs", "n_inputs", "in_channels"), "d_input={value}"),
     **dict.fromkeys(("output_size", "out_features", "num_classes", "n_classes", "num_outputs"), "d_output={value}"),
     **dict.fromkeys(("hidden_size", "num_hidden", "d_hidden", "hidden", "size", "channels"), "d_model={value}"),
-    **dict.fromkeys(("num_layers", "depth", "layers"), "n_layers={value}"),
+    **dict.fromkeys(("num_layers", "num_blocks", "n_blocks", "depth", "layers"), "n_layers={value}"),
 }
 """Keywords of networks and of the layers that are no neurons."""
 

@@ -104,6 +104,7 @@ KEYWORDS = [
     (lambda: S5(3, 16, surrogate_function=1), r"ResonateAndFire: unexpected keyword argument .*write spike=ArcTan\(\)"),
     (lambda: SpikingBlock(LIF(), 8, d_modl=3, solver="loop"), r"S4D: unexpected keyword argument 'd_modl'"),
     (lambda: SpikingSSM(6, 4, hidden_size=3, num_layers=2), r"write d_model=3 and n_layers=2\."),
+    (lambda: SpikingSSM(6, 4, num_blocks=2), r"write n_layers=2\."),
     (lambda: S5RF(6, num_classes=4), r"S5RF: unexpected keyword argument 'num_classes'; write d_output=4\."),
     (lambda: RSNN(6, 4, hidden=8), r"write d_model=8\."),
     (lambda: S4D(8, size=3), r"write d_model=3\."),
