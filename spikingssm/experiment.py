@@ -113,11 +113,11 @@ def run(config: DictConfig, changed: str = "") -> Path:
     config = OmegaConf.merge(config, {"run_dir": str(folder), "resume": None})
     OmegaConf.resolve(config)
     writes = first_process()
-    if writes:
-        keep_artifact(config, folder)
     last = folder / "checkpoints" / "last.ckpt"
     data, module = build(config, last if resume and last.is_file() else None)
     keep_fitted(config, data.fitted)
+    if writes:
+        keep_artifact(config, module, folder)
     callbacks, loggers = _callbacks(config, module, folder), _loggers(config, folder)
     command, changed = _header(folder, resume, changed)
     if writes:

@@ -213,7 +213,7 @@ def _neuron(neuron: Neuron, name: str, run: _Run) -> dict[str, Operations]:
         return {}
     one = _update(neuron) or Operations()
     if run.form == "fft" and isinstance(neuron.solver, Surrogate):
-        made_for, artifact = neuron.solver._find(neuron.dynamics)
+        made_for, artifact = neuron.solver.stands_for(neuron.dynamics)
         weights = sum(p.numel() for key, p in artifact.network.named_parameters() if key.endswith("weight"))
         width = artifact.network.d_model * artifact.network.n_layers  # two ReLUs and one sum each; input; comparison
         scaled = "threshold" in neuron.learned or made_for.threshold != neuron.dynamics.threshold

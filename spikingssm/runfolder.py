@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
-from sdn import load_artifact
-from sdn.files import writing
+from sdn import Neuron, Surrogate
+from sdn.surrogate.reduction import copy_artifact
 from spikingssm.builders import MODELS, TRUST, refused_target
 from spikingssm.plain import read_yaml
 
@@ -132,18 +132,14 @@ def keep_fitted(config: DictConfig, fitted: Mapping[str, Any]) -> None:
         OmegaConf.update(config, f"data.{key}", value, force_add=True)
 
 
-def keep_artifact(config: DictConfig, folder: Path) -> None:
-    """Copy the surrogate network that a configuration names into the run folder, and name the copy instead.
-
-    Raises:
-        FileNotFoundError, ValueError: no readable artifact there.
-    """
-    solver = config.model.get("solver")
-    if not isinstance(solver, DictConfig) or solver.get("artifact") is None:
-        return
-    source, copy = Path(solver.artifact), folder / ARTIFACT
-    load_artifact(source)
-    if source.resolve() != copy.resolve():
-        with writing(copy) as partial:
-            partial.write_bytes(source.read_bytes())
-    solver.artifact = str(copy)
+def keep_artifact(config: DictConfig, model: nn.Module, folder: Path) -> None:
+    """Write the surrogate network that a model holds, a shipped one too, into its run folder, and name that one."""
+    for part in model.modules():
+        if isinstance(part, Neuron) and isinstance(part.solver, Surrogate):
+            copy, artifact = folder / ARTIFACT, part.solver.stands_for(part.dynamics)[1]
+            if artifact.path is None or artifact.path.resolve() != copy.resolve():
+                copy_artifact(copy, artifact)
+            named = {"_target_": "sdn.Surrogate", "artifact": str(copy), "refine": part.solver.refine}
+            if "solver" in config.model or config.model._target_ in MODELS:
+                OmegaConf.update(config, "model.solver", named, merge=False)
+            return

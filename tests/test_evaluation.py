@@ -12,6 +12,7 @@ import torch
 
 import sdn
 from sdn import LIF, Fused, Surrogate
+from sdn.surrogate.reduction import shipped_artifacts
 from spikingssm.__main__ import main as command
 from spikingssm.agreement import Agreement, SpikeTally, exactly
 from spikingssm.config import load
@@ -199,10 +200,11 @@ def test_the_surrogate_of_a_run_is_its_own(padded, clips):
     own = str(padded / "artifact.safetensors")
     assert solver_for(padded, "surrogate") == Surrogate(own)
     assert solver_for(padded, refine=3) == Surrogate(own, refine=3)
-    assert solver_for(padded, "sdn", artifact="other") == Surrogate("other")
+    other = shipped_artifacts()[0]
+    assert solver_for(padded, "sdn", artifact=other) == Surrogate(other) != Surrogate(own)
     assert solver_for(padded, "fused") == Fused()
     assert solver_for(padded) is None
-    assert solver_for(clips, "surrogate", refine=2) == Surrogate(refine=2)
+    assert solver_for(clips, "surrogate", refine=2) == Surrogate(clips / "artifact.safetensors", refine=2)
     assert evaluate(padded)["solver"] == str(Surrogate(own))
 
 

@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 import sdn
+from sdn.surrogate.reduction import shipped_artifacts
 from spikingssm.experiment import evaluate, load, main, run
 
 ROOT = Path(__file__).parents[1]
@@ -43,9 +44,21 @@ def edited(folder, change):
 
 
 def test_a_run_keeps_its_surrogate_and_may_move(finished, copied):
-    first, moved = evaluate(finished), evaluate(copied)
-    assert str(copied / "artifact.safetensors") in moved["solver"]
-    assert {k: v for k, v in first.items() if k != "solver"} == {k: v for k, v in moved.items() if k != "solver"}
+    kept = sdn.load_artifact(copied / "artifact.safetensors")
+    first = evaluate(finished)
+    assert first["solver"] == str(sdn.Surrogate(kept))
+    assert kept.digest[:12] in first["solver"]
+    assert evaluate(copied) == first
+    other = sdn.save_artifact(copied / "artifact.safetensors", sdn.reduce(sdn.SDN().eval()), sdn.LIF(0.125))
+    assert evaluate(copied)["solver"] == str(sdn.Surrogate(other)) != first["solver"]  # the copy is what is read
+
+
+def test_a_run_keeps_the_shipped_surrogate_too(tmp_path):
+    run(load([*TINY, f"run_dir={tmp_path}"]))
+    kept = sdn.load_artifact(tmp_path / "artifact.safetensors")
+    assert kept in [sdn.load_artifact(path) for path in shipped_artifacts()]
+    assert OmegaConf.load(tmp_path / "config.yaml").model.solver.artifact == str(tmp_path / "artifact.safetensors")
+    assert kept.digest[:12] in evaluate(tmp_path)["solver"]
 
 
 @pytest.mark.parametrize("target", ["torch.load", "os.system", "spikingssm.demo._command", "spikingssm.experiment.run"])

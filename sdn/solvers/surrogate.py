@@ -5,7 +5,6 @@ import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -56,11 +55,13 @@ class Surrogate(FrozenValue):
     the last k steps are exact, given the network's `mem` before them; from rest, the first k + 1 values are exact.
 
     Args:
-        artifact: an `Artifact`, the path of one, or None for the shipped one made for the same dynamics.
+        artifact: an `Artifact`, the path of one, or None for the shipped one made for the same dynamics. A path is read
+            here and never again: what the file holds later changes nothing, and a pickled or copied neuron has it all.
         refine: exact sweeps over the predicted `mem`, >= 0; for LIF only, whose state `mem` and input determine.
 
     Raises:
-        ValueError: ``refine`` below 0, or no integer.
+        ValueError: ``refine`` below 0, or no integer; a file that is no artifact.
+        FileNotFoundError: no file at the path.
 
     Source: Shen et al., AAAI 2025 (arXiv 2408.14909). Where we differ: with a threshold T the slope is taken at
     ``h - T``, as in every other solver here, and not at ``h / T - 1``.
@@ -93,6 +94,8 @@ class Surrogate(FrozenValue):
             )
         if isinstance(self.refine, bool) or not isinstance(self.refine, int) or self.refine < 0:
             raise ValueError(f"Surrogate: refine must be an integer >= 0, got {self.refine!r}.")
+        if artifact is not None and not isinstance(artifact, Artifact):
+            object.__setattr__(self, "artifact", _read(artifact))
 
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """Refuse a neuron that the artifact was not made for, or a learned field it cannot follow."""
@@ -111,7 +114,7 @@ class Surrogate(FrozenValue):
                 f"{name}: refine={self.refine} needs a neuron whose state follows from mem and input, as LIF's does; "
                 "use refine=0, or solver='loop' for exact spikes."
             )
-        made_for, artifact = self._find(dynamics)
+        made_for, artifact = self.stands_for(dynamics)
         _on_device(artifact, torch.device("cpu"), torch.float32)  # ready before anything is traced
         if made_for != dynamics and not _same_scaled(made_for, dynamics):
             raise ValueError(f"artifact was made for {made_for}, this neuron is {dynamics}; use that neuron, or {HOW}")
@@ -124,7 +127,7 @@ class Surrogate(FrozenValue):
         """(B, L, H) -> spikes (B, L, H) and the last window of inputs."""
         check_current("Surrogate", current)
         check_parameters(dynamics)
-        made_for, artifact = self._find(dynamics)
+        made_for, artifact = self.stands_for(dynamics)
         tracing = torch.compiler.is_dynamo_compiling()  # then nothing is copied; `predict` moves the weights
         net = artifact.network if tracing else _on_device(artifact, current.device, current.dtype)
         dynamics = dynamics.to(current.device, current.dtype)
@@ -152,16 +155,13 @@ class Surrogate(FrozenValue):
         """A window without any step yet, (B, 0, H)."""
         return InputWindow(torch.zeros(batch, 0, channels, device=device, dtype=dtype))
 
-    def _find(self, dynamics: Dynamics) -> tuple[Dynamics, Artifact]:
+    def stands_for(self, dynamics: Dynamics) -> tuple[Dynamics, Artifact]:
         """The neuron that the artifact for this one was made for, and the artifact; from `check` where it was there."""
-        if self.artifact is None or torch.compiler.is_dynamo_compiling():  # no files while tracing
-            unit = _unit(dynamics)
-            found = [(made_for, artifact) for known, made_for, artifact in self._known if known == unit]
-            if found:
-                return found[0]
-        artifact = self.artifact
-        if not isinstance(artifact, Artifact):
-            artifact = _read(artifact) if artifact is not None else _shipped_for(_unit(dynamics))
+        unit = _unit(dynamics)
+        found = [(made_for, artifact) for known, made_for, artifact in self._known if known == unit]
+        if found:
+            return found[0]
+        artifact = self.artifact if isinstance(self.artifact, Artifact) else _shipped_for(unit)
         return artifact.dynamics, artifact
 
 
@@ -202,23 +202,19 @@ def _window(state: State, current: Tensor, reach: int) -> Tensor:
 
 
 def _read(path: str | os.PathLike[str]) -> Artifact:
-    """The artifact at a path, read once as long as the file stays what it is."""
-    place = Path(path).resolve()
-    known = place.stat() if place.is_file() else None
-    return _load(str(place), known and known.st_mtime_ns, known and known.st_size)
-
-
-@functools.lru_cache(maxsize=64)
-def _load(path: str, changed: int | None, size: int | None) -> Artifact:
     with torch.device("cpu"):
         return load_artifact(path)
 
 
+_shipped = functools.lru_cache(maxsize=None)(_read)
+
+
 def _shipped_for(dynamics: Dynamics) -> Artifact:
-    for path in shipped_artifacts():
-        if _read(path).dynamics == dynamics:
-            return _read(path)
-    made = ", ".join(str(_read(p).dynamics) for p in shipped_artifacts()) or "none"
+    known = [_shipped(path) for path in shipped_artifacts()]
+    for artifact in known:
+        if artifact.dynamics == dynamics:
+            return artifact
+    made = ", ".join(str(artifact.dynamics) for artifact in known) or "none"
     raise ValueError(f"no shipped artifact stands for {dynamics} (shipped: {made}); {HOW}")
 
 

@@ -18,7 +18,7 @@ from sdn.files import versions, writing
 from sdn.surrogate.network import SDN, ReducedSDN, of_weights
 from sdn.tensor_files import digest
 
-__all__ = ["Artifact", "fold", "load_artifact", "reduce", "save_artifact", "shipped_artifacts"]
+__all__ = ["Artifact", "copy_artifact", "fold", "load_artifact", "reduce", "save_artifact", "shipped_artifacts"]
 
 FORMAT = "sdn-reduced"
 FORMAT_VERSION = "2"
@@ -86,6 +86,18 @@ class Artifact:
     digest: str = ""
     """The sha256 of format, facts and tensors, by which one artifact is told from another."""
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Artifact):
+            return NotImplemented
+        return self is other or ("" != self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest) if self.digest else id(self)
+
+    def __repr__(self) -> str:
+        made_for = self.dynamics if "dynamics" in self.facts else "no dynamics"
+        return f"Artifact({made_for}, sha256 {self.digest[:12] or 'unknown'})"
+
     @property
     def dynamics(self) -> Dynamics:
         """The neuron this network was trained to stand for."""
@@ -117,7 +129,20 @@ def save_artifact(
         raise ValueError(f"{path}: the reduced SDN has weights that are NaN or infinite; it was not saved.")
     sizes = {"d_model": reduced.d_model, "kernel_size": reduced.kernel_size, "n_layers": reduced.n_layers}
     known = {"dynamics": dynamics.facts(), "metrics": dict(metrics or {}), "versions": versions(), **facts, **sizes}
-    facts_text = json.dumps(known)
+    return _write(path, tensors, known)
+
+
+def copy_artifact(path: str | os.PathLike[str], artifact: Artifact) -> Artifact:
+    """Write an artifact as it was read, whatever became of its file; returns the copy, which equals it.
+
+    A copy of a file of the first version gets the digest that it had not.
+    """
+    tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in artifact.network.state_dict().items()}
+    return _write(path, tensors, artifact.facts)
+
+
+def _write(path: str | os.PathLike[str], tensors: dict[str, Tensor], facts: dict[str, Any]) -> Artifact:
+    facts_text = json.dumps(facts)
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "facts": facts_text}
     header["digest"] = digest(tensors, FORMAT, FORMAT_VERSION, facts_text)
     with writing(path) as partial:
