@@ -3,10 +3,14 @@
 import argparse
 import dataclasses
 import os
+import runpy
 import sys
 import time
 import warnings
 from pathlib import Path
+
+if __name__ == "__main__":  # torch takes seconds to import; a signal then ends with one line too
+    runpy.run_path(str(Path(__file__).with_name("spikingssm") / "early.py"))["listen"]()
 
 try:
     from sdn.door import door

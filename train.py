@@ -1,7 +1,12 @@
 """Two doors: `python train.py --save exp` trains an SDN, `python train.py experiment=spikingssm/digits` a network."""
 
 import re
+import runpy
 import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # torch takes seconds to import; a signal then ends with one line too
+    runpy.run_path(str(Path(__file__).with_name("spikingssm") / "early.py"))["listen"]()
 
 try:
     from sdn.door import door

@@ -1,35 +1,68 @@
-"""What a command-line script does with errors: one line that says the way out, and an exit code that is not 0."""
+"""What a script does with errors and signals: one line that says the way out, and an exit code that is not 0."""
 
+import contextlib
 import functools
 import os
+import signal
 import sys
 from collections.abc import Callable
 
-__all__ = ["door"]
+from sdn.shortage import shortage
+from sdn.signals import Stopped, listening, speaks
+
+__all__ = ["door", "opened", "said"]
+
+opened = False
+"""Whether a script has begun its work; its first handlers of signals ask this."""
 
 
 def door(main: Callable[[], None]) -> Callable[[], None]:
     """Wrap the main function of a script: user errors become one line on standard error and exit code 2.
 
-    Bad values, missing or unreadable files, missing extras and things that cannot be done are user errors; everything
-    else is a bug and keeps its traceback. Set SDN_TRACEBACK=1 to see the traceback of user errors too.
+    Bad values, missing or unreadable files, missing extras, things that cannot be done, a full disk and too little
+    memory are user errors; everything else is a bug and keeps its traceback. Set SDN_TRACEBACK=1 to see the traceback
+    of user errors too. SIGTERM, Ctrl-C and a closed terminal end the script in order, see `sdn.signals`: one line and
+    exit code 143, 130 or 129.
     """
 
     @functools.wraps(main)
     def run() -> None:
+        global opened
+        opened = True
         try:
-            main()
-        except (ValueError, OSError, NotImplementedError, ImportError) as error:
-            if os.environ.get("SDN_TRACEBACK") == "1":
-                raise
-            if isinstance(error, ModuleNotFoundError):
-                error = ImportError(
-                    f"the package {error.name} is missing; install the extras: pip install -e '.[train,data]'"
-                )
-            sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-            sys.exit(2)
+            with listening():
+                main()
+        except Stopped as stop:
+            if speaks():
+                _write(str(stop))
+            sys.exit(stop.code)
         except KeyboardInterrupt:
-            sys.stderr.write("interrupted; nothing half written is left behind\n")
-            sys.exit(130)
+            _write(str(Stopped(signal.SIGINT)))
+            sys.exit(128 + signal.SIGINT)
+        except (ValueError, OSError, NotImplementedError, ImportError, MemoryError, RuntimeError) as error:
+            text = said(error)
+            if text is None or os.environ.get("SDN_TRACEBACK") == "1":
+                raise
+            _write(f"error: {text}")
+            sys.exit(2)
 
     return run
+
+
+def said(error: BaseException) -> str | None:
+    """An error of the user in one line, its notes included; None for a bug."""
+    if isinstance(error, ModuleNotFoundError):
+        text = f"the package {error.name} is missing; install the extras: pip install -e '.[train,data]'"
+    elif (short := shortage(error)) is not None:
+        text = short
+    elif isinstance(error, (ValueError, OSError, NotImplementedError, ImportError)):
+        text = str(error)
+    else:
+        return None
+    return " ".join("; ".join([text, *getattr(error, "__notes__", [])]).split())
+
+
+def _write(line: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

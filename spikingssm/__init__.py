@@ -4,6 +4,11 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
+from spikingssm import early
+
+if sys.argv[:1] == ["-m"]:  # `python -m spikingssm` comes by here before its own code
+    early.listen()
+
 from spikingssm.layers import S4D, S5, Recurrent, Residual, SpikingBlock
 from spikingssm.metrics import record_spikes, spikes_of
 from spikingssm.models import RSNN, S5RF, SpikingSSM

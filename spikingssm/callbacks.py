@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from loguru import logger
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from sdn.signals import pending
 from spikingssm.distributed import gathered
 
 __all__ = ["Bar", "EarlyStop", "ResumeState", "StepCheckpoint", "averaging"]
@@ -63,6 +64,8 @@ class ResumeState(Callback):
 class StepCheckpoint(Checkpoint):
     """``checkpoints/last.ckpt`` inside an epoch too: behind an optimiser step, never in the middle of an accumulation.
 
+    A signal that stops the program waits for the end of the batch and gets a checkpoint too, see `sdn.signals`.
+
     Args:
         run_dir: the run folder.
         every_n_steps: optimiser steps between two checkpoints, counted from the start of the run; None for none.
@@ -101,6 +104,7 @@ class StepCheckpoint(Checkpoint):
             return
         every = self.every_n_steps  # a batch may make several steps
         due = every is not None and trainer.global_step // every > self._step // every
+        due = due or (pending() and trainer.world_size == 1)  # the signal came to this process alone
         if self.every_minutes is not None:
             late = time.monotonic() - self._written >= 60 * self.every_minutes
             due = due or trainer.strategy.reduce_boolean_decision(late, all=False)  # clocks of processes differ

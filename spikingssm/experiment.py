@@ -1,6 +1,7 @@
 """From overrides on a command line to a run folder, and back to its results."""
 
 import argparse
+import contextlib
 import inspect
 import logging
 import shlex
@@ -20,6 +21,7 @@ from torch import nn
 
 from sdn import SpikingLayer
 from sdn.files import versions, write_json, writing
+from sdn.lock import locked
 from sdn.runs import load_checkpoint, log_to, read_metrics, seed_everything
 from spikingssm.activity import state_of
 from spikingssm.callbacks import EarlyStop, StepCheckpoint
@@ -27,6 +29,7 @@ from spikingssm.config import call, load, sweep, variant
 from spikingssm.consistency import check_together, check_tokens_are_read
 from spikingssm.datasets import SequenceData
 from spikingssm.distributed import first_process
+from spikingssm.ending import quoted, remembered
 from spikingssm.evaluation import evaluate
 from spikingssm.launch import Job, launch, split
 from spikingssm.loggers import more_loggers
@@ -100,16 +103,33 @@ def run(config: DictConfig, changed: str = "") -> Path:
 
     Raises:
         FileExistsError: the folder already holds a checkpoint and ``resume`` is not set.
+        BlockingIOError: another process writes there, see `sdn.lock`.
         ValueError, OSError, NotImplementedError, ImportError: what data, model and training refuse.
     """
     folder, resume = Path(config.resume or config.run_dir), config.resume is not None
-    if (folder / "checkpoints" / "last.ckpt").is_file() and not resume:
-        raise FileExistsError(
-            f"{folder} holds a checkpoint; continue with resume={folder}, or start elsewhere with run_dir=FOLDER."
-        )
     if resume and (folder / "summary.json").is_file():
         logger.info(f"{folder} is finished; its results are in summary.json")
         return folder
+    with contextlib.ExitStack() as open_here:
+        if first_process():  # the others of one training share its lock
+            open_here.enter_context(locked(folder, "choose another run_dir=FOLDER"))
+            if not resume:
+                _refuse_held(folder)
+            open_here.enter_context(remembered(folder))
+        _run(config, folder, resume, changed)
+    return folder
+
+
+def _refuse_held(folder: Path) -> None:
+    """Raise where a folder holds a run."""
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        way = f"continue with resume={quoted(folder)}"
+        if (folder / "summary.json").is_file():
+            way = "which is finished, see its summary.json"
+        raise FileExistsError(f"{folder} holds a checkpoint; {way}, or start elsewhere with run_dir=FOLDER.")
+
+
+def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
     config = OmegaConf.merge(config, {"run_dir": str(folder), "resume": None})
     OmegaConf.resolve(config)
     writes = first_process()
@@ -139,7 +159,6 @@ def run(config: DictConfig, changed: str = "") -> Path:
             other.experiment.finish()
         if handler is not None:
             logger.remove(handler)
-    return folder
 
 
 def _report(

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from loguru import logger
 from torch import Tensor, nn
 
+from sdn.interrupts import interruptible, without_handlers
 from sdn.resume import Restored, check_training_state
 from sdn.runs import EpochRecord, WholeCheckpointIO, checkpoints, load_checkpoint, resumable, tensorboard
 from sdn.weights import misfit, with_fixed
@@ -97,7 +98,7 @@ def fit(
         log_every_n_steps=1,
         **options,
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), interruptible(loop):
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the sampler skips what was trained
         restored.run(lambda: loop.fit(trained, datamodule=data, **start))
     module.load_state_dict(check_weights(best, module))
@@ -148,7 +149,8 @@ def make_trainer(**options: Any) -> lightning.Trainer:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # no advertisements
     try:
-        return lightning.Trainer(use_distributed_sampler=False, **options)  # the loaders know their process
+        # the loaders know their process
+        return without_handlers(lightning.Trainer(use_distributed_sampler=False, **options))
     except Exception as error:  # Lightning raises what options of another kind make its connectors raise
         raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
@@ -189,7 +191,8 @@ def score(module: SequenceModule, data: SequenceData, loop: lightning.Trainer) -
         ``accuracy`` or ``perplexity``, ``loss``, ``spike_rate`` over all layers, ``spike_rates`` by layer, and what
         `spikingssm.energy.account` says.
     """
-    found: Mapping[str, float] = loop.test(module, datamodule=data, verbose=False)[0]
+    with interruptible(loop):
+        found: Mapping[str, float] = loop.test(module, datamodule=data, verbose=False)[0]
     layers = {name.removeprefix("test/spike_rate/"): rate for name, rate in found.items() if "spike_rate/" in name}
     names = [*module.metrics["test"], "loss", "spike_rate"]
     assert module._spikes is not None

@@ -1,6 +1,8 @@
 """The first door of train.py: train an SDN on trajectory files. `python train.py --save exp`."""
 
 import argparse
+import contextlib
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -13,6 +15,9 @@ from loguru import logger
 
 from sdn import runs
 from sdn.files import read_json, versions, write_json
+from sdn.lock import locked
+from sdn.shortage import advised
+from sdn.signals import explained
 from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
 from sdn.surrogate.network import SDN
 from sdn.surrogate.recipe import Recipe
@@ -73,6 +78,16 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError(f"--threads must be >= 1 and --num_workers >= 0, got {args.threads} and {args.num_workers}.")
     torch.set_num_threads(args.threads)
     run_dir, settings = _settings(args)
+    with contextlib.ExitStack() as open_here:
+        open_here.enter_context(locked(run_dir, "choose another --save"))
+        if not args.resume:
+            _refuse_held(run_dir, args.force)
+        for context in (explained, advised):
+            open_here.enter_context(context(lambda: _go_on(run_dir)))
+        _train(args, run_dir, settings)
+
+
+def _train(args: argparse.Namespace, run_dir: Path, settings: dict[str, Any]) -> None:
     files = {split: load_trajectories(settings[split]) for split in SPLITS}
     train, val = _split(files["training"])
     _check_test(files["training"], files["test"])
@@ -82,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
         _check_sizes(run_dir, settings)
     sdn = SDN(**{name: settings[name] for name in SIZES})
     if not args.resume:
-        _claim(run_dir, args.force)
+        _clear(run_dir)
         settings["data"] = {split: _identity(file) for split, file in files.items()}
     write_json(run_dir / "config.json", settings)
     handler = runs.log_to(run_dir / "exp.log")
@@ -208,19 +223,29 @@ def _check_test(training: TrajectoryFile, test: TrajectoryFile) -> None:
         )
 
 
-def _claim(run_dir: Path, force: bool) -> None:
-    """Make the run folder, refusing one that holds a run."""
-    held = [run_dir / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
-    if run_dir.is_dir() and any(p.exists() for p in held) and not force:
+def _go_on(run_dir: Path) -> str:
+    """What to do with a run that was stopped."""
+    if (run_dir / "checkpoints" / "last.ckpt").is_file():
+        return f"go on with --resume {shlex.quote(str(run_dir))}"
+    return "there is no checkpoint yet, start again with the same command"
+
+
+def _refuse_held(run_dir: Path, force: bool) -> None:
+    """Raise where a folder holds a run that may not be replaced."""
+    if any((run_dir / "checkpoints" / name).exists() for name in ("last.ckpt", "best.ckpt")) and not force:
         raise FileExistsError(
             f"{run_dir} holds a run; go on with --resume {run_dir}, choose another --save, or --force."
         )
+
+
+def _clear(run_dir: Path) -> None:
+    """Remove what an earlier run left."""
+    held = [run_dir / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
     for name in ("metrics.csv", "summary.json", "artifact.safetensors", "converted.safetensors"):
         held.append(run_dir / name)
     for path in held:
         path.unlink(missing_ok=True)
     shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
-    run_dir.mkdir(parents=True, exist_ok=True)
 
 
 def _facts(

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from sdn import runs
 from sdn.dynamics.base import Dynamics
+from sdn.interrupts import interruptible, without_handlers
 from sdn.resume import Restored, check_training_state
 from sdn.surrogate.crops import STEPS_PER_BLOCK, Blocks, Crops
 from sdn.surrogate.fidelity import LOSSES
@@ -189,7 +190,8 @@ def fit(
     if start < recipe.epochs:
         feed, check = _feeds(train, val, recipe, sdn, start, num_workers)
         options: Any = {"ckpt_path": None if found is None else str(last), "weights_only": True}
-        restored.run(lambda: trainer.fit(module, feed, check, **options))
+        with interruptible(trainer):
+            restored.run(lambda: trainer.fit(module, feed, check, **options))
     path = run_dir / "checkpoints" / "best.ckpt"
     best = runs.load_checkpoint(path)
     sdn.load_state_dict(load_sdn(path)[0].state_dict())
@@ -262,8 +264,9 @@ def _trainer(run_dir: Path, recipe: Recipe, restored: Restored) -> lightning.Tra
         runs.StopOnNaN("train/loss", "val/loss"),
         *runs.checkpoints(run_dir, "val/loss", "min"),
     ]
-    return lightning.Trainer(
+    trainer = lightning.Trainer(
         accelerator="cpu", devices=1, max_epochs=recipe.epochs, logger=runs.tensorboard(run_dir), callbacks=keep,
         num_sanity_val_steps=0, plugins=[runs.WholeCheckpointIO()], enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(), log_every_n_steps=1, use_distributed_sampler=False,
     )  # fmt: skip
+    return without_handlers(trainer)

@@ -1,0 +1,23 @@
+"""What a signal does while ``python -m spikingssm`` imports torch, which takes seconds: one line, and the exit code."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+__all__ = ["end", "listen"]
+
+
+def listen() -> None:
+    """End at a signal until `sdn.door` takes over; what is ignored stays ignored."""
+    for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+
+
+def end(number: int, frame: FrameType | None) -> None:
+    """Say so, if this is the first process of its training and the work has not been done meanwhile, and end."""
+    begun = getattr(sys.modules.get("sdn.door"), "opened", False)
+    if not begun and os.environ.get("LOCAL_RANK", "0") == "0":
+        os.write(2, f"stopped by {signal.Signals(number).name}; nothing had begun yet\n".encode())
+    os._exit(128 + number)
