@@ -19,6 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from loguru import logger
 
 from sdn.files import writing
+from sdn.finite import Diverged
 from sdn.resume import check_place
 from sdn.tensor_files import Damaged, load_tensors, save_tensors
 
@@ -264,7 +265,7 @@ class StopOnNaN(Callback):
         for name in self.metrics:
             value = float(trainer.callback_metrics.get(name, 0.0))
             if not math.isfinite(value):
-                raise ValueError(
+                raise Diverged(
                     f"{name} became {value} in epoch {trainer.current_epoch}; the checkpoints of the epochs before it "
                     "are intact. Lower the learning rate and start again, or look at the data."
                 )

@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import torch
 
 import sdn
+from sdn.lock import LOCK, locked
+from spikingssm.children import call
 from spikingssm.experiment import build, evaluate
 from spikingssm.metrics import spikes_of
 from spikingssm.report import demo_figure
@@ -33,10 +34,17 @@ def run_demo(out: str | Path = "demo") -> None:
 
     Raises:
         FileExistsError: the folder holds something that no demo wrote.
+        BlockingIOError: another demo works there.
         OSError: a command failed; its own error stands above.
     """
-    out, started, seconds = Path(out), time.perf_counter(), {}
-    _claim(out)
+    out = Path(out)
+    with locked(out, "use another --out"):
+        _claim(out)
+        _run_demo(out)
+
+
+def _run_demo(out: Path) -> None:
+    started, seconds = time.perf_counter(), dict[str, float]()
     files = [out / "dataset" / f"{n}-mem-T1024-N(0.0,1.0)-{rows}-tau_{DECAY}.pt" for n, rows in _SPLITS.items()]
     for name, rows in _SPLITS.items():
         _command(seconds, "trajectories", "generate.py", out / "dataset", "-n", name, "-N", rows, "-t", DECAY)
@@ -61,12 +69,13 @@ _SPLITS = {"training": 6000, "test": 1000}
 
 def _claim(out: Path) -> None:
     marker = out / ".demo"
-    if out.exists() and any(out.iterdir()) and not marker.exists():
+    held = [path for path in out.iterdir() if path.name != LOCK]
+    if held and not marker.exists():
         raise FileExistsError(f"{out} holds something that no demo wrote; use another --out.")
-    if out.exists():
+    if held:
         print(f"emptying {out}/, which an earlier demo wrote")
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
+    for path in (path for path in held if path != marker):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     marker.touch()
 
 
@@ -76,12 +85,10 @@ def _command(seconds: dict[str, float], stage: str, script: str, *arguments: Any
     print(f"\n$ python {script} {shlex.join(words)}", flush=True)
     path = Path(sdn.__file__).parents[1] / script
     clock = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, str(path), *words], check=False, env={**os.environ, "PYTHONWARNINGS": "ignore"}
-    )
+    code = call([sys.executable, str(path), *words], {**os.environ, "PYTHONWARNINGS": "ignore"})
     seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - clock
-    if done.returncode != 0:
-        raise ChildProcessError(f"python {script} ended with exit code {done.returncode}; its error stands above.")
+    if code != 0:
+        raise ChildProcessError(f"python {script} ended with exit code {code}; its error stands above.")
 
 
 def _table(summary: dict[str, Any], results: dict[str, dict[str, Any]], seconds: dict[str, float]) -> str:

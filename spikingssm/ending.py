@@ -55,8 +55,10 @@ def go_on(folder: Path) -> str:
 
 def quoted(path: str | Path) -> str:
     """A path as the value of an override."""
-    plain = re.fullmatch(r"[\w./-]+", str(path), re.ASCII)
-    return str(path) if plain else "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    text = str(path)
+    if re.fullmatch(r"[\w./-]+", text, re.ASCII):
+        return text
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + m[2].replace("'", "\\'"), text) + "'"
 
 
 def state(folder: Path) -> dict[str, Any]:

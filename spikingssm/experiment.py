@@ -123,10 +123,11 @@ def run(config: DictConfig, changed: str = "") -> Path:
 def _refuse_held(folder: Path) -> None:
     """Raise where a folder holds a run."""
     if (folder / "checkpoints" / "last.ckpt").is_file():
-        way = f"continue with resume={quoted(folder)}"
-        if (folder / "summary.json").is_file():
-            way = "which is finished, see its summary.json"
-        raise FileExistsError(f"{folder} holds a checkpoint; {way}, or start elsewhere with run_dir=FOLDER.")
+        finished = " That run is finished, see its summary.json." if (folder / "summary.json").is_file() else ""
+        raise FileExistsError(
+            f"{folder} holds a checkpoint; continue with resume={quoted(folder)}, or start elsewhere with "
+            f"run_dir=FOLDER.{finished}"
+        )
 
 
 def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:

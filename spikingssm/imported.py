@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from sdn.files import versions, write_json, writing
+from sdn.lock import locked
 from sdn.tensor_files import save_tensors
 from spikingssm.checkpoints import OWN, Published, read, rsnn_from_pt
 from spikingssm.config import load, variant
@@ -89,11 +90,26 @@ def import_checkpoint(
 
     Raises:
         FileExistsError: a folder that holds a run.
+        BlockingIOError: another process writes there.
         FileNotFoundError, ValueError: as in `open_checkpoint`; nothing is written then.
     """
     folder, path = Path(out), Path(path)
-    if (folder / "config.yaml").exists() or (folder / "checkpoints").exists():
-        raise FileExistsError(f"{folder} holds a run; give another folder with --out.")
+    with locked(folder, "give another folder with --out"):
+        if any((folder / name).exists() for name in ("config.yaml", "checkpoints/last.ckpt")):
+            raise FileExistsError(f"{folder} holds a run; give another folder with --out.")
+        _import(path, folder, experiment, neuron, overrides, given)
+    return folder
+
+
+def _import(
+    path: Path,
+    folder: Path,
+    experiment: str | None,
+    neuron: str | None,
+    overrides: Sequence[str],
+    given: Mapping[str, Any],
+) -> None:
+    """Test, then write."""
     run = open_checkpoint(path, experiment, neuron, overrides, **given)
     keep_fitted(run.config, run.data.fitted)
     run.config.run_dir, epoch = str(folder), read(path, neuron).epoch
@@ -102,11 +118,10 @@ def import_checkpoint(
     summary["variant"] = ", ".join(filter(None, ["imported", variant(overrides)]))
     content = {"epoch": epoch, "global_step": 0, "state_dict": run.module.state_dict()}
     save_tensors(folder / "checkpoints" / "best.ckpt", content)
-    with writing(folder / "config.yaml") as partial:
+    write_json(folder / "summary.json", summary)
+    with writing(folder / "config.yaml") as partial:  # last, so that a killed import can be done again
         head = f"# {summary['command']}\n# variant: {summary['variant']}\n"
         partial.write_text(head + OmegaConf.to_yaml(run.config))
-    write_json(folder / "summary.json", summary)
-    return folder
 
 
 def _check_order(config: DictConfig, experiment: str, permutation: str | Path | None, overrides: Sequence[str]) -> None:

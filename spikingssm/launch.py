@@ -3,9 +3,7 @@
 import contextlib
 import importlib.util
 import os
-import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -24,6 +22,9 @@ from hydra.types import HydraContext, RunMode
 from loguru import logger
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+
+from spikingssm.children import call
+from spikingssm.ending import quoted
 
 __all__ = ["Job", "launch", "split"]
 
@@ -96,24 +97,20 @@ def _run(jobs: list[Job], script: str, _: DictConfig) -> Exception | None:
     job = jobs[HydraConfig.get().job.num]
     HydraConfig.instance().cfg = None
     GlobalHydra.instance().clear()  # `load` begins its own
-    words = [*(text for text in job.overrides if not text.startswith("run_dir=")), f"run_dir={_quoted(job.run_dir)}"]
+    words = [*(text for text in job.overrides if not text.startswith("run_dir=")), f"run_dir={quoted(job.run_dir)}"]
     if int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0 and (Path(job.run_dir) / "config.yaml").is_file():
-        words = [f"resume={_quoted(job.run_dir)}"]  # the cluster had stopped it
+        words = [f"resume={quoted(job.run_dir)}"]  # the cluster had stopped it
     sys.argv = [script, *words]
     quiet()
     try:
         config = load(words)
         if config.trainer.devices == 1 or "SLURM_NTASKS" in os.environ:
             run(config, variant(job.overrides))
-        elif code := subprocess.run([sys.executable, *sys.argv], check=False).returncode:  # which starts the others
+        elif code := call([sys.executable, *sys.argv]):  # which starts the others
             return ValueError(f"{job.run_dir} ended with exit code {code}; its error stands above.")
     except (ValueError, OSError, NotImplementedError, ImportError) as error:
         return error
     return None
-
-
-def _quoted(path: str) -> str:
-    return path if re.fullmatch(r"[\w./-]+", path) else f"'{path}'"
 
 
 def _check_launcher(options: Sequence[str]) -> None:

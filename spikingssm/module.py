@@ -128,7 +128,7 @@ class SequenceModule(lightning.LightningModule):
         """Look at the loss and the gradient before they move a weight; that waits for the device, once a step.
 
         Raises:
-            ValueError: a loss that is not finite, a neuron that diverged, or a gradient that is not finite, of a loss
+            Diverged: a loss that is not finite, a neuron that diverged, or a gradient that is not finite, of a loss
                 that is; no checkpoint has seen it.
         """
         assert self.last_loss is not None
@@ -140,7 +140,7 @@ class SequenceModule(lightning.LightningModule):
         loss_is, *gradient_is = torch.stack([flag.to(good[0].device) for flag in good]).tolist()
         self._look_at_layers(loss_is)
         if not loss_is:
-            raise ValueError(
+            raise Diverged(
                 f"train/loss became {self.last_loss.item()} in step {self.global_step + 1}; the checkpoints of the "
                 "steps before are intact. Lower optim.lr and start again, or look at the data."
             )
@@ -148,7 +148,7 @@ class SequenceModule(lightning.LightningModule):
             return
         norms = {name: float(torch.linalg.vector_norm(gradient)) for name, gradient in found.items()}
         name = max(norms, key=lambda key: math.inf if math.isnan(norms[key]) else norms[key])
-        raise ValueError(
+        raise Diverged(
             f"the gradient of {name.replace(SHARD, '')} has a norm of {norms[name]:.3g}, too much in all, in step "
             f"{self.global_step + 1}, and its loss is finite; the checkpoints of the steps before are intact. Lower "
             "optim.lr, clip earlier gradients with trainer.gradient_clip_val=1, or start the neurons otherwise."

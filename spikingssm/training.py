@@ -1,5 +1,6 @@
 """Training a sequence model with Lightning: what runs, what is kept, and what survives a kill."""
 
+import contextlib
 import copy
 import logging
 import sys
@@ -16,6 +17,7 @@ from loguru import logger
 from torch import Tensor, nn
 
 from sdn.interrupts import interruptible, without_handlers
+from sdn.lock import locked
 from sdn.resume import Restored, check_training_state
 from sdn.runs import EpochRecord, WholeCheckpointIO, checkpoints, load_checkpoint, resumable, tensorboard
 from sdn.weights import misfit, with_fixed
@@ -56,6 +58,7 @@ def fit(
         the trainer, with which `score` can run.
 
     Raises:
+        BlockingIOError: another process writes to the folder.
         ValueError: a loss that is not finite, a damaged checkpoint, other data than before, or an unknown
             argument of the trainer.
     """
@@ -98,7 +101,8 @@ def fit(
         log_every_n_steps=1,
         **options,
     )
-    with warnings.catch_warnings(), interruptible(loop):
+    alone = locked(run_dir) if loop.is_global_zero else contextlib.nullcontext()  # the others share its lock
+    with warnings.catch_warnings(), alone, interruptible(loop):
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the sampler skips what was trained
         restored.run(lambda: loop.fit(trained, datamodule=data, **start))
     module.load_state_dict(check_weights(best, module))

@@ -127,10 +127,7 @@ def test_several_devices_get_a_process_of_their_own(tmp_path, monkeypatch) -> No
     """Lightning starts the others with the command of the first, and a launcher's worker has another one."""
     started = []
 
-    class Done:
-        returncode = 3
-
-    monkeypatch.setattr(launch.subprocess, "run", lambda command, check: started.append(command) or Done())
+    monkeypatch.setattr(launch, "call", lambda command: started.append(command) or 3)
     monkeypatch.setattr(experiment, "run", lambda config: pytest.fail("must not run here"))
     words = [*TINY, "trainer.devices=2", f"run_dir='{tmp_path}/a=b'"]
     with pytest.raises(ValueError, match=r"a=b ended with exit code 3"):

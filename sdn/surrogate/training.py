@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from sdn import runs
 from sdn.dynamics.base import Dynamics
 from sdn.interrupts import interruptible, without_handlers
+from sdn.lock import locked
 from sdn.resume import Restored, check_training_state
 from sdn.surrogate.crops import STEPS_PER_BLOCK, Blocks, Crops
 from sdn.surrogate.fidelity import LOSSES
@@ -161,6 +162,7 @@ def fit(
 
     Raises:
         FileExistsError: the folder holds a run and ``resume`` is not set.
+        BlockingIOError: another process writes to the folder.
         ValueError: splits of different neurons, rows too short, or a loss that is no longer finite.
     """
     recipe, run_dir = recipe or Recipe(), Path(run_dir)
@@ -190,7 +192,7 @@ def fit(
     if start < recipe.epochs:
         feed, check = _feeds(train, val, recipe, sdn, start, num_workers)
         options: Any = {"ckpt_path": None if found is None else str(last), "weights_only": True}
-        with interruptible(trainer):
+        with locked(run_dir), interruptible(trainer):
             restored.run(lambda: trainer.fit(module, feed, check, **options))
     path = run_dir / "checkpoints" / "best.ckpt"
     best = runs.load_checkpoint(path)
