@@ -59,7 +59,9 @@ def said(error: BaseException) -> str | None:
         text = str(error)
     else:
         return None
-    return " ".join("; ".join([text, *getattr(error, "__notes__", [])]).split())
+    for note in getattr(error, "__notes__", []):
+        text += f" {note[:1].upper()}{note[1:]}" if text.endswith(("?", ".")) else f"; {note}"
+    return " ".join(text.split())
 
 
 def _write(line: str) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sdn.shortage import named
+
 __all__ = ["read_json", "remove_stale", "versions", "write_json", "writing"]
 
 LARGEST_JSON = 2**24
@@ -26,12 +28,13 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     remove_stale(path.parent, _glob_escape(path.name))
     partial = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
-        yield partial
-        os.umask(mask := os.umask(0))
-        partial.chmod(0o666 & ~mask)  # some writers make private files
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with named(path):
+            yield partial
+            os.umask(mask := os.umask(0))
+            partial.chmod(0o666 & ~mask)  # some writers make private files
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 

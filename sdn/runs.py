@@ -14,13 +14,14 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from loguru import logger
 
+from sdn.events import Events
 from sdn.files import writing
 from sdn.finite import Diverged
 from sdn.resume import check_place
+from sdn.shortage import named
 from sdn.tensor_files import Damaged, load_tensors, save_tensors
 
 __all__ = [
@@ -143,9 +144,9 @@ def checkpoints(run_dir: str | Path, monitor: str, mode: str) -> list[RunCheckpo
     return [best, RunCheckpoint(filename="last", save_top_k=1, monitor=None, **common)]
 
 
-def tensorboard(run_dir: str | Path) -> TensorBoardLogger:
+def tensorboard(run_dir: str | Path) -> Events:
     """A TensorBoard logger that writes to ``tensorboard/`` of the run folder."""
-    return TensorBoardLogger(str(run_dir), name="tensorboard", version="")
+    return Events(str(run_dir), name="tensorboard", version="")
 
 
 def log_to(path: str | Path | None) -> int | None:
@@ -163,7 +164,19 @@ def log_to(path: str | Path | None) -> int | None:
         format="<green>{time:HH:mm:ss}</green> | {level: <7} | {message}",
         level="INFO",
     )
-    return logger.add(path, format="{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | {message}", level="INFO")
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+    def append(line: str) -> None:
+        with (
+            named(file),
+            file.open("a") as opened,
+        ):  # loguru's own files keep what could not be written and fail again when closed
+            opened.write(line)
+
+    return logger.add(
+        append, format="{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | {message}", level="INFO", catch=False, colorize=False
+    )
 
 
 def _to_stderr(line: str) -> None:

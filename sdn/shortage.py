@@ -2,10 +2,11 @@
 
 import contextlib
 import errno
+import os
 import re
 from collections.abc import Callable, Iterator
 
-__all__ = ["advised", "shortage"]
+__all__ = ["advised", "named", "shortage"]
 
 FULL = {
     errno.ENOSPC: "the disk is full",
@@ -14,6 +15,8 @@ FULL = {
 }
 WRITERS = r"is the disk full\?|\d+ requested and \d+ written|No space left on device|File too large|Disk quota exceeded"
 """What libraries say of it where they raise no OSError with a number."""
+LIBRARIES = r"inline_container|iostream error|\(os error \d+\)"
+"""How writers of torch and safetensors say that they could not write."""
 ALLOCATORS = r"can't allocate memory|not enough memory|out of memory|Cannot allocate memory"
 WORKER = r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) ((?:is|was)? ?(?:killed by signal: \w+|exited unexpectedly[^.]*))"
 
@@ -28,9 +31,13 @@ def shortage(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in FULL:
         named = error.filename if isinstance(error.filename, str) else ""
         name = re.sub(r"(^|/)\.([^/]+)\.\d+\.partial(?=$|/)", r"\1\2", named)
-        return f"{name}: could not be written, {FULL[error.errno]}" if name else f"nothing written, {FULL[error.errno]}"
+        return (
+            f"{name}: could not be written, {FULL[error.errno]}"
+            if name
+            else f"a file could not be written, {FULL[error.errno]}"
+        )
     if isinstance(error, OSError) and re.search(WRITERS, text):
-        return text
+        return text if "could not be written" in text else f"a file could not be written ({text})"
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return "not enough memory; free some, or ask for fewer rows"
     if isinstance(error, RuntimeError) and (worker := re.match(WORKER, text)):
@@ -43,6 +50,31 @@ def shortage(error: BaseException) -> str | None:
         amount = f"{size / 2**30:.3g} GiB" if size >= 2**29 else f"{size / 2**20:.3g} MiB"
         text = f"{amount} could not be had"
     return f"not enough memory{text and f' ({text[:160]})'}; free some, or ask for fewer rows or smaller batches"
+
+
+@contextlib.contextmanager
+def named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around what writes a file: an error says which, and what other libraries raise becomes an OSError too.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None and re.search(WRITERS, str(error)) and os.fspath(path) not in str(error):
+            raise OSError(f"{os.fspath(path)}: could not be written ({_short(error)}); is the disk full?") from None
+        if error.errno is not None and error.filename is None:  # a write does not say what it wrote
+            error.filename = os.fspath(path)
+        raise
+    except Exception as error:  # torch raises a RuntimeError, safetensors an error of its own
+        if re.search(LIBRARIES, str(error)) is None:
+            raise
+        raise OSError(f"{os.fspath(path)}: could not be written ({_short(error)}); is the disk full?") from None
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120]
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 from loguru import logger
 
 from sdn.files import read_json, remove_stale, write_json
+from sdn.shortage import named
 
 __all__ = ["CACHE", "Pieces", "cached", "source_facts"]
 
@@ -73,11 +74,12 @@ def _prepare(name: str, home: Path, text: str, make: Callable[[], Mapping[str, n
     partial.mkdir(parents=True)
     try:
         logger.info(f"{name}: preparing {home} (once)")
-        arrays = {}
-        for key, array in make().items():
-            _save(partial / f"{key}.npy", array)
-            arrays[key] = _entry(partial / f"{key}.npy")
-        write_json(partial / _FACTS, {"facts": json.loads(text), "arrays": arrays})
+        made, arrays = make(), {}
+        with named(home):
+            for key, array in made.items():
+                _save(partial / f"{key}.npy", array)
+                arrays[key] = _entry(partial / f"{key}.npy")
+            write_json(partial / _FACTS, {"facts": json.loads(text), "arrays": arrays})
         if not _is_whole(home, text):  # another process may have been faster
             shutil.rmtree(home, ignore_errors=True)
             with contextlib.suppress(OSError):  # it was there again in between

@@ -124,7 +124,8 @@ def write_recordings(path: str | Path, recordings: Recordings, label_names: Sequ
             f"{path}: labels {recordings.labels.min()} to {recordings.labels.max()}, names for {len(label_names)}."
         )
     count = len(recordings.labels)
-    with writing(path) as partial, h5py.File(partial, "w") as file:
+    # put together in memory: HDF5 crashes where a disk is full
+    with writing(path) as partial, h5py.File(str(partial), "w", driver="core", backing_store=False) as file:
         times = file.create_dataset("spikes/times", (count,), h5py.vlen_dtype(np.float64))
         units = file.create_dataset("spikes/units", (count,), h5py.vlen_dtype(np.uint16))
         for row in range(count):
@@ -135,6 +136,8 @@ def write_recordings(path: str | Path, recordings: Recordings, label_names: Sequ
         named = recordings.speakers.dtype.kind == "U"
         file["extra/speaker"] = np.char.encode(recordings.speakers) if named else recordings.speakers.astype(np.int32)
         file["extra/keys"] = np.array([name.encode() for name in label_names])
+        file.flush()
+        partial.write_bytes(file.id.get_file_image())
 
 
 @contextmanager
