@@ -13,7 +13,9 @@ __all__ = ["has_numbers", "transforming"]
 
 def has_numbers(tensor: Tensor) -> bool:
     """Whether the numbers of a tensor can be looked at: not in a graph, nor on the meta device or in `torch.func`."""
-    if torch.compiler.is_compiling() or tensor.is_meta or _in_functorch() or _is_recorded(tensor):
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or tensor.is_meta:
+        return False
+    if _in_functorch() or _is_recorded(tensor):
         return False
     return not (tensor.is_cuda and torch.cuda.is_current_stream_capturing())
 

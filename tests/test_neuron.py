@@ -225,8 +225,8 @@ ERRORS = [
     (lambda: Neuron(LIF(decay=0.0), 4, learn={"decay": None}), r"'decay' goes through logit.* 0 to 0"),
     (lambda: Neuron(LIF(), 4, learn={"threshold": -1.0}), r"threshold must be in \(0, inf\), got -1"),
     (lambda: Neuron(LIF(), 4, learn={"threshold": torch.ones(3)}), r"shape \(3,\), the neuron has 4 channels"),
-    (lambda: Neuron(ALIF(), 4, learn={"threshold": None}, solver=Surrogate("x")), r"ALIF: a learned threshold.*loop"),
-    (lambda: Neuron(LIF(), 4, learn={"decay": None}, solver=Surrogate("x")), r"one value of \['decay'\].*loop"),
+    (lambda: Neuron(ALIF(), 4, learn={"threshold": None}, solver=Surrogate()), r"ALIF: a learned threshold.*loop"),
+    (lambda: Neuron(LIF(), 4, learn={"decay": None}, solver=Surrogate()), r"one value of \['decay'\].*loop"),
 ]
 
 

@@ -246,7 +246,7 @@ SIZES = {
     "other-states": ({"model__d_state": 4096}, "best.ckpt: is of another model"),
     "other-depth": ({"model__n_layers": 60}, "best.ckpt: is of another model"),
     "nested": ({"model__solver": {"_target_": "sdn.Parallel", "max_rounds": 10**9}}, "more than the 65536 rounds"),
-    "width-a-word": ({"model__d_model": "x"}, "model: .*; its keys are the arguments of"),
+    "width-a-word": ({"model__d_model": "x"}, "model: SpikingSSM: d_model must be a whole number, got 'x'"),
     "width-negative": ({"model__d_model": -1}, "d_model must be at least 1, got -1"),
     "width-a-list": ({"model__d_model": [1, 2]}, "model: .*"),
     "rate-a-word": ({"optim__lr": "x"}, "optim: .*; its keys are those of"),

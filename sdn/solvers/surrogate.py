@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdn.arguments import ArgumentError, FrozenValue, shown
 from sdn.dynamics.base import Dynamics, State, Value, check_current, check_numbers, check_parameters
@@ -129,7 +129,7 @@ class Surrogate(FrozenValue):
         check_parameters(dynamics)
         made_for, artifact = self.stands_for(dynamics)
         tracing = torch.compiler.is_dynamo_compiling()  # then nothing is copied; `predict` moves the weights
-        net = artifact.network if tracing else _on_device(artifact, current.device, current.dtype)
+        net = artifact.network if tracing else _on(artifact, current.device, current.dtype)
         dynamics = dynamics.to(current.device, current.dtype)
         still = dynamics.detached()  # `no_grad` alone lets forward mode through
         reach, scale = net.receptive_field + self.refine, still.threshold / made_for.threshold
@@ -218,6 +218,17 @@ def _shipped_for(dynamics: Dynamics) -> Artifact:
     raise ValueError(f"no shipped artifact stands for {dynamics} (shipped: {made}); {HOW}")
 
 
-@functools.lru_cache(maxsize=64)
-def _on_device(artifact: Artifact, device: torch.device, dtype: torch.dtype) -> ReducedSDN:
-    return copy.deepcopy(artifact.network).to(device, dtype).eval()
+def _on(artifact: Artifact, device: torch.device, dtype: torch.dtype) -> ReducedSDN:
+    """Its network on a device; under `torch.func` a copy of its own, which no later call may see."""
+    return (_cast if transforming() else _on_device)(artifact, device, dtype)
+
+
+def _cast(artifact: Artifact, device: torch.device, dtype: torch.dtype) -> ReducedSDN:
+    network = copy.deepcopy(artifact.network)
+    for part in network.modules():
+        for name, value in part.named_parameters(recurse=False):  # `Module.to` writes into them, which vmap refuses
+            setattr(part, name, nn.Parameter(value.detach().to(device, dtype), requires_grad=False))
+    return network.eval()
+
+
+_on_device = functools.lru_cache(maxsize=64)(_cast)

@@ -2,7 +2,6 @@
 
 import warnings
 
-import torch
 from torch import Tensor, nn
 
 from sdn.finite import at_once
@@ -30,7 +29,7 @@ def warn_if_silent(model: nn.Module, x: Tensor, output: Tensor, begins: bool) ->
         UserWarning: what is silent, the scale of the input, and the way out.
     """
     name = type(model).__name__
-    if not begins or name in WARNED or x.shape[1] < STEPS or torch.jit.is_tracing() or not at_once(output):
+    if not begins or name in WARNED or not at_once(output) or x.shape[1] < STEPS:
         return
     out = output.detach()
     last = out if out.ndim == 2 else out[:, -1]  # what a leaky readout keeps of any spike before
