@@ -18,15 +18,15 @@ from sdn.resonate import ResonatorState, resonate
 from sdn.scan import scan
 from sdn.solvers import Certificate, Fused, Loop, Parallel, Solver, Surrogate
 from sdn.spike import ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, SpikeGradient, Triangle, spike
-from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
 from sdn.surrogate.network import SDN, ReducedSDN
-from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.reduction import Artifact, load_artifact, reduce, save_artifact
-from sdn.surrogate.trajectories import TrajectoryFile, generate, load_trajectories, save_trajectories
 from sdn.words import NAMES
 
 if TYPE_CHECKING:
+    from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
+    from sdn.surrogate.recipe import Recipe
     from sdn.surrogate.training import History, fit, load_sdn
+    from sdn.surrogate.trajectories import TrajectoryFile, generate, load_trajectories, save_trajectories
 
 __all__ = [
     "ALIF", "BRF", "HRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "Certificate", "DoubleGaussian", "Dynamics",
@@ -37,20 +37,27 @@ __all__ = [
     "save_artifact", "save_trajectories", "scan", "simulate", "spike", "uniform",
 ]  # fmt: skip
 
-_NEED_TRAIN = ("History", "fit", "load_sdn")
+_LATER = {
+    **dict.fromkeys(("Metrics", "evaluate", "fidelity"), "fidelity"),
+    **dict.fromkeys(("TrajectoryFile", "generate", "load_trajectories", "save_trajectories"), "trajectories"),
+    "Recipe": "recipe",
+    **dict.fromkeys(("History", "fit", "load_sdn"), "training"),
+}
+"""Names of what makes a surrogate, which a network does not need, and their modules."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs the extra `train` when it is first asked for."""
-    if name not in _NEED_TRAIN:
+    """Import what makes surrogates when it is first asked for; some of it needs the extra `train`."""
+    if name not in _LATER:
         way = f"; write {NAMES[name]}" if name in NAMES else ""
         raise AttributeError(f"module 'sdn' has no attribute {name!r}{way}", name=name, obj=sys.modules[__name__])
     try:
-        from sdn.surrogate import training
+        module = importlib.import_module(f"sdn.surrogate.{_LATER[name]}")
     except ModuleNotFoundError as error:
         extra = "install the extra `train`: pip install 'sdn-spikingssm[train]'"
         raise ImportError(f"sdn.{name} needs the package {error.name}; {extra}.") from error
-    return getattr(training, name)
+    value = globals()[name] = getattr(module, name)
+    return value
 
 
 def __dir__() -> list[str]:
@@ -58,4 +65,5 @@ def __dir__() -> list[str]:
     inside = (name for name, value in globals().items() if getattr(value, "__name__", "") == f"{__name__}.{name}")
     modules = [name for name in inside if not name.startswith("_")]
     there = importlib.util.find_spec("lightning") is not None
-    return sorted({*modules, *__all__, "__version__"} - (set() if there else set(_NEED_TRAIN)))
+    absent = {name for name, module in _LATER.items() if module == "training" and not there}
+    return sorted({*modules, *__all__, "__version__"} - absent)

@@ -104,7 +104,7 @@ def test_every_public_name_exists():
     import sdn
 
     assert len(sdn.__all__) == len(set(sdn.__all__))
-    eager = set(sdn.__all__) - set(sdn._NEED_TRAIN)
+    eager = set(sdn.__all__) - set(sdn._LATER)
     assert eager <= set(vars(sdn)), f"missing: {eager - set(vars(sdn))}"
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = sdn.nonsense
