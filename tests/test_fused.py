@@ -179,9 +179,9 @@ def test_one_graph_serves_every_batch():
 
 def test_compiled_code_is_of_the_sources_as_they_are():
     """numba itself looks at one file only; a private place of it holds the hash of all, so this says if it moves."""
-    from sdn.kernels import cpu, fire_cpu, neuron_loops, predict_cpu, scan_cpu
+    from sdn.kernels import compiled, fire_cpu, neuron_loops, predict_cpu, scan_cpu
 
-    assert len(cpu._sources()) == 64
+    assert len(compiled._sources()) == 64
     kernels = [k for m in (neuron_loops, fire_cpu, predict_cpu, scan_cpu) for k in vars(m).values()]
     stamps = {k._cache._cache_file._source_stamp for k in kernels if hasattr(k, "_cache")}
-    assert stamps == {cpu._sources()}
+    assert stamps == {compiled._sources()}

@@ -1,4 +1,4 @@
-"""What the CPU kernels share: how they are compiled and cached, how work is split over threads, where tiny numbers end.
+"""What the CPU kernels share: how work is split over threads, where tiny numbers end, what is asked of the processor.
 
 No kernel is compiled with `fastmath`: products and sums are rounded one by one, as torch rounds them, and the
 processor's mode is never touched.
@@ -6,22 +6,19 @@ processor's mode is never touched.
 
 import ctypes
 import functools
-import hashlib
 import os
 import sys
-import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import numba
 import torch
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, event
+from numba.core import cgutils
 from numba.extending import intrinsic as numba_intrinsic
 from torch import Tensor
+
+from sdn.kernels.compiled import jit
 
 __all__ = ["TINY", "TINY_DOUBLE", "huge", "jit", "prefetch", "spread"]
 
@@ -33,46 +30,6 @@ TINY_DOUBLE = 2.2250738585072014e-308
 """The same for float64."""
 PAGE, LARGE, MADV_HUGEPAGE = 4096, 1 << 23, 14
 """Bytes of a page and of what is worth large ones, which the C library otherwise maps anew, page by page."""
-
-
-def jit(function: Callable[..., Any]) -> Any:
-    """Compile on first call, without the GIL, cached on disk beside the source or in the user's cache if possible."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-    try:
-        kernel = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to write to
-        return numba.njit(**options)(function)
-    # numba looks at the date of the kernel's own file; a kernel also holds what it calls from the files beside it
-    kernel._cache._cache_file._source_stamp = _sources()
-    return kernel
-
-
-@functools.cache
-def _sources() -> str:
-    """A hash of all files here."""
-    folder = Path(__file__).parent
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py")))).hexdigest()
-
-
-class _Announce(event.Listener):
-    """Says on stderr that a kernel of ours is being compiled; once for a kernel and what it calls."""
-
-    def __init__(self) -> None:
-        self.depth = threading.local()
-
-    def on_start(self, started: Any) -> None:
-        function = started.data["dispatcher"].py_func
-        self.depth.value = getattr(self.depth, "value", 0) + 1
-        if self.depth.value == 1 and function.__module__.startswith("sdn."):
-            text = f"sdn: compiling {function.__name__} (once for these types; kept on disk)"
-            print(text, file=sys.stderr, flush=True)
-
-    def on_end(self, _: Any) -> None:
-        self.depth.value -= 1
-
-
-_register: Any = event.register
-_register("numba:compile", _Announce())
 
 
 @intrinsic

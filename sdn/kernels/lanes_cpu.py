@@ -4,8 +4,7 @@ Where a loop over channels has a long body (many modes, many sums), LLVM's own v
 intermediate in memory. A kernel written on lanes states the vector code itself: ``x = load(array, i)`` takes the
 numbers ``array[i : i + width(array)]`` (linear index, unchecked), arithmetic is per lane, `store` puts them back.
 
-`fma` is one rounding where the processor has a fused multiply-add, and a product and a sum elsewhere. numba's disk
-cache does not notice a change of this file: clear ``__pycache__`` after one.
+`fma` is one rounding where the processor has a fused multiply-add, and a product and a sum elsewhere.
 """
 
 from typing import Any
