@@ -25,13 +25,18 @@ NEURONS: dict[str, type[Dynamics]] = {
 }  # fmt: skip
 
 
+def count(text: str) -> int:
+    """A whole number, also as 1e6."""
+    return int(float(text)) if "e" in text.lower() and float(text).is_integer() else int(text)
+
+
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; the short flags are the published ones."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, help="folder to write to, made where missing")
     parser.add_argument("-n", "--name", default="training", help="name of the split (default training)")
-    parser.add_argument("-N", "--number", type=int, default=50000, help="rows (default 50000)")
-    parser.add_argument("-T", "--timestep", type=int, default=1024, help="steps per row (default 1024)")
+    parser.add_argument("-N", "--number", type=count, default=50000, help="rows (default 50000)")
+    parser.add_argument("-T", "--timestep", type=count, default=1024, help="steps per row (default 1024)")
     parser.add_argument("-m", "--mean", type=float, default=0.0, help="mean of the normal currents (default 0)")
     parser.add_argument("-s", "--std", type=float, help=f"standard deviation; default: {_defaults()}")
     parser.add_argument("-t", "--tau", type=float, help="lif: decay, the factor kept per step, in [0, 1); default 0.2")
@@ -96,7 +101,7 @@ def main() -> None:
     seed = tr.default_seed(args.name) if args.seed is None else args.seed
     path = args.root / tr.trajectory_file_name(dynamics, args.number, args.timestep, args.mean, std, args.name)
     tr.refuse_existing(path, args.force)
-    tr.check_request(dynamics, args.number, args.timestep, args.mean, std, args.device)
+    tr.check_request(dynamics, args.number, args.timestep, args.mean, std, args.device, seed)
     args.root.mkdir(parents=True, exist_ok=True)
     if not os.access(args.root, os.W_OK):
         raise PermissionError(f"{args.root}: this folder cannot be written to; choose another one.")

@@ -17,7 +17,7 @@ WRITERS = r"is the disk full\?|\d+ requested and \d+ written|No space left on de
 """What libraries say of it where they raise no OSError with a number."""
 LIBRARIES = r"inline_container|iostream error|\(os error \d+\)"
 """How writers of torch and safetensors say that they could not write."""
-ALLOCATORS = r"can't allocate memory|not enough memory|out of memory|Cannot allocate memory"
+ALLOCATORS = r"can't allocate memory|not enough memory|out of memory|Cannot allocate memory|bad_alloc|start new thread"
 WORKER = r"DataLoader worker \(pid\(?s?\)? [\d, ]+\) ((?:is|was)? ?(?:killed by signal: \w+|exited unexpectedly[^.]*))"
 
 

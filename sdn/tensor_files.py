@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sdn.files import writing
 from sdn.seals import Damaged, check_torch_zip, seal
+from sdn.shortage import shortage
 
 __all__ = ["Damaged", "digest", "load_tensors", "save_tensors"]
 
@@ -55,6 +56,7 @@ def load_tensors(path: str | os.PathLike[str], *, mmap: bool = False, device: An
     Raises:
         Damaged: a ValueError whose message is the reason, without the name of the file.
         OSError: the file cannot be opened.
+        MemoryError: too little memory; torch says it with a RuntimeError.
     """
     path = Path(path)
     with path.open("rb"):
@@ -65,6 +67,8 @@ def load_tensors(path: str | os.PathLike[str], *, mmap: bool = False, device: An
     except Damaged:
         raise
     except Exception as error:  # the unpickler raises whatever damaged bytes make its steps raise
+        if shortage(error) is not None:  # the file may be whole
+            raise
         reason = " ".join(str(error).split())[:100] or type(error).__name__
         raise Damaged(f"{reason}") from None
     _check_amount(found, pickled, path.stat().st_size)

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import spikingssm
 from sdn.arguments import ArgumentError
+from sdn.shortage import shortage
 from spikingssm.runfolder import FITTED, stored
 
 __all__ = ["call", "load", "sweep", "variant"]
@@ -149,6 +150,8 @@ def call(section: str, node: DictConfig, **known: Any) -> Any:
             raise ValueError(f"{section}: {cause}") from cause
         if isinstance(cause, (ValueError, OSError, NotImplementedError)):
             raise cause from None
+        if (short := shortage(cause)) is not None:
+            raise ValueError(f"{section}: {short}; its keys are the arguments of {node._target_}.") from cause
         if isinstance(cause, WRONG):
             raise ValueError(
                 f"{section}: {_one_line(cause)}; its keys are the arguments of {node._target_}."

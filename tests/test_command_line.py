@@ -132,6 +132,12 @@ MISTAKES = {
     "decay-tau": (["generate.py", "d", "-t", "20"], "LIF.from_tau"),
     "nan": (["generate.py", "d", "-s", "nan"], "finite std"),
     "rows": (["generate.py", "d", "-N", "0"], "samples must be at least 1, got 0"),
+    "too-many": (["generate.py", "d", "-N", "1e30"], "GiB of memory; ask for fewer"),
+    "too-long": (["generate.py", "d", "-T", str(10**30)], "GiB of memory; ask for fewer"),
+    "seed": (
+        ["generate.py", "d", "-N", "2", "-T", "9", "--seed", str(10**30)],
+        "seed must be an integer of at most 64",
+    ),
     "foreign-flag": (["generate.py", "d", "--omega", "3"], "--dynamics lif has no --omega"),
     "omega": (["generate.py", "d", "--dynamics", "brf", "--omega", "500"], "omega must be at most 1/dt = 100, got 500"),
     "device": (["generate.py", "d", "--device", "toaster"], "toaster"),

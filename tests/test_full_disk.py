@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,6 +229,8 @@ def test_a_small_disk(tmp_path, size):
         (np.core._exceptions._ArrayMemoryError((9, 9), np.dtype(float)), "not enough memory (Unable to allocate"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: tried to allocate 4294967296 bytes."), "4 GiB"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "not enough memory (CUDA out of memory"),
+        (RuntimeError("std::bad_alloc"), "not enough memory (std::bad_alloc)"),
+        (RuntimeError("can't start new thread"), "not enough memory (can't start new thread)"),
         (OSError(12, "Cannot allocate memory"), "not enough memory"),
         (OSError(28, "No space left", "/a/.x.csv.77.partial"), "/a/x.csv: could not be written, the disk is full"),
         (OSError(122, "Quota", "x"), "x: could not be written, the quota of the disk is used up"),
@@ -243,3 +246,43 @@ def test_every_way_of_saying_it_is_known(error, says):
 @pytest.mark.parametrize("error", [ValueError("x"), OSError(2, "No such file", "x"), RuntimeError("a bug")])
 def test_other_errors_are_not_taken_for_it(error):
     assert shortage(error) is None
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)")])
+def test_a_whole_file_is_not_called_damaged_where_memory_is_short(tmp_path, monkeypatch, error):
+    """It would be made again for nothing."""
+    a_trajectory(tmp_path)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises(type(error)) as caught:
+        sdn.load_trajectories(tmp_path / "x.pt")
+    assert caught.value is error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory holds on Linux only")
+@pytest.mark.parametrize("room", [0, 8, 24])
+def test_an_sdn_without_memory_is_one_line(tmp_path, folder, room):
+    """Whatever comes first: reading the rows, the batch of a step, the network."""
+    training, test = (tmp_path / f"{split}.pt" for split in ("training", "test"))
+    for path, seed in ((training, 0), (test, 1)):
+        sdn.save_trajectories(path, sdn.generate(sdn.LIF(), 900, 512, seed=seed), sdn.LIF(), mean=0, std=1, seed=seed)
+
+    def run():
+        words = ["--training", str(training), "--test", str(test), "--batch_size", "4096", "--epochs", "1"]
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + room * 2**20, resource.RLIM_INFINITY))
+        train_sdn(["--save", str(tmp_path / "run"), *words])
+
+    code, err = Child(run).ended(60)
+    assert code == 2, err
+    assert "Traceback" not in err
+    assert "make it again" not in err
+    line = [line for line in err.splitlines() if "INFO" not in line]
+    assert len(line) == 1, err
+    assert "not enough memory" in line[0]
+
+
+def test_a_network_without_memory_is_one_line(tmp_path):
+    code, err = Child(lambda: train([*NETWORK, "model.d_model=10000000", f"run_dir={tmp_path / 'run'}"])).ended(60)
+    assert code == 2, err
+    assert err.count("\n") == 1
+    assert "model: not enough memory" in err

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, check_dynamics
 from sdn.files import versions, writing
+from sdn.shortage import shortage
 from sdn.surrogate.network import SDN, ReducedSDN, of_weights
 from sdn.tensor_files import digest
 
@@ -214,6 +215,8 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
+        if shortage(error) is not None:  # the file may be whole
+            raise
         reason = " ".join(str(error).split())[:160]
         raise ValueError(f"{path}: not a readable safetensors file ({reason}); make the artifact again.") from None
 

@@ -25,6 +25,8 @@ __all__ = [
 FORMAT = "sdn-trajectories"
 FORMAT_VERSION = 1
 ROWS_AT_ONCE = 2048
+LARGEST = 1 << 60
+"""Steps of all rows together; torch cannot say so many bytes."""
 SENSIBLE_RATE = (0.02, 0.40)
 TENSORS = {"input": torch.float32, "mem": torch.float32, "spike": torch.bool}
 
@@ -80,12 +82,11 @@ def generate(
     """
     check_dynamics("generate", dynamics)
     std = dynamics.default_std if std is None else std
-    check_request(dynamics, samples, length, mean, std, device)
+    check_request(dynamics, samples, length, mean, std, device, seed)
     try:
         input, mem, spike = (torch.empty(samples, length, dtype=dtype) for dtype in TENSORS.values())
     except RuntimeError:
-        gib = 9 * samples * length / 2**30
-        raise ValueError(f"generate: {samples} x {length} steps take {gib:.0f} GiB of memory; ask for fewer.") from None
+        raise ValueError(_too_many(samples, length)) from None
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, samples, ROWS_AT_ONCE):
         rows = slice(start, min(start + ROWS_AT_ONCE, samples))
@@ -107,12 +108,22 @@ def generate(
 
 
 def check_request(
-    dynamics: Dynamics, samples: int, length: int, mean: float, std: float, device: torch.device | str
+    dynamics: Dynamics,
+    samples: int,
+    length: int,
+    mean: float,
+    std: float,
+    device: torch.device | str,
+    seed: int = 0,
 ) -> None:
     """Refuse what `generate` cannot do, before it has done anything."""
     for name, value in {"samples": samples, "length": length}.items():
         if value < 1:
             raise ValueError(f"generate: {name} must be at least 1, got {value}.")
+    if samples * length >= LARGEST:
+        raise ValueError(_too_many(samples, length))
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"generate: seed must be an integer of at most 64 bits, got {seed}.")
     if not 0 <= std < float("inf") or not abs(mean) < float("inf"):
         raise ValueError(f"generate: currents need a finite mean and a finite std >= 0, got N({mean}, {std}).")
     if any(isinstance(v, list) for v in dynamics.facts().values()):
@@ -122,6 +133,11 @@ def check_request(
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:80]
         raise ValueError(f"generate: device {device!r} cannot be used here ({reason}); use device cpu.") from None
+
+
+def _too_many(samples: int, length: int) -> str:
+    gib = 9 * samples * length / 2**30
+    return f"generate: {samples} x {length} steps take {gib:.3g} GiB of memory; ask for fewer."
 
 
 def default_seed(name: str) -> int:
