@@ -75,7 +75,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
     changed = [o.key_or_group for o in parsed if o.key_or_group != "resume" and o not in moved]
     old, new = (_leaves(OmegaConf.to_container(config, resolve=True)) for config in (found, asked))
     keys = [k for k in old | new if k not in ("resume", "run_dir", *(o.key_or_group for o in moved))]
-    if not any((_folder() / key).is_dir() for key in changed):
+    if not any(_is_group(_folder(), key) for key in changed):
         keys = [k for k in keys if any(f"{k}.".startswith(f"{key}.") for key in changed)]
     keys = [k for k in keys if not (k in FITTED and new.get(k) is None)]
     if differ := [k for k in keys if old.get(k) != new.get(k)]:
@@ -163,7 +163,7 @@ def call(section: str, node: DictConfig, **known: Any) -> Any:
 
 def _compose(parsed: list[Override]) -> DictConfig:
     folder = _folder()
-    groups = [o for o in parsed if (folder / o.key_or_group).is_dir()]
+    groups = [o for o in parsed if _is_group(folder, o.key_or_group)]
     for override in groups:
         _check_file(folder, override.key_or_group, override.value())
     extra = _parts_of_recipe(folder, groups) + _parts_of_tier(folder, groups)
@@ -241,17 +241,17 @@ def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
     try:
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
             return compose("config", [o.input_line or "" for o in parsed])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(_one_line(error)) from None
+    except (HydraException, OmegaConfBaseException, RecursionError) as error:
+        raise ValueError(_one_line(error)[:500]) from None
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides([ALIASES.get(text, text) for text in overrides])
-    except HydraException as error:
+    except (HydraException, RecursionError) as error:
         raise ValueError(
-            f"{_one_line(error).split(' See https')[0]}; an override is key=value, e.g. model.d_model=64; a value with "
-            "= ~ , ( ) or blanks stands in quotes of its own: \"data.root='/a folder'\"."
+            f"{_one_line(error).split(' See https')[0][:300]}; an override is key=value, e.g. model.d_model=64; a value "
+            "with = ~ , ( ) or blanks stands in quotes of its own: \"data.root='/a folder'\"."
         ) from None
 
 
@@ -264,6 +264,11 @@ def _folder() -> Path:
     raise FileNotFoundError(
         f"no config.yaml in {places[0]} or {places[1]}; run from a checkout of the project, which holds configs/."
     )
+
+
+def _is_group(folder: Path, key: str) -> bool:
+    """Whether a key is that of a folder of ``configs``, such as dataset or recipe/brf/ecg."""
+    return bool(key) and ".." not in key and not key.startswith("/") and (folder / key).is_dir()
 
 
 def _check_file(folder: Path, group: str, value: Any) -> None:

@@ -166,7 +166,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         if type(value) is not known[key]:
             raise ValueError(f"{path}: {key} must be of type {known[key].__name__}, got {value!r:.60}; {again}.")
     if settings["preset"] not in PRESETS:
-        raise ValueError(f"{path}: preset must be one of {PRESETS}, got {settings['preset']!r}; {again}.")
+        raise ValueError(f"{path}: preset must be one of {PRESETS}, got {settings['preset']!r:.60}; {again}.")
     return settings
 
 

@@ -288,6 +288,8 @@ def _problem(content: Any) -> str | None:
             is_tensor = isinstance(value, Tensor)
             found = f"{value.dtype} {tuple(value.shape)}" if is_tensor else type(value).__name__
             return f"{key} should be {dtype} {shape}, is {found}"
+        if value.is_meta or value.layout != torch.strided:
+            return f"{key} should hold plain numbers, is a {'meta' if value.is_meta else value.layout} tensor"
         if not value.is_contiguous():
             return f"{key} is not contiguous"
     try:

@@ -24,6 +24,8 @@ RECORDINGS = {"train": 98, "test": 24}
 LATEST_MS = 2**40
 LONGEST_US = 100_000_000
 """No gesture is longer, in microseconds; those of the release last about 6 s."""
+MOST_DRAWN = 200
+"""Frames of a stand-in; the published slices have 68."""
 SLACK_US = 1_000_000
 """How much later than the last event of a recording a gesture may end."""
 SCALE = 19.0
@@ -73,6 +75,10 @@ def dvs128gesture(
     steps = slice_ms // frame_ms
     if generated:
         standin.refuse_root("dvs128gesture", root)
+        if steps > MOST_DRAWN:
+            raise ValueError(
+                f"dvs128gesture: a stand-in has at most {MOST_DRAWN} frames a slice, got {steps}; raise data.frame_ms."
+            )
         train, test = standin.bars(steps, SIZE, CLASSES)
         users, full = np.arange(len(train.x)) % 8, False
     else:

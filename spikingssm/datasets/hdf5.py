@@ -1,6 +1,8 @@
 """HDF5 files from anywhere: what they announce is compared with the file, and nothing outside of it is read."""
 
 import math
+import mmap
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from spikingssm.datasets.packed import ALWAYS, RATIO, one_line
 
 __all__ = ["Hdf5", "h5py_module", "opened"]
 
+HEAP = b"GCOL\x01\0\0\0"
 AT_ONCE = 2**29
 """Bytes of lists that may be read at once, if each were as long as the file."""
 Found = TypeVar("Found")
@@ -45,11 +48,38 @@ def opened(path: str | Path, plain: Path) -> Iterator["Hdf5"]:
         ValueError: not an HDF5 file, or damaged.
     """
     h5py = h5py_module()
+    _asked(path, lambda: _check_heaps(plain))
     file = _asked(path, lambda: h5py.File(plain, "r"))
     try:
         yield Hdf5(path, file, plain.stat().st_size)
     finally:
         _asked(path, file.close)
+
+
+def _check_heaps(plain: Path) -> None:
+    """Refuse a damaged heap of lists, in which libhdf5 would walk for ever: an object without size is no step.
+
+    A collection has a head of 16 bytes (signature, version, size) and objects of a head of 16 bytes (number, ..., size)
+    and their content in multiples of 8 bytes; number 0 is the free rest, whose size counts its head.
+
+    Source: "HDF5 File Format Specification Version 3.0", III.E, Global Heap.
+    """
+    if not plain.stat().st_size:
+        raise ValueError("it is empty")
+    with plain.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(HEAP)
+        while at >= 0:
+            (size,) = struct.unpack_from("<Q", data, at + 8) if at + 16 <= len(data) else (0,)
+            if not 16 <= size <= len(data) - at:
+                raise ValueError(f"a heap at byte {at} announces {size} bytes")
+            here, end = at + 16, at + size
+            while end - here >= 16:
+                number, length = struct.unpack_from("<H6xQ", data, here)
+                step = length if number == 0 else 16 + length + -length % 8
+                if not 16 <= step <= end - here:
+                    raise ValueError(f"a heap at byte {at} has an object of {length} bytes")
+                here += step
+            at = data.find(HEAP, end)
 
 
 class Hdf5:

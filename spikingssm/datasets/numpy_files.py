@@ -55,10 +55,10 @@ def read_npz(path: str | Path, names: Iterable[str] | None = None) -> dict[str, 
             with zipfile.ZipFile(file) as archive:
                 for member in _members(archive, path.stat().st_size):
                     name = member.filename
-                    if wanted is None or name in wanted:
-                        left += member.file_size
-                        check_expansion(left, path.stat().st_size)
-                        with archive.open(member) as stream:
+                    left += member.file_size
+                    check_expansion(left, path.stat().st_size)
+                    with archive.open(member) as stream:  # which compares both places where its name stands
+                        if wanted is None or name in wanted:
                             found[name.removesuffix(".npy")] = _array(stream, member.file_size)
             return found
     except FileNotFoundError:
