@@ -6,7 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check lint types install notebook bench bench-quick bench-experiments bench-peers gpu-code studies clean
+.PHONY: help demo test check lint types install notebook bench bench-quick bench-experiments bench-peers gpu-code fuzz studies clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -72,6 +72,12 @@ $(PEERS_STAMP): pyproject.toml constraints.txt benchmarks/peers.txt
 
 gpu-code: install ## registers and stack of the GPU kernels, compiled ahead of time for sm_90, to benchmarks/results
 	env -u TRITON_INTERPRET $(PY) tests/gpu_code.py --write
+
+# FUZZ="--only arrays.npz --case 7" reads one input with its traceback.
+FUZZ ?=
+
+fuzz: install ## 10,000 damaged, edited and hostile inputs for every format and the configurations (some minutes)
+	cd tests && OMP_NUM_THREADS=1 ../$(PY) -m fuzz $(FUZZ)
 
 # RUNS are folders of finished runs; STUDY_OPTIONS go to every study, such as STUDY_OPTIONS="--root FOLDER --limit 500".
 RUNS ?=

@@ -1,0 +1,382 @@
+"""Formats of stored networks and results: torch files, artifacts, settings, tables."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import sdn
+from fuzz.contents import content
+from fuzz.engine import Format
+from sdn.resume import check_training_state
+from sdn.runs import load_checkpoint, read_metrics, resumable
+from sdn.surrogate.command import _read_config
+from sdn.surrogate.training import load_sdn
+from sdn.tensor_files import save_tensors
+from spikingssm import RSNN, S5RF, SpikingSSM
+from spikingssm.checkpoints import rsnn_from_pt, rsnn_to_pt
+from spikingssm.datasets.images import _order
+from spikingssm.importers import s5rf_from_npz, s5rf_to_npz
+from spikingssm.report import report
+from spikingssm.training import check_weights
+
+__all__ = ["FORMATS"]
+
+WRONG = [
+    None, True, 0, -1, 1.5, float("nan"), float("inf"), 1e300, 2**31, 2**63, 10**30, "", "x", "x" * 5000, [], [1, 2],
+    {}, {"a": 1}, [[[[]]]],
+]  # fmt: skip
+"""Values of other kinds than those that belong somewhere."""
+
+
+# ---- values of other kinds, in places that are drawn
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Where something stands in nested containers."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at] * bool(at) + [place for key, part in inner for place in places(part, (*at, key))]
+
+
+def change_place(draw: random.Random, value: Any, others: list[Any] = WRONG) -> None:
+    """Change, remove, add or double something in nested containers."""
+    place = draw.choice(places(value))
+    for key in place[:-1]:
+        value = value[key]
+    way = draw.choice(["change", "change", "change", "remove", "add"])
+    if way == "remove":
+        del value[place[-1]]
+    elif way == "add" and isinstance(value, dict):
+        value[draw.choice(["x", "epoch", "digest", "_partial_", "n_layers", ""])] = draw.choice(others)
+    else:
+        value[place[-1]] = draw.choice(others)
+
+
+def wrong_tensor(draw: random.Random, tensor: torch.Tensor) -> Any:
+    """A tensor of another kind, shape or range."""
+    ways: list[Callable[[], Any]] = [
+        lambda: tensor.int(), lambda: tensor > 0, lambda: tensor * 1j, lambda: tensor.double(), lambda: tensor.half(),
+        lambda: tensor * float("nan"), lambda: tensor * 1e30, lambda: tensor.flatten()[:0], lambda: tensor[None],
+        lambda: torch.cat([tensor, tensor]), lambda: tensor.T.contiguous(), lambda: tensor.to("meta"),
+        lambda: tensor.float().to_sparse(), lambda: tensor.flatten()[:1].expand(10**9), lambda: tensor.tolist(),
+        lambda: tensor + 1, lambda: -tensor, lambda: torch.zeros(()),
+    ]  # fmt: skip
+    while True:
+        try:
+            return draw.choice(ways)()
+        except (RuntimeError, TypeError):  # not for this kind of tensor
+            continue
+
+
+def edited_torch(name: str, sealed: bool, wrong: list[Any] = WRONG) -> Callable[[random.Random, Path], None]:
+    """Change one value or tensor of a torch file and write it again, with a seal or without."""
+
+    def edit(draw: random.Random, folder: Path) -> None:
+        found = torch.load(folder / name, weights_only=True)
+        found = _lists(found)
+        tensors = [place for place in places(found) if isinstance(_at(found, place), torch.Tensor)]
+        if tensors and draw.random() < 0.6:
+            place = draw.choice(tensors)
+            _at(found, place[:-1])[place[-1]] = wrong_tensor(draw, _at(found, place))
+        else:
+            change_place(draw, found, wrong)
+        (save_tensors if sealed else lambda path, value: torch.save(value, path))(folder / name, found)
+
+    edit.__name__ = f"{'sealed' if sealed else 'plain'} {name}"
+    return edit
+
+
+def bombed_torch(name: str) -> Callable[[random.Random, Path], None]:
+    """Containers that hold each other, or are nested deeply, inside a torch file."""
+
+    def bomb(draw: random.Random, folder: Path) -> None:
+        found, inner = _lists(torch.load(folder / name, weights_only=True)), [1] * 10
+        for _ in range(draw.choice([3, 12, 30])):
+            inner = [inner] * draw.choice([1, 10])
+        place = draw.choice(places(found))
+        _at(found, place[:-1])[place[-1]] = inner
+        torch.save(found, folder / name)
+
+    bomb.__name__ = f"bomb {name}"
+    return bomb
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _lists(inner) for key, inner in value.items()}
+    return [_lists(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
+
+def _at(value: Any, place: tuple[Any, ...]) -> Any:
+    for key in place:
+        value = value[key]
+    return value
+
+
+# ---- torch files
+def _trajectory(folder: Path) -> None:
+    out = sdn.generate(sdn.LIF(0.3), 20, 48, seed=5)
+    sdn.save_trajectories(folder / "data.pt", out, sdn.LIF(0.3), mean=0.0, std=1.0, seed=5)
+
+
+def _read_trajectory() -> Any:
+    found = sdn.load_trajectories("data.pt")
+    return content([*found[:3], found.facts, str(found.dynamics)])
+
+
+def _sdn(folder: Path) -> None:
+    net = sdn.SDN()
+    found = {"state": dict(net.state_dict()), "sizes": {"d_model": 8, "kernel_size": 8, "n_layers": 1}}
+    save_tensors(folder / "best.ckpt", {"epoch": 1, "state_dict": {}, "sdn": {**found, "dynamics": sdn.LIF().facts()}})
+
+
+def _read_sdn() -> Any:
+    net, dynamics = load_sdn("best.ckpt")
+    return content([net.state_dict(), str(dynamics)])
+
+
+def model() -> SpikingSSM:
+    """A small network."""
+    torch.manual_seed(0)
+    return SpikingSSM(3, 4, 8, 1, 4, solver="loop")
+
+
+def _network(folder: Path) -> None:
+    save_tensors(folder / "best.ckpt", {"epoch": 1, "global_step": 9, "state_dict": model().state_dict()})
+
+
+def _read_network() -> Any:
+    net = model()
+    net.load_state_dict(check_weights("best.ckpt", net))
+    return content(net.state_dict())
+
+
+def _last(folder: Path) -> None:
+    counts = {"ready": 3, "completed": 3, "started": 3, "processed": 3}
+    state = {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(4)}}
+    found = {
+        "epoch": 1, "global_step": 9, "pytorch-lightning_version": torch_lightning(),
+        "state_dict": model().state_dict(),
+        "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"total": counts, "current": counts}}},
+        "callbacks": {"EpochRecord": {"seconds": 1.0}}, "place": {"epoch": 1, "batch": 2}, "lr_schedulers": [{"a": 1}],
+        "optimizer_states": [{"state": state, "param_groups": [{"lr": 0.1, "params": [0]}]}], "running": [],
+    }  # fmt: skip
+    for name in ("last", "best"):
+        save_tensors(folder / "checkpoints" / f"{name}.ckpt", found)
+
+
+def torch_lightning() -> str:
+    """The version of Lightning."""
+    import lightning
+
+    return str(lightning.__version__)
+
+
+def _read_last() -> Any:
+    found = resumable(".")
+    assert found is not None
+    check_training_state("checkpoints/last.ckpt", found)
+    return content([found, load_checkpoint("checkpoints/best.ckpt")])
+
+
+def _published(neuron: str) -> Callable[[Path], None]:
+    kinds = {
+        "brf": (sdn.BRF(10.0, 1.0, dt=0.01), ("omega", "b_offset")),
+        "rf": (sdn.RF(10.0, 1.0, dt=0.01), ("omega", "damping")),
+        "alif": (sdn.ALIF(20.0, 200.0), ("tau_m", "tau_a")),
+    }  # fmt: skip
+
+    def build(folder: Path) -> None:
+        torch.manual_seed(0)
+        dynamics, learned = kinds[neuron]
+        net = RSNN(3, 4, 6, dynamics=dynamics, learn=dict.fromkeys(learned), solver="loop", pool="each")
+        rsnn_to_pt(folder / "net.pt", net)
+        torch.save(torch.load(folder / "net.pt", weights_only=True), folder / "plain.pt")
+
+    return build
+
+
+def _read_published(neuron: str) -> Callable[[], Any]:
+    return lambda: [content(rsnn_from_pt(name, neuron).state_dict()) for name in ("net.pt", "plain.pt")]
+
+
+def _s5rf(folder: Path) -> None:
+    torch.manual_seed(0)
+    s5rf_to_npz(folder / "net.npz", S5RF(3, 4, 8, 2, num_blocks=2, first_discretisation="zoh", solver="loop"))
+
+
+def _read_s5rf() -> Any:
+    return content(s5rf_from_npz("net.npz", first_discretisation="zoh", solver="loop").state_dict())
+
+
+def edited_npz(name: str) -> Callable[[random.Random, Path], None]:
+    """Change an array of an .npz file, or its name."""
+
+    def edit(draw: random.Random, folder: Path) -> None:
+        with np.load(folder / name) as file:
+            arrays = dict(file)
+        key = draw.choice([*arrays])
+        array = arrays[key]
+        ways: list[Callable[[], Any]] = [
+            lambda: array.astype(">f4"), lambda: array.astype(np.longdouble), lambda: array.astype(complex),
+            lambda: array.astype(str), lambda: array * np.nan, lambda: array * 1e30, lambda: array[:0],
+            lambda: array[None], lambda: array.T, lambda: -array.astype(float), lambda: array.astype(np.int64) + 10**12,
+            lambda: array.astype(np.uint8), lambda: np.concatenate([array, array]), lambda: np.array(3),
+            lambda: array > 0, lambda: np.zeros((2**20, 0, 3)), lambda: np.broadcast_to(array.flat[0], (2**22,)),
+            lambda: array.astype("M8[s]") if array.dtype.kind == "i" else array.astype(bool),
+        ]  # fmt: skip
+        way = draw.choice(["change"] * 5 + ["remove", "rename"])
+        changed = arrays.pop(key)
+        if way != "remove":
+            arrays[key if way == "change" else f"{key}x"] = draw.choice(ways)() if way == "change" else changed
+        draw.choice([np.savez, np.savez_compressed])(folder / name, **arrays)
+
+    edit.__name__ = f"edited {name}"
+    return edit
+
+
+# ---- order, artifact, settings, tables
+def _orders(folder: Path) -> None:
+    order = np.random.default_rng(0).permutation(784)
+    torch.save(torch.as_tensor(order), folder / "order.pt")
+    np.save(folder / "order.npy", order)
+
+
+def _read_orders() -> Any:
+    return content([_order("order.pt", 0), _order("order.npy", 0)])
+
+
+def _artifact(folder: Path) -> None:
+    torch.manual_seed(0)
+    sdn.save_artifact(folder / "net.safetensors", sdn.reduce(sdn.SDN().eval()), sdn.LIF(0.125), {"agreement": 0.9})
+
+
+def _read_artifact() -> Any:
+    found = sdn.load_artifact("net.safetensors")
+    return content([found.network.state_dict(), found.facts, found.digest])
+
+
+def _edit_artifact(draw: random.Random, folder: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(folder / "net.safetensors", "pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    facts = json.loads(header["facts"])
+    if draw.random() < 0.5:
+        name = draw.choice([*tensors])
+        changed = wrong_tensor(draw, tensors[name])
+        if (
+            not isinstance(changed, torch.Tensor)
+            or changed.is_meta
+            or changed.layout != torch.strided
+            or changed.numel() > 9999
+        ):
+            changed = tensors[name] * 2 + 1
+        tensors[name] = changed.contiguous()
+    else:
+        change_place(draw, facts, [*WRONG, 10**400])
+    save_file(tensors, folder / "net.safetensors", metadata={**header, "facts": json.dumps(facts)})
+
+
+def _fraud_artifact(draw: random.Random, folder: Path) -> None:
+    """Numbers of the right kind, with the digest of the old ones."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(folder / "net.safetensors", "pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    name = draw.choice([*tensors])
+    tensors[name].view(-1)[draw.randrange(tensors[name].numel())] += draw.choice([1e-3, 1.0, -5.0])
+    save_file(tensors, folder / "net.safetensors", metadata=header)
+
+
+def _fraud_trajectory(draw: random.Random, folder: Path) -> None:
+    """Another seed, mean or version with the digest of the old facts, without a seal."""
+    found = torch.load(folder / "data.pt", weights_only=True)
+    facts = found["facts"]
+    draw.choice([
+        lambda: facts.update(seed=6), lambda: facts["distribution"].update(mean=0.5), lambda: facts.update(name="test"),
+        lambda: found["mem"][3, 4].mul_(1 + 1e-6), lambda: facts["versions"].update(sdn="0"),
+    ])()  # fmt: skip
+    torch.save(found, folder / "data.pt")
+
+
+def _settings(folder: Path) -> None:
+    found: dict[str, Any] = {"training": "a.pt", "test": "b.pt", "preset": "best", "data": {"test": {"seed": 1}}}
+    found |= {"d_model": 8, "kernel_size": 8, "n_layers": 1, "epochs": 4, "lr": 0.01, "loss": "l1"}
+    (folder / "config.json").write_text(json.dumps(found))
+
+
+def edited_json(name: str) -> Callable[[random.Random, Path], None]:
+    """Change a value of a JSON file."""
+
+    def edit(draw: random.Random, folder: Path) -> None:
+        found = json.loads((folder / name).read_text())
+        change_place(draw, found)
+        text = json.dumps(found)
+        if draw.random() < 0.2:
+            text = draw.choice(["[" * 50_000, '{"a":' * 20_000, text + text, text.replace(":", ""), "9" * 6000, "null"])
+        (folder / name).write_text(text)
+
+    edit.__name__ = f"edited {name}"
+    return edit
+
+
+def _table(folder: Path) -> None:
+    lines = ["epoch,step,seconds,val/loss"] + [f"{n},{9 * n},1.5,{1 / (n + 1)}" for n in range(6)]
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+
+
+def _summary(folder: Path) -> None:
+    result = {
+        "name": "a", "seed": 0, "parameters": 9, "epochs": 3, "solver": "Loop()", "seconds": 1.5, "device": "cpu",
+        "variant": "", "cpu_minutes": 0.1, "val": {"accuracy": 0.5, "epoch": 2}, "versions": {"sdn": "0"},
+        "dataset": {"name": "d", "size": "full", "train": 9, "val": 2, "test": 3, "length": 4, "split": "s", "seed": 0},
+        "test": {"accuracy": 0.5, "loss": 0.4, "spike_rate": 0.1, "spike_rates": {"l": 0.1}, "sops": 9.0, "energy": {}},
+    }  # fmt: skip
+    (folder / "summary.json").write_text(json.dumps(result, indent=2))
+
+
+FORMATS = [
+    Format(
+        "trajectory.pt", _trajectory, _read_trajectory, ["data.pt"], True,
+        [edited_torch("data.pt", True), edited_torch("data.pt", False), bombed_torch("data.pt")], [_fraud_trajectory],
+    ),
+    Format(
+        "sdn.ckpt", _sdn, _read_sdn, ["best.ckpt"], True,
+        [edited_torch("best.ckpt", True, [*WRONG, 4096]), edited_torch("best.ckpt", False), bombed_torch("best.ckpt")],
+    ),
+    Format(
+        "network.ckpt", _network, _read_network, ["best.ckpt"], True,
+        [edited_torch("best.ckpt", True), edited_torch("best.ckpt", False), bombed_torch("best.ckpt")],
+    ),
+    Format(
+        "last.ckpt", _last, _read_last, ["checkpoints/last.ckpt", "checkpoints/best.ckpt"], True,
+        [edited_torch("checkpoints/last.ckpt", False), bombed_torch("checkpoints/last.ckpt")],
+    ),
+    *(
+        Format(
+            f"published-{neuron}.pt", _published(neuron), _read_published(neuron), ["net.pt", "plain.pt"], True,
+            [edited_torch("net.pt", False), edited_torch("plain.pt", True), bombed_torch("plain.pt")], share=0.7,
+        )
+        for neuron in ("brf", "rf", "alif")
+    ),
+    Format("permutation.pt-npy", _orders, _read_orders, ["order.pt", "order.npy"], False),
+    Format("s5rf.npz", _s5rf, _read_s5rf, ["net.npz"], True, [edited_npz("net.npz")]),
+    Format(
+        "artifact.safetensors", _artifact, _read_artifact, ["net.safetensors"], True, [_edit_artifact],
+        [_fraud_artifact],
+    ),
+    Format(
+        "sdn-config.json", _settings, lambda: content(_read_config(Path("config.json"))), ["config.json"], False,
+        [edited_json("config.json")],
+    ),
+    Format("metrics.csv", _table, lambda: content(read_metrics("metrics.csv")), ["metrics.csv"]),
+    Format(
+        "summary.json", _summary, lambda: content(report(["summary.json"])), ["summary.json"], False,
+        [edited_json("summary.json")],
+    ),
+]  # fmt: skip
