@@ -93,7 +93,9 @@ def _rows(x: Tensor, rows: int) -> Tensor:
 
 def _parameters(fixed: Tensor, lanes: int) -> Tensor:
     """(P, H) -> contiguous (1, P, lanes), the channels of one row after those of another."""
-    return fixed.detach().repeat(1, lanes // fixed.shape[1]).unsqueeze(0)
+    times = lanes // fixed.shape[1]
+    plain = fixed.detach()
+    return (plain if times == 1 else plain.repeat(1, times)).contiguous().unsqueeze(0)
 
 
 def _split(rows: int, lanes: int) -> tuple[int, tuple[int, ...]]:
