@@ -10,7 +10,10 @@ from collections.abc import Callable
 from sdn.shortage import shortage
 from sdn.signals import Stopped, listening, speaks
 
-__all__ = ["door", "opened", "said"]
+__all__ = ["door", "opened", "said", "shortened"]
+
+LONGEST = 1000
+"""Characters of an error that is printed."""
 
 opened = False
 """Whether a script has begun its work; its first handlers of signals ask this."""
@@ -61,7 +64,13 @@ def said(error: BaseException) -> str | None:
         return None
     for note in getattr(error, "__notes__", []):
         text += f" {note[:1].upper()}{note[1:]}" if text.endswith(("?", ".")) else f"; {note}"
-    return " ".join(text.split())
+    return shortened(" ".join(text.split()))
+
+
+def shortened(text: str) -> str:
+    """A text of at most `LONGEST` characters: the middle of a longer one, where a value stands, is left out."""
+    part = LONGEST // 2 - 3
+    return text if len(text) <= LONGEST else f"{text[:part]} ... {text[-part:]}"
 
 
 def _write(line: str) -> None:

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import spikingssm
 from sdn.arguments import ArgumentError
+from sdn.door import shortened
 from sdn.shortage import shortage
 from spikingssm.runfolder import FITTED, stored
 
@@ -149,6 +150,8 @@ def call(section: str, node: DictConfig, **known: Any) -> Any:
         if isinstance(cause, ArgumentError):
             raise ValueError(f"{section}: {cause}") from cause
         if isinstance(cause, (ValueError, OSError, NotImplementedError)):
+            if type(cause) is ValueError:
+                cause.args = (shortened(str(cause)),)
             raise cause from None
         if (short := shortage(cause)) is not None:
             raise ValueError(f"{section}: {short}; its keys are the arguments of {node._target_}.") from cause
@@ -250,8 +253,8 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides([ALIASES.get(text, text) for text in overrides])
     except (HydraException, RecursionError) as error:
         raise ValueError(
-            f"{_one_line(error).split(' See https')[0][:300]}; an override is key=value, e.g. model.d_model=64; a value "
-            "with = ~ , ( ) or blanks stands in quotes of its own: \"data.root='/a folder'\"."
+            f"{_one_line(error).split(' See https')[0][:300]}; an override is key=value, e.g. model.d_model=64; a "
+            "value with = ~ , ( ) or blanks stands in quotes of its own: \"data.root='/a folder'\"."
         ) from None
 
 

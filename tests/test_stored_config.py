@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,7 +18,7 @@ from omegaconf import OmegaConf
 import sdn
 from sdn.runs import load_checkpoint
 from spikingssm import builders, datasets, tasks
-from spikingssm.config import load
+from spikingssm.config import call, load
 from spikingssm.experiment import build, evaluate, run
 from spikingssm.plain import read_yaml
 from spikingssm.runfolder import stored
@@ -295,3 +296,11 @@ def test_the_lowest_hydra_has_a_list_of_what_it_never_calls() -> None:
     assert re.search(r"hydra-core>=1\.3\.[4-8],<1\.4", text)
     with pytest.raises(InstantiationException):
         instantiate({"_target_": "os.system", "command": "true"})
+
+
+def test_an_error_that_shows_a_long_value_is_short(tmp_path):
+    np.savez(tmp_path / "rows.npz", x=np.zeros((9, 4, 2), np.float32), y=np.arange(9) % 3)
+    given = {"path": str(tmp_path / "rows.npz")}
+    with pytest.raises(ValueError, match="classes must be an integer") as error:
+        call("data", OmegaConf.create({"_target_": "spikingssm.datasets.arrays", **given, "classes": [1] * 900}))
+    assert len(str(error.value)) <= 1000
