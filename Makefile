@@ -6,7 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check lint types install notebook bench bench-quick bench-experiments bench-peers gpu-code fuzz studies clean
+.PHONY: help demo test check lint types install notebook bench bench-quick bench-experiments bench-peers gpu-code fuzz kill studies clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -17,6 +17,12 @@ demo: install ## the main job in a few minutes: trajectories -> SDN -> reduction
 
 test: install ## the tests
 	$(PY) -m pytest -n auto
+
+# KILL_OPTIONS such as "--seed 1" or "--kills 24 --jobs sdn".
+KILL_OPTIONS ?=
+
+kill: install ## 100 kills at random moments, each compared with a run that nobody stopped (about half an hour)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(PY) -W ignore -m kill $(KILL_OPTIONS)
 
 check: lint types test ## what CI runs: format, lint, types, tests
 
@@ -77,7 +83,7 @@ gpu-code: install ## registers and stack of the GPU kernels, compiled ahead of t
 FUZZ ?=
 
 fuzz: install ## 10,000 damaged, edited and hostile inputs for every format and the configurations (some minutes)
-	cd tests && OMP_NUM_THREADS=1 ../$(PY) -m fuzz $(FUZZ)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(PY) -m fuzz $(FUZZ)
 
 # RUNS are folders of finished runs; STUDY_OPTIONS go to every study, such as STUDY_OPTIONS="--root FOLDER --limit 500".
 RUNS ?=

@@ -1,0 +1,151 @@
+"""Kills one after another, each with its verdict."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import scripts
+from forked import Child
+
+from kill.check import advice, finished, last_line, listing, stopped
+from kill.jobs import JOBS, ROOT, Job
+from kill.moments import Kill, Operations
+
+LIMIT = 180.0
+"""Seconds that any piece of work may take."""
+
+
+class Bench:
+    """A folder to work in, with what uninterrupted work of each kind gives, does and takes.
+
+    Args:
+        home: an empty folder.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home, self.known = home, {}
+        warm()
+        self._forked(JOBS["generate"], home, ["generate.py", ".", "-T", "64", "-t", "0.125", "-N", "200"])
+        self._forked(JOBS["generate"], home, ["generate.py", ".", "-T", "64", "-t", "0.125", "-N", "50", "-n", "test"])
+        (home / "data").mkdir()
+        for path in home.glob("*.pt"):
+            path.rename(home / "data" / f"{path.name.split('-')[0]}.pt")
+
+    def kill(self, kill: Kill) -> dict[str, Any]:
+        """Begin the work, kill it, do it again as it says, and compare.
+
+        Returns:
+            plain values: the kill, how the work ended, its last line, how it was done again, and what is ``wrong``.
+        """
+        job, at = JOBS[kill.job], kill.at
+        reference = self._reference(job, kill.process)
+        while True:
+            folder = self._empty("killed")
+            code, err, operation = self._killed(kill, job, folder, at, reference)
+            if code != 0:
+                break
+            at *= 0.8  # the work had ended before
+        wrong = stopped(kill, job, folder, code, err)
+        words = [job.command[0], *job.go_on.split()] if job.can_go_on(folder) else job.command
+        if job.checkpoint is None and job.done(folder):
+            again = "done already"
+        else:
+            again = "goes on" if words != job.command else "the same command"
+            code_again, err_again = self._real(job, folder, words) if kill.process else self._forked(job, folder, words)
+            wrong += finished(job, folder, code_again, err_again, reference["result"], reference["names"])
+        if again == "done already":
+            wrong += finished(job, folder, 0, "", reference["result"], reference["names"] | rubbish_of(kill, folder))
+        of = reference["operations"]
+        return {
+            "job": job.name, "signal": kill.signal.name, "process": "its own" if kill.process else "a warm copy",
+            "moment": f"file operation {operation} of {of}" if kill.file else f"{at:.3f} of the time",
+            "exit_code": code, "last_line": "" if code == -9 else last_line(err), "then": again, "wrong": wrong,
+        }  # fmt: skip
+
+    def _killed(self, kill: Kill, job: Job, folder: Path, at: float, reference: dict[str, Any]) -> tuple[int, str, int]:
+        """Exit code and stderr of work that is killed, and the operation that the signal fell upon."""
+        if kill.process:
+            process = scripts.script(job.command[0], *job.command[1:], cwd=folder)
+            time.sleep(at * reference["seconds"])
+            process.send_signal(kill.signal)
+            code, _, err = scripts.ended(process)
+            return code, err, 0
+        last, counted = int(at * reference["operations"]), Operations()
+
+        def main() -> None:
+            os.chdir(folder)
+            counted.watch(folder, kill.signal, last if kill.file else -1)
+            job.main(job.command)
+
+        child = Child(main)
+        if not kill.file:
+            time.sleep(at * reference["seconds"])
+            child.send(kill.signal)
+        return *child.ended(LIMIT), last + 1
+
+    def _reference(self, job: Job, process: bool) -> dict[str, Any]:
+        """What work that nobody stops gives, how long it takes, and how many file operations."""
+        if (job.name, process) not in self.known:
+            folder, started = self._empty("whole"), time.monotonic()
+            counted = Operations()
+            code, err = (
+                self._real(job, folder, job.command) if process else self._forked(job, folder, job.command, counted)
+            )
+            seconds = time.monotonic() - started
+            if code != 0:
+                raise RuntimeError(f"{job.name} fails when nobody stops it: {err}")
+            self.known[job.name, process] = {
+                "result": job.read(folder), "names": listing(folder), "seconds": seconds, "operations": counted.count,
+            }  # fmt: skip
+        return self.known[job.name, process]
+
+    def _forked(self, job: Job, folder: Path, words: list[str], counted: Operations | None = None) -> tuple[int, str]:
+        def main() -> None:
+            os.chdir(folder)
+            if counted is not None:
+                counted.watch(folder)
+            job.main(words)
+
+        return Child(main).ended(LIMIT)
+
+    def _real(self, job: Job, folder: Path, words: list[str]) -> tuple[int, str]:
+        code, _, err = scripts.ended(scripts.script(words[0], *words[1:], cwd=folder))
+        return code, err
+
+    def _empty(self, name: str) -> Path:
+        folder = self.home / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
+
+
+def rubbish_of(kill: Kill, folder: Path) -> set[str]:
+    """Nothing does work again that is done, so a SIGKILL behind its result may leave a file."""
+    return {name for name in listing(folder) if name.endswith(".partial")} if kill.signal.name == "SIGKILL" else set()
+
+
+def warm() -> None:
+    """Import once what every copy of this process needs."""
+    sys.path.insert(0, str(ROOT))
+    import lightning  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import sklearn.datasets  # noqa: F401
+    import torch
+    import torch.utils.tensorboard  # noqa: F401
+
+    import generate
+    import sdn.surrogate.command
+    import spikingssm.experiment
+    import train  # noqa: F401
+
+    torch.set_num_threads(1)
+
+
+def verdicts(bench: Bench, kills: list[Kill]) -> Iterator[dict[str, Any]]:
+    """One after another."""
+    for number, kill in enumerate(kills, 1):
+        yield {"kill": number, **bench.kill(kill)}

@@ -1,0 +1,15 @@
+"""A program that prepares a data set and keeps it below the current folder."""
+
+from sdn.door import door
+
+
+@door
+def main() -> None:
+    """Draw expressions, and keep them."""
+    from spikingssm.datasets.listops import listops
+
+    listops(length=128, train_rows=1500, val_rows=300, test_rows=300, min_length=10, max_length=100)
+
+
+if __name__ == "__main__":
+    main()
