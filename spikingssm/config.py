@@ -1,5 +1,6 @@
 """Configurations out of ``configs/`` and overrides: with `launch` the only file that knows Hydra."""
 
+import inspect
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,7 +21,7 @@ from sdn.door import shortened
 from sdn.shortage import shortage
 from spikingssm.runfolder import FITTED, stored
 
-__all__ = ["call", "load", "sweep", "variant"]
+__all__ = ["call", "load", "sweep", "takes", "variant"]
 
 NULLABLE = (
     "threads", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes", "data.limit_train",
@@ -162,6 +163,11 @@ def call(section: str, node: DictConfig, **known: Any) -> Any:
         if "Error locating target" in str(error) or isinstance(cause, ImportError):
             raise ValueError(f"{section}: {_one_line(cause or error)}") from cause
         raise
+
+
+def takes(node: DictConfig, argument: str) -> bool:
+    """Whether the ``_target_`` of a section names this argument."""
+    return argument in inspect.signature(get_method(str(node._target_))).parameters
 
 
 def _compose(parsed: list[Override]) -> DictConfig:

@@ -12,15 +12,15 @@ from torch import nn
 
 from sdn import Solver, Surrogate
 from sdn.solvers import as_solver
-from spikingssm.agreement import Agreement
-from spikingssm.config import call
+from spikingssm.agreement import Agreement, exactly
+from spikingssm.config import call, takes
 from spikingssm.datasets import SequenceData
 from spikingssm.distributed import ALONE
 from spikingssm.metrics import neurons_of
 from spikingssm.runfolder import stored
 from spikingssm.training import SequenceModule, make_trainer, score
 
-__all__ = ["TrainedRun", "evaluate", "load_run", "measure", "solver_for"]
+__all__ = ["TrainedRun", "check_other", "evaluate", "load_run", "measure", "solver_for"]
 
 
 class TrainedRun(NamedTuple):
@@ -56,7 +56,8 @@ def evaluate(
 
     Raises:
         FileNotFoundError: no run there, or no checkpoint yet.
-        ValueError: a solver that cannot run the model's neurons, or data without what is asked for.
+        ValueError: a solver that cannot run the model's neurons, data without what is asked for, or the agreement of
+            an exact neuron with itself.
         NotImplementedError: a solver that there is not for the model's neurons, such as a surrogate of S5-RF's.
     """
     value = None if solver is None else as_solver(solver)
@@ -94,9 +95,20 @@ def load_run(
         if value is not None:
             known_key(config, key, f"leave --{key.removesuffix('_eval')} out")
             OmegaConf.update(config, f"data.{key}", value)
-    data, module = build(config, Path(run_dir) / "checkpoints" / "best.ckpt")
+    best = Path(run_dir) / "checkpoints" / "best.ckpt"
+    try:
+        data, module = build(config, best)
+    except FileNotFoundError as missing:
+        if not takes(config.data, "test_only"):
+            raise
+        OmegaConf.update(config, "data.test_only", True, force_add=True)
+        try:
+            data, module = build(config, best)
+        except FileNotFoundError:
+            raise missing from None
+        logger.info(f"{missing} The test files are there, which is all that is needed here.")
     for key, value in data.fitted.items():
-        if config.data.get(key) is None and value != 1:
+        if config.data.get(key) is None and value != 1 and key != "classes":
             logger.warning(f"{run_dir} is older and keeps no data.{key}; {value} is taken, which these data give")
     if rate is not None:
         module.model = _able(module.model, "with_rate").with_rate(rate)
@@ -121,6 +133,8 @@ def measure(run: TrainedRun, solver: Solver | None = None, *, agreement: bool = 
     if options.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
         options["accelerator"] = "auto"
     comparison = Agreement() if agreement else None
+    if agreement:
+        check_other(model, solver)
     loop = make_trainer(**{**options, **quiet, **ALONE}, callbacks=[comparison] if comparison else [])
     try:
         if solver is not None:
@@ -133,6 +147,25 @@ def measure(run: TrainedRun, solver: Solver | None = None, *, agreement: bool = 
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
     facts = {"solver": name, "rows": len(run.data.test_rows), "device": place, **found}
     return {**facts, "agreement": comparison.scores()} if comparison else facts
+
+
+def check_other(model: nn.Module, solver: Solver | None) -> None:
+    """Refuse to compare a neuron with itself.
+
+    Args:
+        model: as it was trained.
+        solver: the one to test it under; None is its own.
+
+    Raises:
+        ValueError: it is the one that `exactly` takes.
+    """
+    own = next(iter(neurons_of(model).values())).solver if solver is None else solver
+    exact = next(iter(neurons_of(exactly(model)).values())).solver
+    if type(own) is type(exact):
+        raise ValueError(
+            f"--agreement compares the spikes with those of the exact neuron, and {type(exact).__name__.lower()} is that "
+            "neuron; compare another one with --solver surrogate (or parallel), or leave --agreement out."
+        )
 
 
 def solver_for(

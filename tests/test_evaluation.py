@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import sdn
-from sdn import LIF, Fused, Surrogate
+from sdn import LIF, Fused, Parallel, Surrogate
 from sdn.surrogate.reduction import shipped_artifacts
 from spikingssm.__main__ import main as command
 from spikingssm.agreement import Agreement, SpikeTally, exactly
 from spikingssm.config import load
 from spikingssm.datasets import Rows, SequenceData
-from spikingssm.evaluation import evaluate, load_run, measure, solver_for
+from spikingssm.evaluation import check_other, evaluate, load_run, measure, solver_for
 from spikingssm.experiment import run
 from spikingssm.models import SpikingSSM
 from spikingssm.tasks import Classification, LanguageModel
@@ -125,11 +125,25 @@ def test_agreement_is_that_of_every_row_alone(padded):
 
 
 def test_exact_solvers_agree_with_the_exact_neuron(padded):
-    for solver in ("fused", "loop", "parallel"):
+    for solver in ("loop", "parallel"):
         found = evaluate(padded, solver, agreement=True, limit=5)
         for kind in ("network", "layer"):
             assert all(scores == {"agreement": 1.0, "f1": 1.0} for scores in found["agreement"][kind].values())
         assert found["rows"] == 5
+
+
+@pytest.mark.parametrize("solver", ["fused", Fused(detach_state=True)])
+def test_a_neuron_is_not_compared_with_itself(padded, solver):
+    with pytest.raises(ValueError, match="is that neuron; compare another one with --solver surrogate"):
+        evaluate(padded, solver, agreement=True)
+
+
+def test_nor_is_that_of_the_run(tmp_path):
+    model = SpikingSSM(1, 2, 8, 2, dynamics=LIF(0.125), solver="fused")
+    with pytest.raises(ValueError, match="fused is that neuron"):
+        check_other(model, None)
+    check_other(model, Parallel())
+    check_other(model.with_solver("loop"), None)
 
 
 def test_a_stream_is_compared_with_its_state_carried(tmp_path):

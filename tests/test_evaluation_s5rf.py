@@ -44,7 +44,7 @@ def test_a_run_is_evaluated_under_every_solver(trained):
     assert said["input_events"] > 0
     own = evaluate(trained)
     assert {key: own[key] for key in said} == said
-    for solver in ("fused", "parallel", "loop"):
+    for solver in ("parallel", "loop"):
         found = evaluate(trained, solver_for(trained, solver), agreement=True)
         assert found["solver"] == solver
         assert found["spikes_by_layer"] == said["spikes_by_layer"]

@@ -35,6 +35,7 @@ def arrays(
     classes: int | None = None,
     test_fraction: float = 0.1,
     scale: float = 1.0,
+    test_only: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> SequenceData:
@@ -51,6 +52,8 @@ def arrays(
         test_fraction: part of the rows to test on, the same for every seed, where the files hold no test rows.
         scale: factor on x, > 0; what neurons without a norm in front need to fire, see docs/experiments.md. Bytes may
             be pixels, which take 1 / 255, or spikes, which take 1: they are left as they are, and the log says so.
+        test_only: read the test rows only, for `spikingssm.evaluate`: those of ``test_path``, else ``x_test`` and
+            ``y_test`` of ``path``. There is nothing to train on then.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
 
@@ -64,17 +67,8 @@ def arrays(
         raise ValueError(f"arrays: scale must be a number > 0, got {scale!r}.")
     if classes is not None and (not isinstance(classes, int) or classes < 1):
         raise ValueError(f"arrays: classes must be an integer >= 2 or null for the largest label + 1, got {classes!r}.")
-    found = _load(Path(path))
-    train = _rows(found, path, "")
+    train, test, rule, tested = _parts(path, test_path, test_fraction, test_only)
     _say_axes(path, train.x.shape)
-    tested: str | Path = path
-    if test_path is not None:
-        test, rule, tested = _rows(_load(Path(test_path)), test_path, ""), f"test: {Path(test_path).name}", test_path
-    elif "x_test" in found or "y_test" in found:
-        test, rule = _rows(found, path, "_test"), "test: x_test, y_test"
-    else:
-        train, test = _carve(train, test_fraction)
-        rule = f"test: a fixed {test_fraction:.0%} (seed 0)"
     known = _classes(path, train, test) if classes is None else classes
     for file, part, rows in ((path, "train", train), (tested, "test", test)):
         _check_labels(file, part, rows.y, known)
@@ -92,9 +86,30 @@ def arrays(
         prepare=functools.partial(_scaled, scale=scale),
         seed=seed,
         split=f"{rule}; validation: from the training rows, by the seed",
+        fitted={"classes": known},
+        test_only=test_only,
         notes={"scale": scale} if scale != 1 or train.x.dtype == np.uint8 else {},
         **options,
     )
+
+
+def _parts(
+    path: str | Path, test_path: str | Path | None, test_fraction: float, test_only: bool
+) -> tuple[Rows, Rows, str, str | Path]:
+    """Training and test rows, where the latter come from, and their file; the test rows twice where they are all."""
+    train = None if test_only else _rows(found := _load(Path(path)), path, "")
+    if test_path is not None:
+        test, rule, tested = _rows(_load(Path(test_path)), test_path, ""), f"test: {Path(test_path).name}", test_path
+    elif test_only or "x_test" in found or "y_test" in found:
+        test, rule, tested = (
+            _rows(_load(Path(path)) if test_only else found, path, "_test"),
+            "test: x_test, y_test",
+            path,
+        )
+    else:
+        train, test = _carve(train, test_fraction)
+        rule, tested = f"test: a fixed {test_fraction:.0%} (seed 0)", path
+    return train or test, test, rule, tested
 
 
 def _scaled(x: Tensor, scale: float) -> Tensor:

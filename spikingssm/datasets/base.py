@@ -124,6 +124,8 @@ class SequenceData(lightning.LightningDataModule):
             the input. A run keeps them, so that it is tested with the same on any data.
         stream: whether validation and test rows follow one another in one long stream. They then come one a batch, and
             the model's state is carried from each to the next.
+        test_only: whether there are test rows only; ``train`` is then the same rows, which give the shape, and nothing
+            is trained or validated.
 
     Raises:
         ValueError: shapes that disagree, a label that is no class, a fraction or a limit out of range, or a batch
@@ -154,6 +156,7 @@ class SequenceData(lightning.LightningDataModule):
         notes: Mapping[str, Any] | None = None,
         fitted: Mapping[str, Any] | None = None,
         stream: bool = False,
+        test_only: bool = False,
     ) -> None:
         super().__init__()
         _check_rows(name, train, test, val, vocab)
@@ -166,14 +169,15 @@ class SequenceData(lightning.LightningDataModule):
         self.pairs = vocab is not None and len(train.x.shape) == 3
         self.d_output, self.seed, self.batch_size, self.num_workers = d_output, seed, batch_size, num_workers
         prepare = prepare or (_to_float if vocab is None else _to_tokens)
-        kept, held = split_rows(name, len(train.x), None if val is not None else val_fraction, seed)
-        self.train_rows = limited(name, "limit_train", kept, limit_train)
+        whole = test_only or val is not None
+        kept, held = split_rows(name, 0 if test_only else len(train.x), None if whole else val_fraction, seed)
         held = held if val is None else torch.arange(len(val.x))
-        self.val_rows = limited(name, "limit_eval", held, limit_eval, drawn=not stream)
+        self.train_rows = kept if test_only else limited(name, "limit_train", kept, limit_train)
+        self.val_rows = held if test_only else limited(name, "limit_eval", held, limit_eval, drawn=not stream)
         self.test_rows = limited(name, "limit_eval", torch.arange(len(test.x)), limit_eval, drawn=not stream)
         held_out = len(self.val_rows) + len(self.test_rows)
         self.full = full and published and len(self.train_rows) == len(kept) and held_out == len(test.x) + len(held)
-        if not 1 <= batch_size <= len(self.train_rows):
+        if not 1 <= batch_size <= max(1, len(self.train_rows)) and not (test_only and batch_size >= 1):
             raise ValueError(
                 f"{name}: batch_size must be from 1 to the {len(self.train_rows)} training rows, got {batch_size}."
             )

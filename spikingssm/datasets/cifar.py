@@ -52,7 +52,13 @@ COLOUR = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 def cifar(
-    root: str | Path | None = None, *, grey: bool = True, generated: bool = False, seed: int = 0, **options: Any
+    root: str | Path | None = None,
+    *,
+    grey: bool = True,
+    generated: bool = False,
+    test_only: bool = False,
+    seed: int = 0,
+    **options: Any,
 ) -> SequenceData:
     """Sequential CIFAR-10: standardised pixels row by row, x (B, 1024, 1) grey or (B, 1024, 3), 10 classes.
 
@@ -64,6 +70,7 @@ def cifar(
             above. None downloads the release once (163 MB) into ``dataset/cache/cifar``.
         grey: luma only, as published; False gives red, green and blue.
         generated: draw a stand-in of the same shape; no file is read.
+        test_only: read the test files only, for `spikingssm.evaluate`; there is nothing to train on then.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
 
@@ -79,7 +86,7 @@ def cifar(
         train, test = standin.images(1024, 1 if grey else 3, 10)
         published = True
     else:
-        train, test, published = _read(root, grey)
+        train, test, published = _read(root, grey, test_only)
     return SequenceData(
         "cifar",
         train,
@@ -92,6 +99,7 @@ def cifar(
         published=published,
         full=(len(train.x), len(test.x)) == (50_000, 10_000),
         generated=generated,
+        test_only=test_only,
         **options,
     )
 
@@ -192,7 +200,7 @@ class _Batch(pickle._Unpickler):  # type: ignore[name-defined]
         return text.encode("latin1")
 
 
-def _read(root: str | Path | None, grey: bool) -> tuple[Rows, Rows, bool]:
+def _read(root: str | Path | None, grey: bool, test_only: bool) -> tuple[Rows, Rows, bool]:
     """Training and test rows from whatever lies at ``root``, and whether they are published ones."""
     home = fetch(SITE, ARCHIVE, CHECKSUM, CACHE / "cifar") if root is None else Path(root)
     if (home / ARCHIVE).is_file() and not (home / FOLDER).is_dir():
@@ -206,10 +214,11 @@ def _read(root: str | Path | None, grey: bool) -> tuple[Rows, Rows, bool]:
             raise ValueError(
                 f"cifar: data.grey=false, and {home} holds grey images; set data.root to the folder of {FOLDER}."
             )
-        train, test = (_grey_rows(home / name) for name in GREY_FILES)
-        return train, test, are_published("cifar", {home / name: known for name, known in GREY_FILES.items()})
+        grey_files = {home / name: known for name, known in GREY_FILES.items() if not test_only or name == "test.npz"}
+        parts = [*map(_grey_rows, grey_files)]
+        return parts[0], parts[-1], are_published("cifar", grey_files)
     folder = home / FOLDER if (home / FOLDER).is_dir() else home
-    names = [name for name in TRAIN if (folder / name).is_file()]
+    names = [name for name in TRAIN if (folder / name).is_file() and not test_only]
     if names and names != TRAIN[: len(names)]:
         gap = next(name for name in TRAIN if name not in names)
         raise FileNotFoundError(f"cifar: {names[-1]} is in {folder} and {gap} is not; copy or download it again.")
@@ -218,10 +227,10 @@ def _read(root: str | Path | None, grey: bool) -> tuple[Rows, Rows, bool]:
             f"cifar: no {FOLDER}, {ARCHIVE} or train.npz in {home}; set data.root to the folder that holds one, or "
             "data.root=null to download."
         )
-    parts = (names or TRAIN[:1], ["test_batch"])
-    train, test = (_batches(part, lambda name: (folder / name).read_bytes(), grey, folder) for part in parts)
+    wanted = [["test_batch"]] if test_only else [names or TRAIN[:1], ["test_batch"]]
+    found = [_batches(part, lambda name: (folder / name).read_bytes(), grey, folder) for part in wanted]
     known = {name: (MD5[name], PARTS[name]) if name in PARTS else MD5[name] for name in (*names, "test_batch")}
-    return train, test, are_published("cifar", {folder / name: sums for name, sums in known.items()})
+    return found[0], found[-1], are_published("cifar", {folder / name: sums for name, sums in known.items()})
 
 
 def _unpack(archive: Path, grey: bool) -> dict[str, np.ndarray]:

@@ -28,7 +28,13 @@ STEPS, CHANNELS, CLASSES = 1301, 4, 6
 
 
 def ecg(
-    root: str | Path | None = None, *, length: int = STEPS, generated: bool = False, seed: int = 0, **options: Any
+    root: str | Path | None = None,
+    *,
+    length: int = STEPS,
+    generated: bool = False,
+    test_only: bool = False,
+    seed: int = 0,
+    **options: Any,
 ) -> SequenceData:
     """QT database, spike coded: x (B, 1301, 4) of -1, 0 and 1, and one of 6 wave segments at every step, y (B, 1301).
 
@@ -42,6 +48,7 @@ def ecg(
         length: the first so many steps of each row, 1 to 1301. The published balanced resonate-and-fire results leave
             out the last one, where channel 0 is -1 in every row: 1300.
         generated: draw a stand-in of the same shape; no file is read.
+        test_only: read the test files only, for `spikingssm.evaluate`; there is nothing to train on then.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
 
@@ -62,9 +69,10 @@ def ecg(
         train, test = standin.segments(STEPS, CHANNELS, CLASSES)
         published = True
     else:
-        paths = [_find(name, root) for name in FILES]
-        train, test = map(_rows, paths)
-        published = are_published("ecg", dict(zip(paths, FILES.values(), strict=True)))
+        paths = {_find(name, root): known for name, known in [*FILES.items()][test_only:]}
+        parts = [*map(_rows, paths)]
+        train, test = parts[0], parts[-1]
+        published = are_published("ecg", paths)
     train, test = (rows._replace(x=rows.x[:, :length], y=rows.y[:, :length]) for rows in (train, test))
     without = [f"{int((rows.y == IGNORED).sum()):,} of the {rows.y.size:,}" for rows in (train, test)]
     return SequenceData(
@@ -78,6 +86,7 @@ def ecg(
         published=published,
         full=(len(train.x), len(test.x)) == (618, 141),
         generated=generated,
+        test_only=test_only,
         **options,
     )
 

@@ -45,6 +45,7 @@ def mnist(
     permute: str | bool = False,
     permute_seed: int = 0,
     generated: bool = False,
+    test_only: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> SequenceData:
@@ -60,6 +61,7 @@ def mnist(
             numbers, which pixel comes at which step: a tensor (.pt) or an array (.npy).
         permute_seed: of the random order, >= 0; apart from ``seed``, so that runs see the same task.
         generated: draw a stand-in of the same shape; no file is read.
+        test_only: read the test files only, for `spikingssm.evaluate`; there is nothing to train on then.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
 
@@ -76,10 +78,11 @@ def mnist(
         standin.refuse_root("mnist", root)
         train, test = standin.images(784, 1, 10)
     else:
-        paths = {name: _find(name, root) for name in FILES}
+        paths = {name: _find(name, root) for name in FILES if not test_only or name.startswith("t10k")}
         published = are_published("mnist", {path: (FILES[name], UNPACKED[name]) for name, path in paths.items()})
         parts = [read_idx(path) for path in paths.values()]
-        train, test = (_rows(x, y, name) for x, y, name in ((*parts[:2], "train"), (*parts[2:], "t10k")))
+        test = _rows(*parts[-2:], "t10k")
+        train = test if test_only else _rows(*parts[:2], "train")
     if order is not None:
         train, test = (rows._replace(x=rows.x[:, order]) for rows in (train, test))
     return SequenceData(
@@ -94,6 +97,7 @@ def mnist(
         published=published,
         full=(len(train.x), len(test.x)) == (60_000, 10_000),
         generated=generated,
+        test_only=test_only,
         **options,
     )
 
