@@ -163,8 +163,8 @@ def check_other(model: nn.Module, solver: Solver | None) -> None:
     exact = next(iter(neurons_of(exactly(model)).values())).solver
     if type(own) is type(exact):
         raise ValueError(
-            f"--agreement compares the spikes with those of the exact neuron, and {type(exact).__name__.lower()} is that "
-            "neuron; compare another one with --solver surrogate (or parallel), or leave --agreement out."
+            f"--agreement compares the spikes with those of the exact neuron, and {type(exact).__name__.lower()} is "
+            "that neuron; compare another one with --solver surrogate (or parallel), or leave --agreement out."
         )
 
 
