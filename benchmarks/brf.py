@@ -45,11 +45,11 @@ def run(bench: Bench) -> None:
     """The check, then steps, the recipe's time, growth, peers and memory."""
     tiny = bench.level == "tiny"
     check(bench)
-    for name in bench.pick(tuple(SIZES), ("smnist 64", "ecg 16", "shd 32")):
+    for name in bench.pick(tuple(SIZES), ("smnist 64", "ecg 16", "shd 32"), ("smnist 64", "ecg 16")):
         size = SIZES[name].tiny() if tiny else SIZES[name]
         if bench.level == "quick" and name.startswith("smnist"):
             size = replace(size, batch=8)
-        for rate in RATES if name.startswith("smnist") else RATES[1:]:
+        for rate in RATES if name.startswith("smnist") and not tiny else RATES[1:]:
             seconds = _steps(bench, name, size, rate)
             if name in RECIPES:
                 _recipe(bench, name, seconds)

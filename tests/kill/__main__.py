@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from kill.bench import Bench, verdicts
+from kill.bench import Bench
 from kill.jobs import JOBS
 from kill.moments import plan
 

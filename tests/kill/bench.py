@@ -1,5 +1,6 @@
 """Kills one after another, each with its verdict."""
 
+import importlib
 import os
 import shutil
 import sys
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import scripts
+import torch
 from forked import Child
 
-from kill.check import advice, finished, last_line, listing, stopped
+from kill.check import finished, last_line, listing, stopped
 from kill.jobs import JOBS, ROOT, Job
 from kill.moments import Kill, Operations
 
@@ -128,20 +130,17 @@ def rubbish_of(kill: Kill, folder: Path) -> set[str]:
     return {name for name in listing(folder) if name.endswith(".partial")} if kill.signal.name == "SIGKILL" else set()
 
 
+NEEDED = (
+    "lightning", "matplotlib.pyplot", "sklearn.datasets", "torch.utils.tensorboard", "generate", "train",
+    "sdn.surrogate.command", "spikingssm.experiment",
+)  # fmt: skip
+
+
 def warm() -> None:
     """Import once what every copy of this process needs."""
     sys.path.insert(0, str(ROOT))
-    import lightning  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
-    import sklearn.datasets  # noqa: F401
-    import torch
-    import torch.utils.tensorboard  # noqa: F401
-
-    import generate
-    import sdn.surrogate.command
-    import spikingssm.experiment
-    import train  # noqa: F401
-
+    for name in NEEDED:
+        importlib.import_module(name)
     torch.set_num_threads(1)
 
 
