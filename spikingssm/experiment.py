@@ -8,6 +8,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from spikingssm.evaluation import evaluate
 from spikingssm.launch import Job, launch, split
 from spikingssm.loggers import more_loggers
 from spikingssm.metrics import spikes_of
+from spikingssm.outcome import failure, tell
 from spikingssm.report import learning_curve, raster
 from spikingssm.runfolder import check_sizes, keep_artifact, keep_fitted
 from spikingssm.training import SequenceModule, fit, fitting, score
@@ -55,6 +57,7 @@ def main(argv: Sequence[str]) -> None:
 
     Raises:
         ValueError, OSError, NotImplementedError, ImportError: with one line that says the way out.
+        SystemExit: runs of a sweep have failed; the others have run nevertheless.
     """
     parser = argparse.ArgumentParser("train.py", description="Train a network as an experiment says.")
     parser.add_argument("overrides", nargs="*", help="experiment=..., +tier=smoke, key=value, resume=RUN_FOLDER")
@@ -80,9 +83,21 @@ def main(argv: Sequence[str]) -> None:
             print(OmegaConf.to_yaml(config, resolve=True), end="")
     elif launcher:
         launch(jobs, launcher)
+    elif given.multirun:
+        _sweep(configs, jobs)
     else:
-        for config, job in zip(configs, jobs, strict=True):
-            run(config, variant(job.overrides))
+        run(configs[0], variant(jobs[0].overrides))
+
+
+def _sweep(configs: Sequence[DictConfig], jobs: Sequence[Job]) -> None:
+    """One run after another; one that fails does not stop the next."""
+    failed: dict[str, str] = {}
+    for config, job in zip(configs, jobs, strict=True):
+        why = failure(partial(run, config, variant(job.overrides)))
+        if why is not None:
+            failed[job.run_dir] = why
+            logger.error(f"{job.run_dir}: {why}")
+    tell(failed, len(jobs))
 
 
 def quiet() -> None:

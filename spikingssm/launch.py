@@ -19,12 +19,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
-from loguru import logger
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from spikingssm.children import call
 from spikingssm.ending import quoted
+from spikingssm.outcome import failure, tell
 
 __all__ = ["Job", "launch", "split"]
 
@@ -64,7 +64,7 @@ def launch(jobs: Sequence[Job], options: Sequence[str]) -> None:
         ImportError: the launcher's package is missing.
         ValueError: options that Hydra refuses.
         OSError: no Slurm on this machine.
-        Exception: what the first run that failed has raised; the others ran nevertheless.
+        SystemExit: runs have failed; the others ran nevertheless.
     """
     _check_launcher(options)
     version.setbase("1.3")
@@ -82,14 +82,10 @@ def launch(jobs: Sequence[Job], options: Sequence[str]) -> None:
         GlobalHydra.instance().clear()
     with contextlib.suppress(OSError):
         folder.rmdir()  # made by a launcher that wrote nothing there
-    failed = [(job, error) for job, error in zip(jobs, found, strict=True) if error is not None]
-    for job, error in failed[1:]:
-        logger.error(f"{job.run_dir}: {error}")
-    if failed:
-        raise failed[0][1]
+    tell({job.run_dir: why for job, why in zip(jobs, found, strict=True) if why is not None}, len(jobs))
 
 
-def _run(jobs: list[Job], script: str, _: DictConfig) -> Exception | None:
+def _run(jobs: list[Job], script: str, _: DictConfig) -> str | None:
     """The job of this process; what a user can mend is returned, since not every launcher carries exceptions."""
     from spikingssm.config import variant
     from spikingssm.experiment import load, quiet, run  # it knows this module
@@ -102,15 +98,15 @@ def _run(jobs: list[Job], script: str, _: DictConfig) -> Exception | None:
         words = [f"resume={quoted(job.run_dir)}"]  # the cluster had stopped it
     sys.argv = [script, *words]
     quiet()
-    try:
+
+    def work() -> None:
         config = load(words)
         if config.trainer.devices == 1 or "SLURM_NTASKS" in os.environ:
             run(config, variant(job.overrides))
         elif code := call([sys.executable, *sys.argv]):  # which starts the others
-            return ValueError(f"{job.run_dir} ended with exit code {code}; its error stands above.")
-    except (ValueError, OSError, NotImplementedError, ImportError) as error:
-        return error
-    return None
+            raise ValueError(f"it ended with exit code {code}; its error stands above.")
+
+    return failure(work)
 
 
 def _check_launcher(options: Sequence[str]) -> None:

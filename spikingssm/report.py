@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from loguru import logger
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,6 +16,7 @@ from torch import Tensor
 from sdn import Trajectory
 from sdn.files import read_json, writing
 from spikingssm.results import wrong_value
+from spikingssm.unfinished import is_begun, unfinished
 
 __all__ = ["demo_figure", "learning_curve", "load_results", "raster", "report", "results_table", "swap_table", "table"]
 
@@ -104,16 +104,21 @@ def report(paths: Iterable[str | Path]) -> str:
     """Results as Markdown: a table of runs, and one of solver swaps.
 
     Args:
-        paths: as in `load_results`; results of SDNs are left out.
+        paths: as in `load_results`, and folders of runs that diverged, were stopped or go on: a row says so. Results of
+            SDNs are left out.
 
     Raises:
         FileNotFoundError, ValueError: as in `load_results`, or nothing but results of SDNs.
     """
-    found = load_results(paths)
+    places = [*map(Path, paths)]
+    begun = [path for path in places if is_begun(path)]
+    found = load_results(path for path in places if path not in begun)
     runs, swaps = [r for r in found if "test" in r], [r for r in found if r.get("study") == "solver-swap"]
-    if not runs and not swaps:
+    rows = [row for path in begun if (row := unfinished(path)) is not None]
+    if not runs and not swaps and not rows:
         raise ValueError("report: no result of a network among the files; give run folders or their summary.json.")
-    return "\n\n".join(make(part) for make, part in ((results_table, runs), (swap_table, swaps)) if part)
+    tables = [results_table(runs, rows)] if runs or rows else []
+    return "\n\n".join([*tables, *([swap_table(swaps)] if swaps else [])])
 
 
 def load_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
@@ -129,9 +134,6 @@ def load_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     found = []
     for path in map(Path, paths):
         file = path / "summary.json" if path.is_dir() else path
-        if path.is_dir() and not file.is_file() and (path / "config.yaml").is_file():
-            logger.warning(f"{path}: not finished yet, left out")
-            continue
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file; give the folder of a finished run, or a JSON of results.")
         try:
@@ -150,8 +152,13 @@ def load_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     return found
 
 
-def results_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table of runs; several seeds of one experiment are followed by a line of their mean and range."""
+def results_table(results: Sequence[Mapping[str, Any]], unfinished: Sequence[Sequence[str]] = ()) -> str:
+    """A Markdown table of runs; several seeds of one experiment are followed by a line of their mean and range.
+
+    Args:
+        results: of finished runs.
+        unfinished: rows as `spikingssm.unfinished.unfinished` gives them; they are the last ones.
+    """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for result in sorted(results, key=lambda r: (_name(r), r["seed"])):
         same = (_name(result), _data(result), result["parameters"], result["solver"])
@@ -162,7 +169,7 @@ def results_table(results: Sequence[Mapping[str, Any]]) -> str:
         if len(runs) > 1:
             rows.append(_run_row(runs))
     head = ["experiment", "data (train / val / test)", "seed", "epochs", "test", "spike rate", "SOPs a sample"]
-    return _markdown([*head, "minutes", "device"], rows)
+    return _markdown([*head, "minutes", "device"], [*rows, *unfinished])
 
 
 def swap_table(studies: Sequence[Mapping[str, Any]]) -> str:

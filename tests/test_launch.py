@@ -13,6 +13,7 @@ import pytest
 from spikingssm import experiment, launch
 from spikingssm.experiment import load, main, run
 from spikingssm.launch import split
+from spikingssm.report import report
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -67,12 +68,46 @@ def test_submitit_runs_jobs_of_its_own(tmp_path) -> None:
     assert list((tmp_path / "sweep" / ".submitit").rglob("*_log.out"))
 
 
-def test_a_failed_job_is_one_line_and_the_others_run(tmp_path) -> None:
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=basic"]])
+def test_a_failed_job_is_one_line_and_the_others_run(tmp_path, capsys, launcher) -> None:
     (tmp_path / "0" / "checkpoints").mkdir(parents=True)
     (tmp_path / "0" / "checkpoints" / "last.ckpt").touch()
-    with pytest.raises(FileExistsError, match=r"0 holds a checkpoint; continue with resume="):
-        main(["--multirun", "hydra/launcher=basic", *TINY, "seed=0,1", f"run_dir={tmp_path}/${{seed}}"])
+    with pytest.raises(SystemExit) as caught:
+        main(["--multirun", *launcher, *TINY, "seed=0,1", f"run_dir={tmp_path}/${{seed}}"])
+    assert caught.value.code == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: 1 of 2 runs failed, the others are finished: {tmp_path}/0 holds a")
+    assert "continue with resume=" in last
     assert (tmp_path / "1" / "summary.json").is_file()
+
+
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=basic"]])
+def test_a_sweep_goes_on_after_a_run_that_diverged_and_the_report_names_it(tmp_path, capsys, launcher) -> None:
+    words = [*TINY, "optim.lr=1e9,0.01", f"run_dir={tmp_path}/run"]
+    with pytest.raises(SystemExit) as caught:
+        main(["--multirun", *launcher, *words])
+    assert caught.value.code == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"1 of 2 runs failed, the others are finished: {tmp_path}/run-optim.lr=1000000000.0: " in last
+    wrong, right = tmp_path / "run-optim.lr=1000000000.0", tmp_path / "run-optim.lr=0.01"
+    assert (right / "summary.json").is_file()
+    assert not (wrong / "summary.json").exists()
+    rows = report([wrong, right]).splitlines()[2:]
+    assert len(rows) == 2
+    assert "optim.lr=0.01" in rows[0]
+    assert "accuracy" in rows[0]
+    assert rows[1].startswith("| spikingssm-digits, ")
+    assert "optim.lr=1000000000.0 |" in rows[1]
+    assert "**diverged**: " in rows[1]
+
+
+def test_a_bug_ends_a_sweep(monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(experiment, "run", broken)
+    with pytest.raises(KeyError):
+        main(["--multirun", *TINY, "seed=0,1"])
 
 
 def test_a_job_that_the_cluster_restarts_resumes(tmp_path, monkeypatch) -> None:
@@ -80,7 +115,7 @@ def test_a_job_that_the_cluster_restarts_resumes(tmp_path, monkeypatch) -> None:
     (finished / "summary.json").unlink()
     before = table(finished)
     words = ["--multirun", "hydra/launcher=basic", *TINY, "seed=0", f"run_dir={finished}"]
-    with pytest.raises(FileExistsError):
+    with pytest.raises(SystemExit):
         main(words)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     main(words)
@@ -123,14 +158,15 @@ def test_options_of_hydra_are_told_from_those_of_the_run() -> None:
     assert split(words) == (["seed=0", "name=hydra", "data.root=hydra/x"], words[1:3])
 
 
-def test_several_devices_get_a_process_of_their_own(tmp_path, monkeypatch) -> None:
+def test_several_devices_get_a_process_of_their_own(tmp_path, monkeypatch, capsys) -> None:
     """Lightning starts the others with the command of the first, and a launcher's worker has another one."""
     started = []
 
     monkeypatch.setattr(launch, "call", lambda command: started.append(command) or 3)
     monkeypatch.setattr(experiment, "run", lambda config: pytest.fail("must not run here"))
     words = [*TINY, "trainer.devices=2", f"run_dir='{tmp_path}/a=b'"]
-    with pytest.raises(ValueError, match=r"a=b ended with exit code 3"):
+    with pytest.raises(SystemExit):
         main(["--multirun", "hydra/launcher=basic", *words])
+    assert "a=b: it ended with exit code 3; its error stands above" in capsys.readouterr().err
     assert started[0][0] == sys.executable
     assert started[0][2:] == [*TINY, "trainer.devices=2", f"run_dir='{tmp_path}/a=b'"]

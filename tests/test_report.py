@@ -104,6 +104,23 @@ def test_the_command_reads_folders_and_files(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_run_without_a_result_is_named(tmp_path):
+    config = "# python train.py\n# variant: model.pool=each\nname: small\nseed: 3\n"
+    for name, note in (("killed", None), ("wrong", {"how": "diverged", "reason": "train/loss is nan | in step 3"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(config)
+        if note:
+            (tmp_path / name / "ended.json").write_text(json.dumps(note))
+    (tmp_path / "sdn").mkdir()
+    (tmp_path / "sdn" / "config.json").write_text("{}")
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "summary.json").write_text(json.dumps(result()))
+    rows = cells(report(sorted(tmp_path.iterdir())))[2:]
+    assert [row[0] for row in rows] == ["small", "killed", "wrong"]  # a configuration that cannot be read has no name
+    assert [row[4] for row in rows[1:]] == ["**not finished**", "**diverged**: train/loss is nan / in step 3"]
+    assert {len(row) for row in rows} == {9}
+
+
 def test_what_is_no_result_is_one_line(tmp_path):
     (tmp_path / "half.json").write_text('{"name": ')
     (tmp_path / "list.json").write_text("[1]")
