@@ -17,7 +17,7 @@ from spikingssm.config import call, takes
 from spikingssm.datasets import SequenceData
 from spikingssm.distributed import ALONE
 from spikingssm.metrics import neurons_of
-from spikingssm.runfolder import stored
+from spikingssm.runfolder import solver_name, stored
 from spikingssm.training import SequenceModule, make_trainer, score
 
 __all__ = ["TrainedRun", "check_other", "evaluate", "load_run", "measure", "solver_for"]
@@ -139,7 +139,7 @@ def measure(run: TrainedRun, solver: Solver | None = None, *, agreement: bool = 
     try:
         if solver is not None:
             run.module.model = _able(model, "with_solver").with_solver(solver)
-        name = str(next(iter(neurons_of(run.module.model).values())).solver)
+        name = solver_name(next(iter(neurons_of(run.module.model).values())))
         found = score(run.module, run.data, loop)
     finally:
         run.module.model = model

@@ -37,7 +37,7 @@ from spikingssm.loggers import more_loggers
 from spikingssm.metrics import spikes_of
 from spikingssm.outcome import failure, tell
 from spikingssm.report import learning_curve, raster
-from spikingssm.runfolder import check_sizes, keep_artifact, keep_fitted
+from spikingssm.runfolder import check_sizes, keep_artifact, keep_fitted, solver_name
 from spikingssm.training import SequenceModule, fit, fitting, score
 
 __all__ = ["build", "evaluate", "load", "main", "quiet", "run"]
@@ -294,7 +294,7 @@ def _trainer(config: DictConfig) -> dict[str, Any]:
 
 
 def _solver(module: SequenceModule) -> str:
-    return next(str(part.solver) for part in module.model.modules() if isinstance(part, SpikingLayer))
+    return next(solver_name(part) for part in module.model.modules() if isinstance(part, SpikingLayer))
 
 
 def _count(module: SequenceModule) -> int:

@@ -8,12 +8,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from sdn import Neuron, Surrogate
+from sdn import Neuron, SpikingLayer, Surrogate
 from sdn.surrogate.reduction import copy_artifact
 from spikingssm.builders import MODELS, TRUST, refused_target
 from spikingssm.plain import read_yaml
 
-__all__ = ["FITTED", "check_sizes", "keep_artifact", "keep_fitted", "stored"]
+__all__ = ["FITTED", "check_sizes", "keep_artifact", "keep_fitted", "solver_name", "stored"]
 
 ARTIFACT = "artifact.safetensors"
 SECTIONS = ("name", "seed", "data", "model", "task", "optim", "trainer", "resume", "run_dir", "threads")
@@ -130,6 +130,14 @@ def keep_fitted(config: DictConfig, fitted: Mapping[str, Any]) -> None:
     """
     for key, value in fitted.items():
         OmegaConf.update(config, f"data.{key}", value, force_add=True)
+
+
+def solver_name(neuron: SpikingLayer) -> str:
+    """The solver of a neuron, as results name it: a surrogate with its artifact, the shipped one too."""
+    solver = neuron.solver
+    if isinstance(neuron, Neuron) and isinstance(solver, Surrogate):
+        return str(Surrogate(solver.stands_for(neuron.dynamics)[1], solver.refine))
+    return str(solver)
 
 
 def keep_artifact(config: DictConfig, model: nn.Module, folder: Path) -> None:

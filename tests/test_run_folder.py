@@ -1,5 +1,6 @@
 """A run folder may come from somebody else, or have moved: what it may say, and what it must hold."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -58,7 +59,10 @@ def test_a_run_keeps_the_shipped_surrogate_too(tmp_path):
     kept = sdn.load_artifact(tmp_path / "artifact.safetensors")
     assert kept in [sdn.load_artifact(path) for path in shipped_artifacts()]
     assert OmegaConf.load(tmp_path / "config.yaml").model.solver.artifact == str(tmp_path / "artifact.safetensors")
-    assert kept.digest[:12] in evaluate(tmp_path)["solver"]
+    name = evaluate(tmp_path)["solver"]
+    assert kept.digest[:12] in name
+    assert json.loads((tmp_path / "summary.json").read_text())["solver"] == name
+    assert evaluate(tmp_path, "surrogate")["solver"] == name
 
 
 @pytest.mark.parametrize("target", ["torch.load", "os.system", "spikingssm.demo._command", "spikingssm.experiment.run"])
