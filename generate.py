@@ -15,6 +15,7 @@ if __name__ == "__main__":  # torch takes seconds to import; a signal then ends 
 try:
     from sdn.door import door
     from sdn.dynamics import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF
+    from sdn.signals import explained
 except ModuleNotFoundError as error:
     sys.exit(
         f"error: {error.name} is not installed for this Python; run `make install`, then `source .venv/bin/activate`"
@@ -90,9 +91,6 @@ def main() -> None:
     """Simulate and write one file."""
     args = parse()
     dynamics = neuron(args)
-    from loguru import logger
-    from tqdm import tqdm
-
     from sdn.surrogate import trajectories as tr
 
     if not args.name or Path(args.name).name != args.name:
@@ -105,6 +103,16 @@ def main() -> None:
     args.root.mkdir(parents=True, exist_ok=True)
     if not os.access(args.root, os.W_OK):
         raise PermissionError(f"{args.root}: this folder cannot be written to; choose another one.")
+    with explained(lambda: _written(path, args.force)):
+        _write(args, dynamics, path, std, seed)
+
+
+def _write(args: argparse.Namespace, dynamics: Dynamics, path: Path, std: float, seed: int) -> None:
+    from loguru import logger
+    from tqdm import tqdm
+
+    from sdn.surrogate import trajectories as tr
+
     started = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, tqdm(total=args.number, unit="row", desc=str(dynamics)) as bar:
         warnings.simplefilter("always")
@@ -117,6 +125,11 @@ def main() -> None:
     logger.info(f"spike rate {int(out.spike.count_nonzero()) / out.spike.numel():.4f}, seed {seed}")
     logger.info(f"input, mem, spike: {tuple(out.input.shape)}, {path.stat().st_size / 2**20:.0f} MiB")
     logger.info(f"wrote {path} in {time.perf_counter() - started:.1f} s")
+
+
+def _written(path: Path, force: bool) -> str:
+    """What to say of a signal; with --force the same command always works again."""
+    return f"{path} is written, there is nothing left to do" if path.is_file() and not force else ""
 
 
 if __name__ == "__main__":

@@ -92,6 +92,8 @@ def advice(job: Job, folder: Path) -> str:
     """How the last line must end, by what is there."""
     if job.name == "network" and job.done(folder):
         return "the run had finished, its results are in run/summary.json"
+    if job.name == "generate" and job.done(folder):
+        return "is written, there is nothing left to do"
     if job.can_go_on(folder):
         return f"go on with {job.go_on}"
     return "start again with the same command"
