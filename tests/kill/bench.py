@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,10 @@ from kill.check import finished, last_line, listing, stopped
 from kill.jobs import JOBS, ROOT, Job
 from kill.moments import Kill, Operations
 
+MODULES = (
+    "generate", "train", "lightning", "matplotlib.pyplot", "sdn.surrogate.command", "sklearn.datasets",
+    "spikingssm.experiment", "torch.utils.tensorboard",
+)  # fmt: skip
 LIMIT = 180.0
 """Seconds that any piece of work may take."""
 
@@ -130,21 +133,9 @@ def rubbish_of(kill: Kill, folder: Path) -> set[str]:
     return {name for name in listing(folder) if name.endswith(".partial")} if kill.signal.name == "SIGKILL" else set()
 
 
-NEEDED = (
-    "lightning", "matplotlib.pyplot", "sklearn.datasets", "torch.utils.tensorboard", "generate", "train",
-    "sdn.surrogate.command", "spikingssm.experiment",
-)  # fmt: skip
-
-
 def warm() -> None:
     """Import once what every copy of this process needs."""
     sys.path.insert(0, str(ROOT))
-    for name in NEEDED:
+    for name in MODULES:
         importlib.import_module(name)
     torch.set_num_threads(1)
-
-
-def verdicts(bench: Bench, kills: list[Kill]) -> Iterator[dict[str, Any]]:
-    """One after another."""
-    for number, kill in enumerate(kills, 1):
-        yield {"kill": number, **bench.kill(kill)}

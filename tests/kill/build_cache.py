@@ -8,7 +8,7 @@ def main() -> None:
     """Draw expressions, and keep them."""
     from spikingssm.datasets.listops import listops
 
-    listops(length=128, train_rows=1500, val_rows=300, test_rows=300, min_length=10, max_length=100)
+    listops(length=128, train_rows=600, val_rows=150, test_rows=150, min_length=10, max_length=100)
 
 
 if __name__ == "__main__":

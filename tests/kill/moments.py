@@ -5,6 +5,7 @@ import mmap
 import os
 import random
 import signal
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,5 @@ class Operations:
                 self._shared[:8] = (now + 1).to_bytes(8, "little")
             if now == last:
                 os.kill(me, number)
-
-        import sys
 
         sys.addaudithook(hook)
