@@ -19,6 +19,7 @@ import spikingssm
 from sdn.arguments import ArgumentError
 from sdn.door import shortened
 from sdn.shortage import shortage
+from spikingssm.ending import quoted
 from spikingssm.runfolder import FITTED, stored
 
 __all__ = ["call", "load", "sweep", "takes", "variant"]
@@ -258,10 +259,19 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides([ALIASES.get(text, text) for text in overrides])
     except (HydraException, RecursionError) as error:
-        raise ValueError(
-            f"{_one_line(error).split(' See https')[0][:300]}; an override is key=value, e.g. model.d_model=64; a "
-            "value with = ~ , ( ) or blanks stands in quotes of its own: \"data.root='/a folder'\"."
-        ) from None
+        raise ValueError(f"{_one_line(error).split(' See https')[0][:300]}; {_way_out(overrides)}") from None
+
+
+def _way_out(overrides: Sequence[str]) -> str:
+    """What to write in place of overrides that Hydra's grammar refuses."""
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if (strange := re.search(r"[^\x00-\x7f]", value)) and not re.match(r"""\s*["'\[{]""", value):
+            return f'a value with a letter such as {strange[0]} stands in quotes of its own: "{key}={quoted(value)}".'
+    return (
+        "an override is key=value, e.g. model.d_model=64; a value with = ~ , ( ) : or a letter that is not of a to z "
+        "stands in quotes of its own: \"data.root='/a,folder'\"."
+    )
 
 
 def _folder() -> Path:

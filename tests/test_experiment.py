@@ -222,6 +222,14 @@ def test_mistakes_are_one_line_that_says_what_there_is(overrides, says, tmp_path
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize("path", ["/tmp/\u00fc.npz", "/data/\u4e2d/x.npz", "caf\u00e9's", "a \u20ac"])
+def test_a_path_with_other_letters_is_told_how_to_be_written(path) -> None:
+    with pytest.raises(ValueError, match=r"a letter such as . stands in quotes of its own: ") as caught:
+        load(["seed=1", "dataset=arrays", f"data.path={path}"])
+    advised = str(caught.value).partition('of its own: "')[2].removesuffix('".')
+    assert load(["dataset=arrays", advised]).data.path == path
+
+
 def test_no_configs_folder_is_a_clear_error(tmp_path, monkeypatch) -> None:
     import spikingssm
 
