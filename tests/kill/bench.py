@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import scripts
 import torch
-from forked import Child
+from forked import Child, wait_until
 
 from kill.check import finished, last_line, listing, stopped
 from kill.jobs import JOBS, ROOT, Job
@@ -51,7 +52,8 @@ class Bench:
         while True:
             folder = self._empty("killed")
             code, err, operation = self._killed(kill, job, folder, at, reference)
-            if code != 0:
+            ending = kill.process and job.done(folder) and code == -kill.signal != -9  # Python hears nothing any more
+            if code != 0 and not ending:
                 break
             at *= 0.8  # the work had ended before
         wrong = stopped(kill, job, folder, code, err)
@@ -76,6 +78,7 @@ class Bench:
         if kill.process:
             process = scripts.script(job.command[0], *job.command[1:], cwd=folder)
             time.sleep(at * reference["seconds"])
+            wait_until(lambda: hears(process.pid) or process.poll() is not None)
             process.send_signal(kill.signal)
             code, _, err = scripts.ended(process)
             return code, err, 0
@@ -126,6 +129,15 @@ class Bench:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         return folder
+
+
+def hears(pid: int) -> bool:
+    """Whether a script has begun to listen to SIGTERM; before that it is Python that starts."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():  # not Linux
+        return True
+    caught = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def rubbish_of(kill: Kill, folder: Path) -> set[str]:

@@ -1,5 +1,11 @@
 """A program that prepares a data set and keeps it below the current folder."""
 
+import runpy
+from pathlib import Path
+
+if __name__ == "__main__":  # as the scripts of the project
+    runpy.run_path(str(Path(__file__).parents[2] / "spikingssm" / "early.py"))["listen"]()
+
 from sdn.door import door
 
 
