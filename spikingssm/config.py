@@ -1,5 +1,6 @@
 """Configurations out of ``configs/`` and overrides: with `launch` the only file that knows Hydra."""
 
+import hashlib
 import inspect
 import itertools
 import re
@@ -22,7 +23,7 @@ from sdn.shortage import shortage
 from spikingssm.ending import quoted
 from spikingssm.runfolder import FITTED, stored
 
-__all__ = ["call", "load", "sweep", "takes", "variant"]
+__all__ = ["call", "folder_label", "load", "sweep", "takes", "variant"]
 
 NULLABLE = (
     "threads", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes", "data.limit_train",
@@ -37,6 +38,8 @@ MOVABLE = (
     "checkpoint.every_n_steps", "checkpoint.every_minutes", "logger.wandb",
 )  # fmt: skip
 """Keys that may change on resume: where things lie and how fast they go, not what comes out."""
+LABEL = 100
+"""Most characters of a folder's label."""
 FREE = ("trainer.devices",)
 """Keys whose values may be of several kinds: a number, a list, auto."""
 LISTS = {"model.d_model": "spikingssm.models.RSNN"}
@@ -126,10 +129,36 @@ def variant(overrides: Sequence[str]) -> str:
     Left out are the experiment, its tier and name, the seed, where things lie and how fast they go, and the model where
     the name says it, as in rf-ecg.
     """
+    return ", ".join(_variants(overrides))
+
+
+def _variants(overrides: Sequence[str]) -> list[str]:
     parsed = _parse(overrides)
     usual = ("experiment", "tier", "name", "seed", "run_dir", "resume", *MOVABLE)
     usual = (*usual, "model") if _names_its_model(parsed) else usual
-    return ", ".join(o.input_line.lstrip("+") for o in parsed if o.key_or_group not in usual and o.input_line)
+    return [o.input_line.lstrip("+") for o in parsed if o.key_or_group not in usual and o.input_line]
+
+
+def folder_label(overrides: Sequence[str], swept: str = "") -> str:
+    """What the folder of a run is called beside its name and seed, so that a variant has one of its own.
+
+    Args:
+        overrides: of the run; with ``name``, ``run_dir`` or ``resume`` the folder is the user's choice.
+        swept: the label that `sweep` gives.
+
+    Returns:
+        at most 100 characters such as ``model.d_model=16,optim.lr=0.1``, which end in a digest where they are cut; ""
+        for an experiment as it is.
+    """
+    chosen = {o.key_or_group for o in _parse(overrides)}
+    if chosen & {"name", "run_dir", "resume"}:
+        return swept
+    parts = [re.sub(r"[^\w.=-]+", "_", part).strip("_") for part in _variants(overrides)]
+    known = swept.split(",") if swept else []
+    label = ",".join([*known, *(part for part in parts if part not in known)])
+    if len(label) <= LABEL:
+        return label
+    return f"{label[: LABEL - 9]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
 
 
 def call(section: str, node: DictConfig, **known: Any) -> Any:

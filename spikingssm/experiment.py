@@ -26,7 +26,7 @@ from sdn.lock import locked
 from sdn.runs import load_checkpoint, log_to, read_metrics, seed_everything
 from spikingssm.activity import state_of
 from spikingssm.callbacks import EarlyStop, StepCheckpoint
-from spikingssm.config import call, load, sweep, variant
+from spikingssm.config import call, folder_label, load, sweep, variant
 from spikingssm.consistency import check_together, check_tokens_are_read
 from spikingssm.datasets import SequenceData
 from spikingssm.distributed import first_process
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> None:
     jobs, configs = [], []
     for overrides, label in list(sweep(own, given.multirun)):
         configs.append(load(overrides))
-        if label:
+        if label := folder_label(overrides, label):
             configs[-1].run_dir = f"{configs[-1].run_dir}-{label}"
         jobs.append(Job(overrides, configs[-1].run_dir))
     if twice := [job.run_dir for i, job in enumerate(jobs) if job.run_dir in [other.run_dir for other in jobs[:i]]]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from test_datasets import write_mnist
 
 from sdn import Loop
 from sdn.runs import load_checkpoint
-from spikingssm.config import variant
+from spikingssm import experiment
+from spikingssm.config import folder_label, variant
 from spikingssm.experiment import build, evaluate, load, main, run
 
 ROOT = Path(__file__).parents[1]
@@ -230,6 +232,43 @@ def test_a_path_with_other_letters_is_told_how_to_be_written(path) -> None:
     assert load(["dataset=arrays", advised]).data.path == path
 
 
+def test_a_variant_has_a_folder_of_its_own(monkeypatch) -> None:
+    """The lines of the README can be pasted one after another."""
+    folders: list[str] = []
+    monkeypatch.setattr(experiment, "run", lambda config, changed: folders.append(config.run_dir))
+    lines = (ROOT / "README.md").read_text().splitlines()
+    lines = [line for line in lines if line.startswith(("python train.py experiment=", "python train.py --multirun"))]
+    for line in lines:
+        if "--cfg" not in line:
+            experiment.main(shlex.split(line, comments=True)[2:])
+    assert folders[0] == "runs/spikingssm-digits-0"
+    assert len(set(folders)) == len(folders) > 10
+    assert all(len(Path(folder).name) <= 140 for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["experiment=spikingssm/digits", "seed=3", "threads=1"], "runs/spikingssm-digits-3"),
+        (["experiment=spikingssm/digits", "model.d_model=64"], "runs/spikingssm-digits-0-model.d_model=64"),
+        (["experiment=spikingssm/digits", "model.d_model=64", "name=x"], "runs/x-0"),
+        (["experiment=spikingssm/digits", "model.d_model=64", "run_dir=y"], "y"),
+        (["--multirun", "model.d_model=64", "optim.lr=0.5"], "runs/unnamed-0-model.d_model=64,optim.lr=0.5"),
+    ],
+)
+def test_folders_are_named_by_what_was_changed(words, folder, monkeypatch) -> None:
+    folders: list[str] = []
+    monkeypatch.setattr(experiment, "run", lambda config, changed: folders.append(config.run_dir))
+    experiment.main(words)
+    assert folders == [folder]
+
+
+def test_a_long_label_is_cut_and_stays_its_own() -> None:
+    long = [folder_label([f"+trainer.x{i}={'a' * 40}" for i in range(9)] + [f"optim.lr={rate}"]) for rate in (1, 2)]
+    assert len(set(long)) == 2
+    assert {len(label) for label in long} == {100}
+
+
 def test_no_configs_folder_is_a_clear_error(tmp_path, monkeypatch) -> None:
     import spikingssm
 
@@ -243,7 +282,12 @@ def test_no_configs_folder_is_a_clear_error(tmp_path, monkeypatch) -> None:
 def test_the_command_line_prints_sweeps_and_fails(tmp_path, capsys) -> None:
     main(["seed=3", "--cfg", "job", "model.n_layers=7"])
     shown = OmegaConf.create(capsys.readouterr().out)
-    assert (shown.seed, shown.data.seed, shown.model.n_layers, shown.run_dir) == (3, 3, 7, "runs/unnamed-3")
+    assert (shown.seed, shown.data.seed, shown.model.n_layers, shown.run_dir) == (
+        3,
+        3,
+        7,
+        "runs/unnamed-3-model.n_layers=7",
+    )
     main(["--multirun", "seed=0,1", "optim.lr=0.1,0.2", "--cfg", "job"])
     folders = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run_dir")]
     assert folders == [f"run_dir: runs/unnamed-{seed}-optim.lr={lr}" for seed in (0, 1) for lr in (0.1, 0.2)]
