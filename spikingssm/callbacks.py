@@ -157,7 +157,12 @@ def averaging(decay: float) -> WeightAveraging:
 
 
 class Bar(RichProgressBar):
-    """Lightning's bar of rich, with the loss of the last batch."""
+    """Lightning's bar of rich, with the loss of the last batch; epochs count from 1, as in the log."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        last = self.trainer.max_epochs
+        text = f"epoch {current_epoch + 1}" + ("" if last is None else f"/{last}")
+        return text.ljust(len(self.validation_description))  # else the bars below one another jump
 
     def get_metrics(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
         """What stands behind the bar."""
