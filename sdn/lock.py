@@ -9,6 +9,7 @@ import shlex
 import socket
 import subprocess
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,11 @@ def _take(folder: Path, other: str) -> None:
         raise BlockingIOError(_refusal(folder, held, other))
     path.unlink(missing_ok=True)
     for left in folder.glob(f"{LOCK}.*"):
-        if _settled(left):
+        if _settled(left) or _left_by_dead(left):
             left.unlink(missing_ok=True)
     now, job = time.strftime("%Y-%m-%d %H:%M:%S"), os.environ.get("SLURM_JOB_ID")
     text = json.dumps({**_myself(), "time": now, "job": job}) + "\n"
-    mine = folder / f"{LOCK}.{os.getpid()}"
+    mine = folder / f"{LOCK}.{_host_code()}.{os.getpid()}"
     try:
         mine.write_text(text)
         try:
@@ -143,6 +144,16 @@ def _host() -> str:
     except OSError:
         return socket.gethostname()
     return f"{socket.gethostname()} {space}"
+
+
+def _host_code() -> str:
+    return f"{zlib.crc32(_host().encode()):08x}"
+
+
+def _left_by_dead(path: Path) -> bool:
+    """Whether a process of this machine was killed while it took the lock."""
+    _, _, host, pid = f"{path.name}..".split(".")[:4]
+    return host == _host_code() and pid.isdecimal() and _start_of(int(pid)) is None
 
 
 def _start_of(pid: int) -> str | None:

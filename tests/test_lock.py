@@ -177,6 +177,23 @@ def test_half_a_lock_that_a_kill_left_is_removed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [fresh.name]
 
 
+def test_half_a_lock_of_a_killed_process_of_this_machine_is_removed_at_once(tmp_path, monkeypatch):
+    """Found by `make kill`: after a SIGKILL before the link a file was left for ten seconds."""
+
+    def take():
+        monkeypatch.setattr(os, "link", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        with locked(tmp_path):
+            pass
+
+    assert Child(take).ended()[0] == -signal.SIGKILL
+    (left,) = tmp_path.glob(f"{LOCK}.*")
+    other = tmp_path / f"{LOCK}.00000000.{left.name.split('.')[-1]}"  # of another machine
+    other.touch()
+    with locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == [other]
+
+
 def test_a_thread_of_the_process_shares_it(tmp_path):
     found = []
 
