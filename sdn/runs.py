@@ -110,6 +110,8 @@ class RunCheckpoint(ModelCheckpoint):
             moved[key] = str(here / Path(state_dict[key]).name) if state_dict[key] else ""
         moved["best_k_models"] = {str(here / Path(k).name): v for k, v in state_dict["best_k_models"].items()}
         super().load_state_dict(moved)
+        # Lightning forgets it, and the next checkpoint would differ from that of a run that nobody stopped
+        self.current_score = state_dict.get("current_score")
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

@@ -24,13 +24,14 @@ from sdn import SpikingLayer
 from sdn.files import versions, write_json, writing
 from sdn.lock import locked
 from sdn.runs import load_checkpoint, log_to, read_metrics, seed_everything
+from sdn.signals import explained
 from spikingssm.activity import state_of
 from spikingssm.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.config import call, folder_label, load, sweep, variant
 from spikingssm.consistency import check_together, check_tokens_are_read
 from spikingssm.datasets import SequenceData
 from spikingssm.distributed import first_process
-from spikingssm.ending import quoted, remembered
+from spikingssm.ending import go_on, quoted, remembered
 from spikingssm.evaluation import evaluate
 from spikingssm.launch import Job, launch, split
 from spikingssm.loggers import more_loggers
@@ -124,8 +125,11 @@ def run(config: DictConfig, changed: str = "") -> Path:
     folder, resume = Path(config.resume or config.run_dir), config.resume is not None
     if resume and (folder / "summary.json").is_file():
         logger.info(f"{folder} is finished; its results are in summary.json")
+        with contextlib.suppress(OSError), locked(folder):  # which removes the lock of a process that was killed there
+            pass
         return folder
     with contextlib.ExitStack() as open_here:
+        open_here.enter_context(explained(lambda: go_on(folder)))
         if first_process():  # the others of one training share its lock
             open_here.enter_context(locked(folder, "choose another run_dir=FOLDER"))
             if not resume:

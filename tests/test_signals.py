@@ -1,5 +1,6 @@
 """A signal ends a script in order: one line that says how to go on, and the exit code of the signal."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import torch
 from forked import Child, wait_until
 from scripts import QUICK, ROOT, ended, files, script
 
-from sdn import signals
+from sdn import lock, signals
 from sdn.runs import load_checkpoint
 from sdn.signals import Stopped, check, explained, held, listening, pending
 
@@ -174,6 +175,41 @@ def test_a_lost_exception_is_raised_again(tmp_path):
     assert child.ended(10)[0] == 143
 
 
+@pytest.mark.parametrize("heard", [True, False], ids=["in a program", "in a notebook"])
+def test_a_clip_that_is_being_read_is_not_cut_short(tmp_path, monkeypatch, heard):
+    """A C library asks Python for the bytes, and what is raised there is lost."""
+    import io
+
+    import numpy as np
+    import soundfile
+
+    from spikingssm.datasets import audio
+
+    wav = io.BytesIO()
+    soundfile.write(wav, np.arange(9000, dtype=np.int16), 8000, format="WAV", subtype="PCM_16")
+
+    class Interrupted(io.BytesIO):
+        def readinto(self, buffer):
+            if len(buffer) > 1000 and not seen:
+                seen.append(1)
+                if not heard:
+                    raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGTERM)
+            return super().readinto(buffer)
+
+    seen = []
+    monkeypatch.setattr(audio.io, "BytesIO", Interrupted)
+    if heard:
+        child = Child(lambda: audio.read_wav(wav.getvalue(), "x.wav", 8000))
+        code, err = child.ended()
+        assert (code, err.count("\n")) == (143, 1)
+        assert err.startswith("stopped by SIGTERM; ")
+    else:
+        monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+        with pytest.raises(ValueError, match=r"x.wav: only 0 of 9000 samples could be read; read it again"):
+            audio.read_wav(wav.getvalue(), "x.wav", 8000)
+
+
 def test_what_is_ignored_stays_ignored(tmp_path):
     """As under nohup, and for Ctrl-C behind `&` in a shell script."""
     mark = tmp_path / "there"
@@ -276,7 +312,7 @@ def test_a_network_stopped_inside_an_epoch_keeps_what_it_has(tmp_path):
     ]  # fmt: skip
     process = script("train.py", *words, cwd=tmp_path)
     last = folder / "checkpoints" / "last.ckpt"
-    wait_until(last.exists, 60)
+    wait_until(last.exists, 180)
     time.sleep(0.3)
     process.terminate()
     code, _, err = ended(process)
@@ -292,7 +328,7 @@ def test_a_network_stopped_inside_an_epoch_keeps_what_it_has(tmp_path):
 
 def test_an_sdn_that_is_stopped_says_how_to_go_on(folder):
     process = script("train.py", "--save", "stopped", *files(folder), *QUICK, "--epochs", 400, cwd=folder)
-    wait_until((folder / "stopped" / "checkpoints" / "last.ckpt").exists, 60)
+    wait_until((folder / "stopped" / "checkpoints" / "last.ckpt").exists, 180)
     process.terminate()
     code, _, err = ended(process)
     assert code == 143
@@ -354,3 +390,42 @@ def test_lightning_leaves_sigterm_alone(tmp_path):
     with pytest.raises(KeyboardInterrupt), interruptible(trainer):
         trainer.fit(Looks())
     assert seen == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_a_finished_sdn_says_so_whenever_it_is_stopped(tmp_path, trained, monkeypatch):
+    """Even while its lock is given back, the last thing that it does."""
+    import shutil
+
+    from sdn.surrogate import command
+
+    run = shutil.copytree(trained, tmp_path / "run")
+    assert command._go_on(run) == f"the run had finished, its results are in {run}/summary.json"
+    monkeypatch.setattr(command, "_train", lambda *_: None)
+    unlink = type(run).unlink
+
+    def stopped(path, **options):
+        if path.name == ".lock" and path.parent.resolve() == run.resolve() and (run / ".lock").exists():
+            signal.raise_signal(signal.SIGTERM)
+        unlink(path, **options)
+
+    def main():
+        monkeypatch.setattr(type(run), "unlink", stopped)
+        command.main(["--resume", str(run)])
+
+    assert Child(main).ended() == (
+        143,
+        f"stopped by SIGTERM; the run had finished, its results are in {run}/summary.json\n",
+    )
+    (run / "summary.json").unlink()
+    assert command._go_on(run).startswith("go on with --resume")
+
+
+def test_a_finished_network_is_rid_of_the_lock_of_a_killed_process(tmp_path):
+    from omegaconf import OmegaConf
+
+    from spikingssm.experiment import run
+
+    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / ".lock").write_text(json.dumps({"host": lock._host(), "pid": 7, "start": None}))
+    run(OmegaConf.create({"resume": str(tmp_path), "run_dir": None}))
+    assert not (tmp_path / ".lock").exists()

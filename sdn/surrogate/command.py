@@ -79,11 +79,11 @@ def main(argv: Sequence[str]) -> None:
     torch.set_num_threads(args.threads)
     run_dir, settings = _settings(args)
     with contextlib.ExitStack() as open_here:
+        for context in (explained, advised):
+            open_here.enter_context(context(lambda: _go_on(run_dir)))
         open_here.enter_context(locked(run_dir, "choose another --save"))
         if not args.resume:
             _refuse_held(run_dir, args.force)
-        for context in (explained, advised):
-            open_here.enter_context(context(lambda: _go_on(run_dir)))
         _train(args, run_dir, settings)
 
 
@@ -225,6 +225,8 @@ def _check_test(training: TrajectoryFile, test: TrajectoryFile) -> None:
 
 def _go_on(run_dir: Path) -> str:
     """What to do with a run that was stopped."""
+    if (run_dir / "summary.json").is_file() and (run_dir / "artifact.safetensors").is_file():
+        return f"the run had finished, its results are in {run_dir}/summary.json"
     if (run_dir / "checkpoints" / "last.ckpt").is_file():
         return f"go on with --resume {shlex.quote(str(run_dir))}"
     return "there is no checkpoint yet, start again with the same command"
@@ -278,7 +280,6 @@ def _write_results(
         "fresh": {k: asdict(v) for k, v in elsewhere.items()}, "seconds": round(seconds, 1), "versions": versions(),
         "threads": torch.get_num_threads(), "argv": " ".join(sys.argv), **facts,
     }  # fmt: skip
-    write_json(run_dir / "summary.json", summary)
     for name, metrics in elsewhere.items():
         logger.info(f"fresh {name}: agreement {metrics.agreement:.6f}, f1 {metrics.f1:.6f}, mae {metrics.mae_mean:.6f}")
     measured = {"test": asdict(scores["test"]), **{k: asdict(v) for k, v in elsewhere.items()}}
@@ -287,4 +288,5 @@ def _write_results(
     assert check == evaluate(artifact.network, files["test"].rows(0, 256), dynamics), (
         "the artifact is not the checkpoint"
     )
+    write_json(run_dir / "summary.json", summary)  # last: a folder with one is finished
     return artifact

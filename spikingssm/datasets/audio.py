@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 from torch import Tensor
 
+from sdn.signals import held
 from spikingssm.datasets.packed import tar_members
 
 __all__ = [
@@ -53,17 +54,20 @@ def read_wav(data: bytes, path: str | Path, rate: int) -> np.ndarray:
         raise ValueError(f"{path}: starts with {data[:12]!r}, a WAV file with b'RIFF', its size and b'WAVE'.")
     data = _with_sizes(data, path)
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        # an exception in a function that a C library calls is lost, and the clip is then cut short
+        with held(), soundfile.SoundFile(io.BytesIO(data)) as file:
             found = (file.samplerate, file.channels, file.subtype)
             if found != (rate, 1, "PCM_16"):
                 raise ValueError(
                     f"{path}: {found[0]} Hz, {found[1]} channel(s), {found[2]}, must be {rate} Hz, 1 channel, PCM_16; "
                     "convert it or take it out."
                 )
-            samples = file.read(dtype="int16")
+            samples, there = file.read(dtype="int16"), file.frames
     except (soundfile.LibsndfileError, RuntimeError, TypeError, MemoryError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ValueError(f"{path}: not a readable WAV file ({reason}); copy or download it again.") from None
+    if len(samples) != there:  # Ctrl-C in a notebook, say
+        raise ValueError(f"{path}: only {len(samples)} of {there} samples could be read; read it again.")
     if not len(samples):
         raise ValueError(f"{path}: 0 samples, must be at least 1; take it out.")
     return cast(np.ndarray, samples)

@@ -90,7 +90,7 @@ def stopped(kill: Kill, job: Job, folder: Path, code: int, err: str) -> list[str
 
 def advice(job: Job, folder: Path) -> str:
     """How the last line must end, by what is there."""
-    if job.name == "network" and job.done(folder):
+    if job.name in ("network", "sdn") and job.done(folder):
         return "the run had finished, its results are in run/summary.json"
     if job.name == "generate" and job.done(folder):
         return "is written, there is nothing left to do"

@@ -116,7 +116,7 @@ JOBS = {
     for job in (
         Job("generate", ["generate.py", "dataset", "-N", "4000", "-T", "256"], trajectories, "dataset/*.pt"),
         Job(
-            "sdn", ["train.py", *SDN], run, "run/artifact.safetensors", "run/checkpoints/last.ckpt", "--resume run"
+            "sdn", ["train.py", *SDN], run, "run/summary.json", "run/checkpoints/last.ckpt", "--resume run"
         ),
         Job(
             "network", ["train.py", *NETWORK], run, "run/summary.json", "run/checkpoints/last.ckpt", "resume=run"
