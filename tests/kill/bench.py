@@ -76,7 +76,7 @@ class Bench:
     def _killed(self, kill: Kill, job: Job, folder: Path, at: float, reference: dict[str, Any]) -> tuple[int, str, int]:
         """Exit code and stderr of work that is killed, and the operation that the signal fell upon."""
         if kill.process:
-            process = scripts.script(job.command[0], *job.command[1:], cwd=folder)
+            process = scripts.script(job.command[0], *job.command[1:], cwd=folder, preexec_fn=hear_ctrl_c)
             wait(process.pid, at, reference)
             wait_until(lambda: hears(process.pid) or process.poll() is not None)
             process.send_signal(kill.signal)
@@ -139,6 +139,11 @@ def wait(pid: int, at: float, reference: dict[str, Any]) -> None:
             reference["seconds"] = passed
             return
         time.sleep(0.002)
+
+
+def hear_ctrl_c() -> None:
+    """A shell starts what runs in its background with SIGINT ignored, and the scripts leave it so."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def hears(pid: int) -> bool:
