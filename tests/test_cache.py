@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,3 +148,17 @@ def test_a_failed_preparation_leaves_nothing(made) -> None:
     with pytest.raises(ValueError, match="no"):
         cached("t", {"a": 1}, fail)
     assert list(cache.CACHE.iterdir()) == []
+
+
+def test_a_signal_before_the_first_array_leaves_nothing(tmp_path, monkeypatch) -> None:
+    mkdir = Path.mkdir
+
+    def stopped(path, **options) -> None:
+        mkdir(path, **options)
+        if path.suffix == ".partial":
+            raise SystemExit(143)
+
+    monkeypatch.setattr(Path, "mkdir", stopped)
+    with pytest.raises(SystemExit):
+        cached("x", {}, dict, folder=tmp_path)
+    assert not list(tmp_path.iterdir())

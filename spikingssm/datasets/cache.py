@@ -71,8 +71,8 @@ def _prepare(name: str, home: Path, text: str, make: Callable[[], Mapping[str, n
     """Write the arrays beside their place, and move them there."""
     partial = home.with_name(f".{home.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         logger.info(f"{name}: preparing {home} (once)")
         made, arrays = make(), {}
         with named(home):
