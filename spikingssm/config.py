@@ -281,14 +281,14 @@ def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
             return compose("config", [o.input_line or "" for o in parsed])
     except (HydraException, OmegaConfBaseException, RecursionError) as error:
-        raise ValueError(_one_line(error)[:500]) from None
+        raise ValueError(shortened(_one_line(error))) from None
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
     try:
         return OverridesParser.create().parse_overrides([ALIASES.get(text, text) for text in overrides])
-    except (HydraException, RecursionError) as error:
-        raise ValueError(f"{_one_line(error).split(' See https')[0][:300]}; {_way_out(overrides)}") from None
+    except (HydraException, RecursionError, ValueError) as error:  # ValueError: a number of too many digits
+        raise ValueError(shortened(f"{_one_line(error).split(' See https')[0]}; {_way_out(overrides)}")) from None
 
 
 def _way_out(overrides: Sequence[str]) -> str:
@@ -316,7 +316,7 @@ def _folder() -> Path:
 
 def _is_group(folder: Path, key: str) -> bool:
     """Whether a key is that of a folder of ``configs``, such as dataset or recipe/brf/ecg."""
-    return bool(key) and ".." not in key and not key.startswith("/") and (folder / key).is_dir()
+    return re.fullmatch(r"[\w-]+(/[\w-]+)*", key) is not None and len(key) < 200 and (folder / key).is_dir()
 
 
 def _check_file(folder: Path, group: str, value: Any) -> None:

@@ -253,6 +253,9 @@ def test_lengths_that_do_not_fit(tmp_path) -> None:
     write_release(tmp_path, train=2, test=1)
     with pytest.raises(ValueError, match="no gesture of 400 ms in train"):
         dvs128gesture(tmp_path, slice_ms=400, frame_ms=25)
+    for options in ({"slice_ms": 201, "frame_ms": 1}, {"slice_ms": 100_000, "frame_ms": 25}):
+        with pytest.raises(ValueError, match=r"at most 200 frames a slice, got .*; raise data\.frame_ms"):
+            dvs128gesture(generated=True, **options)
     with pytest.raises(ValueError, match="both sides of 2"):
         dvs128gesture(tmp_path, val_fraction=0.1, **SHORT)
 

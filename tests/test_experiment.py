@@ -211,7 +211,14 @@ def test_resume_before_the_first_checkpoint_starts_from_the_stored_configuration
         (["model.patch=65"], "model.patch=65 is longer than the 64 steps of digits"),
         (["data.x=a=b"], "a value with = ~ , .* stands in quotes of its own"),
         (["resume=/nope"], "/nope/config.yaml: no such file"),
+        (["=1"], "an override is key=value|unknown key"),
+        (["..=x"], "an override is key=value|unknown key"),
+        (["data.x=" + "[" * 1500 + "]" * 1500], "an override is key=value"),
+        (["data.x=" + "9" * 6000], "an override is key=value"),
+        (["x" * 6000], "an override is key=value"),
+        (["+" + "a." * 400 + "b=1"], "unknown key 'a"),
     ],
+    ids=lambda value: value if isinstance(value, str) else value[0][:40],
 )
 def test_mistakes_are_one_line_that_says_what_there_is(overrides, says, tmp_path) -> None:
     with pytest.raises((ValueError, OSError), match=says) as caught:
@@ -221,6 +228,7 @@ def test_mistakes_are_one_line_that_says_what_there_is(overrides, says, tmp_path
             else overrides
         )
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 2000
     assert not (tmp_path / "r").exists()
 
 

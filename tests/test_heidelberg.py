@@ -1,6 +1,7 @@
 """Recordings of spikes in HDF5: what comes back, and what is refused."""
 
 import gzip
+import struct
 import zipfile
 from pathlib import Path
 
@@ -180,6 +181,35 @@ def test_a_file_cut_off_anywhere_is_a_value_error(tmp_path) -> None:
         path.write_bytes(whole[:end])
         with pytest.raises(ValueError, match=r"a.h5: not an HDF5 file, or damaged"):
             read_recordings(path)
+
+
+def test_lists_without_an_end_are_refused(tmp_path) -> None:
+    """libhdf5 would go from object to object of the heap for ever where the free rest of it has no size."""
+    path = release(tmp_path / "a.h5")
+    whole = path.read_bytes()
+    heap = whole.index(b"GCOL\x01\0\0\0")
+    (size,) = struct.unpack_from("<Q", whole, heap + 8)
+    at = heap + 16
+    while (found := struct.unpack_from("<H6xQ", whole, at))[0]:
+        at += 16 + found[1] + -found[1] % 8
+    for offset, number in ((at + 8, 0), (at + 8, 2**64 - 16), (at + 8, size), (heap + 8, 2**40), (heap + 8, 0)):
+        damaged = bytearray(whole)
+        struct.pack_into("<Q", damaged, offset, number)
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a.h5: not an HDF5 file, or damaged \(a heap at byte \d+ "):
+            read_recordings(path)
+
+
+def test_lists_that_were_written_over_are_read(tmp_path) -> None:
+    path = release(tmp_path / "a.h5")
+    for _ in range(3):
+        with h5py.File(path, "a") as file:
+            del file["spikes/times"]
+            data = file.create_dataset("spikes/times", (3,), h5py.vlen_dtype(np.float32))
+            for length in (900, 0, 30):
+                for row, times in enumerate(TIMES):
+                    data[row] = np.array(times, np.float32)[:length]
+    assert read_recordings(path).times.tolist() == [250_000, 500_000, 750_000, 0, 1_250_000]
 
 
 def test_a_defect_of_the_reader_is_not_called_damage(tmp_path, monkeypatch) -> None:

@@ -188,6 +188,11 @@ def test_an_npz_that_is_damaged_packed_too_tightly_or_ambiguous_is_refused(tmp_p
     monkeypatch.undo()
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x.npy", header("<f8", "(1,)") + bytes(8))
+        archive.writestr("y.npy", header("<f8", "(1,)") + bytes(8))
+    path.write_bytes(path.read_bytes().replace(b"y.npy", b"z.npy", 1))  # where it stands before its numbers alone
+    refused(lambda: read_npz(path, ("x",)), r"y\.npy: File name in directory .* differ", path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", header("<f8", "(1,)") + bytes(8))
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("x.npy", header("<f8", "(1,)") + bytes(8))
     refused(lambda: read_npz(path), "two arrays have the same name", path)

@@ -50,6 +50,7 @@ CONFIGS = {
     "unknown": (lambda c: c.update(speed=3), "speed"),
     "missing": (lambda c: c.pop("preset"), "needs the keys"),
     "preset": (lambda c: c.update(preset="x"), "preset must be one of"),
+    "long": (lambda c: c.update(preset="x" * 5000), f"got 'x{'x' * 58}; "),
     "changed": (lambda c: c.update(epochs=7), "epochs was 4, is 7"),
     "width": (lambda c: c.update(d_model=4096), "d_model is 4096, that of last.ckpt is 8"),
     "kernel": (lambda c: c.update(kernel_size=1000), "kernel_size is 1000, that of last.ckpt is 8"),

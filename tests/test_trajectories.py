@@ -152,6 +152,8 @@ BROKEN = {
     "extra-key": (replace("more", torch.zeros(1)), "expected the keys"),
     "dtype": (lambda c: c.update(spike=c["spike"].int()), "spike should be torch.bool"),
     "shape": (lambda c: c.update(mem=c["mem"][:, :-1].contiguous()), "mem should be"),
+    "meta": (lambda c: c.update(input=c["input"].to("meta")), "input should hold plain numbers, is a meta tensor"),
+    "sparse": (lambda c: c.update(mem=c["mem"].to_sparse()), "mem should hold plain numbers, is a torch.sparse_coo"),
     "strides": (lambda c: c.update(input=c["input"].T.contiguous().T), "not contiguous"),
     "nan": (set_in("input", (3, 4), float("nan")), "input has values that are NaN"),
     "infinite": (set_in("mem", (3, 4), float("inf")), "mem has values that are NaN"),
