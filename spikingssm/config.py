@@ -1,10 +1,8 @@
 """Configurations out of ``configs/`` and overrides: with `launch` the only file that knows Hydra."""
 
-import hashlib
 import inspect
-import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from sdn.shortage import shortage
 from spikingssm.ending import quoted
 from spikingssm.runfolder import FITTED, stored
 
-__all__ = ["call", "folder_label", "load", "sweep", "takes", "variant"]
+__all__ = ["MOVABLE", "call", "has_recipes", "load", "parse", "takes"]
 
 NULLABLE = (
     "threads", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes", "data.limit_train",
@@ -38,8 +36,6 @@ MOVABLE = (
     "checkpoint.every_n_steps", "checkpoint.every_minutes", "logger.wandb",
 )  # fmt: skip
 """Keys that may change on resume: where things lie and how fast they go, not what comes out."""
-LABEL = 100
-"""Most characters of a folder's label."""
 FREE = ("trainer.devices",)
 """Keys whose values may be of several kinds: a number, a list, auto."""
 LISTS = {"model.d_model": "spikingssm.models.RSNN"}
@@ -69,7 +65,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
             f"load takes a list of overrides, such as ['experiment=spikingssm/digits'], got the text {overrides!r}; a "
             "finished run is opened by spikingssm.evaluation.load_run."
         )
-    parsed = _parse(overrides)
+    parsed = parse(overrides)
     run = next((o.value() for o in parsed if o.key_or_group == "resume"), None)
     if run is None:
         return _compose(parsed)
@@ -93,72 +89,6 @@ def load(overrides: Sequence[str]) -> DictConfig:
         )
     found.resume = asked.resume
     return found
-
-
-def sweep(overrides: Sequence[str], allowed: bool) -> Iterator[tuple[list[str], str]]:
-    """The overrides of each run, and a label of what was swept in it besides the seed.
-
-    Args:
-        overrides: in Hydra's grammar; ``key=a,b`` and ``key=range(3)`` sweep. The model is not part of the label where
-            it is part of the name, as in rf-ecg.
-        allowed: whether a sweep was asked for.
-
-    Raises:
-        ValueError: a sweep that was not asked for, or one that has no end.
-    """
-    choices = []
-    for override, text in zip(_parse(overrides), overrides, strict=True):
-        if not override.is_sweep_override():
-            choices.append([(text, "")])
-            continue
-        key = override.get_key_element()
-        if not allowed or not override.is_discrete_sweep() or key == "resume":
-            raise ValueError(f"{text} asks for several runs; use --multirun with key=a,b,c (not with resume).")
-        values = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        choices.append([(v, "" if key == "seed" else re.sub(r"[^\w.=-]+", "_", v.lstrip("+"))) for v in values])
-    for job in itertools.product(*choices):
-        texts = [text for text, _ in job]
-        folder = next((text.partition("=")[2] for text in texts if text.startswith("run_dir=")), "${name}")
-        named = "${name}" in folder and _names_its_model(_parse(texts))
-        yield texts, ",".join(label for _, label in job if label and not (named and label.startswith("model=")))
-
-
-def variant(overrides: Sequence[str]) -> str:
-    """The overrides that make a run another one than its experiment, such as ``model.learn_eta=false``; "" for none.
-
-    Left out are the experiment, its tier and name, the seed, where things lie and how fast they go, and the model where
-    the name says it, as in rf-ecg.
-    """
-    return ", ".join(_variants(overrides))
-
-
-def _variants(overrides: Sequence[str]) -> list[str]:
-    parsed = _parse(overrides)
-    usual = ("experiment", "tier", "name", "seed", "run_dir", "resume", *MOVABLE)
-    usual = (*usual, "model") if _names_its_model(parsed) else usual
-    return [o.input_line.lstrip("+") for o in parsed if o.key_or_group not in usual and o.input_line]
-
-
-def folder_label(overrides: Sequence[str], swept: str = "") -> str:
-    """What the folder of a run is called beside its name and seed, so that a variant has one of its own.
-
-    Args:
-        overrides: of the run; with ``name``, ``run_dir`` or ``resume`` the folder is the user's choice.
-        swept: the label that `sweep` gives.
-
-    Returns:
-        at most 100 characters such as ``model.d_model=16,optim.lr=0.1``, which end in a digest where they are cut; ""
-        for an experiment as it is.
-    """
-    chosen = {o.key_or_group for o in _parse(overrides)}
-    if chosen & {"name", "run_dir", "resume"}:
-        return swept
-    parts = [re.sub(r"[^\w.=-]+", "_", part).strip("_") for part in _variants(overrides)]
-    known = swept.split(",") if swept else []
-    label = ",".join([*known, *(part for part in parts if part not in known)])
-    if len(label) <= LABEL:
-        return label
-    return f"{label[: LABEL - 9]}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
 
 
 def call(section: str, node: DictConfig, **known: Any) -> Any:
@@ -246,7 +176,7 @@ def _parts_of_recipe(folder: Path, groups: list[Override]) -> list[Override]:
     """What an experiment says for the chosen model alone (``configs/recipe/<experiment>/<model>.yaml``)."""
     chosen = {o.key_or_group: o.value() for o in groups}
     experiment, model = chosen.get("experiment"), chosen.get("model")
-    if not _has_recipes(folder, experiment):
+    if not has_recipes(experiment):
         return []
     if model is None:
         defaults = OmegaConf.load(folder / "experiment" / f"{experiment}.yaml").defaults
@@ -254,17 +184,12 @@ def _parts_of_recipe(folder: Path, groups: list[Override]) -> list[Override]:
     there = sorted(path.stem for path in (folder / "recipe" / experiment).glob("*.yaml"))
     if model not in there:
         raise ValueError(f"experiment={experiment} has no recipe for model={model}; there are {', '.join(there)}.")
-    return _parse([f"+recipe/{experiment}={model}"])
+    return parse([f"+recipe/{experiment}={model}"])
 
 
-def _has_recipes(folder: Path, experiment: Any) -> bool:
-    return bool(experiment) and (folder / "recipe" / str(experiment)).is_dir()
-
-
-def _names_its_model(parsed: list[Override]) -> bool:
-    """Whether the name of the run says its model: that of an experiment with recipes does, a given one not."""
-    chosen = {o.key_or_group: o.value() for o in parsed if o.key_or_group in ("experiment", "name")}
-    return "name" not in chosen and "experiment" in chosen and _has_recipes(_folder(), chosen["experiment"])
+def has_recipes(experiment: Any) -> bool:
+    """Whether an experiment has a recipe for each of several models."""
+    return bool(experiment) and (_folder() / "recipe" / str(experiment)).is_dir()
 
 
 def _parts_of_tier(folder: Path, groups: list[Override]) -> list[Override]:
@@ -273,7 +198,7 @@ def _parts_of_tier(folder: Path, groups: list[Override]) -> list[Override]:
     tier, experiment = chosen.get("tier"), chosen.get("experiment") or "spikingssm/digits"
     parts = [experiment.split("/")[0], experiment] if tier else []
     found = [part for part in parts if (folder / "tier" / str(tier) / f"{part}.yaml").is_file()]
-    return _parse([f"+tier/{tier}=[{','.join(found)}]"] if found else [])
+    return parse([f"+tier/{tier}=[{','.join(found)}]"] if found else [])
 
 
 def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
@@ -284,7 +209,12 @@ def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
         raise ValueError(shortened(_one_line(error))) from None
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Overrides as Hydra reads them.
+
+    Raises:
+        ValueError: one that its grammar refuses; the line says what to write.
+    """
     try:
         return OverridesParser.create().parse_overrides([ALIASES.get(text, text) for text in overrides])
     except (HydraException, RecursionError, ValueError) as error:  # ValueError: a number of too many digits

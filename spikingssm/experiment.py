@@ -27,7 +27,7 @@ from sdn.runs import load_checkpoint, log_to, read_metrics, seed_everything
 from sdn.signals import explained
 from spikingssm.activity import state_of
 from spikingssm.callbacks import EarlyStop, StepCheckpoint
-from spikingssm.config import call, folder_label, load, sweep, variant
+from spikingssm.config import call, load
 from spikingssm.consistency import check_together, check_tokens_are_read
 from spikingssm.datasets import SequenceData
 from spikingssm.distributed import first_process
@@ -40,6 +40,7 @@ from spikingssm.outcome import failure, tell
 from spikingssm.report import learning_curve, raster
 from spikingssm.runfolder import check_sizes, keep_artifact, keep_fitted, solver_name
 from spikingssm.training import SequenceModule, fit, fitting, score
+from spikingssm.variants import folder_label, sweep, variant
 
 __all__ = ["build", "evaluate", "load", "main", "quiet", "run"]
 

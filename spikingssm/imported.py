@@ -13,11 +13,12 @@ from sdn.files import versions, write_json, writing
 from sdn.lock import locked
 from sdn.tensor_files import save_tensors
 from spikingssm.checkpoints import OWN, Published, read, rsnn_from_pt
-from spikingssm.config import load, variant
+from spikingssm.config import load
 from spikingssm.evaluation import TrainedRun, known_key, measure
 from spikingssm.experiment import build
 from spikingssm.runfolder import keep_fitted
 from spikingssm.training import SequenceModule
+from spikingssm.variants import variant
 
 __all__ = ["import_checkpoint", "open_checkpoint"]
 

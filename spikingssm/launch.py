@@ -87,8 +87,8 @@ def launch(jobs: Sequence[Job], options: Sequence[str]) -> None:
 
 def _run(jobs: list[Job], script: str, _: DictConfig) -> str | None:
     """The job of this process; what a user can mend is returned, since not every launcher carries exceptions."""
-    from spikingssm.config import variant
     from spikingssm.experiment import load, quiet, run  # it knows this module
+    from spikingssm.variants import variant
 
     job = jobs[HydraConfig.get().job.num]
     HydraConfig.instance().cfg = None

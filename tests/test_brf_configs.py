@@ -10,8 +10,9 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from spikingssm.config import load, sweep, variant
+from spikingssm.config import load
 from spikingssm.experiment import main
+from spikingssm.variants import sweep, variant
 
 ROOT = Path(__file__).parents[1]
 

@@ -83,14 +83,14 @@ def test_how_to_go_on_can_be_pasted(tmp_path, name):
     """Through the shell and through Hydra's grammar."""
     import shlex
 
-    from spikingssm.config import _parse
+    from spikingssm.config import parse
 
     folder = tmp_path / name
     (folder / "checkpoints").mkdir(parents=True)
     assert go_on(folder) == "there is no checkpoint yet, start again with the same command"
     (folder / "checkpoints" / "last.ckpt").touch()
     (word,) = shlex.split(go_on(folder).removeprefix("go on with "))
-    (override,) = _parse([word])
+    (override,) = parse([word])
     assert override.value() == str(folder)
     assert quoted("runs/x-0") == "runs/x-0"
 

@@ -18,8 +18,8 @@ from test_datasets import write_mnist
 from sdn import Loop
 from sdn.runs import load_checkpoint
 from spikingssm import experiment
-from spikingssm.config import folder_label, variant
 from spikingssm.experiment import build, evaluate, load, main, run
+from spikingssm.variants import folder_label, variant
 
 ROOT = Path(__file__).parents[1]
 TINY = [
