@@ -11,9 +11,10 @@ rule for every layer, solver and device:
 In every case a spike is NaN where the distance to the threshold is NaN or infinite, see `sdn.spike`.
 """
 
+import cmath
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from sdn.tracing import has_numbers
 
-__all__ = ["Diverged", "all_finite", "arrived", "at_once", "demand", "immediate", "nothing", "seem_finite"]
+__all__ = ["Diverged", "all_finite", "arrived", "at_once", "demand", "demand_finite", "immediate", "nothing"]
 
 
 class Diverged(ValueError):
@@ -53,14 +54,6 @@ def all_finite(*tensors: Tensor) -> Tensor:
     return found[0] if len(found) == 1 else torch.stack(found).all()
 
 
-def seem_finite(tensor: Tensor) -> Tensor:
-    """`all_finite` of a large tensor; on the CPU by its sum, in one pass, which large numbers can also make infinite.
-
-    Then what explains the error looks again.
-    """
-    return torch.isfinite(tensor.detach().sum()) if tensor.device.type == "cpu" else all_finite(tensor)
-
-
 def nothing(tensor: Tensor) -> Tensor:
     """0, and NaN where a number is NaN or infinite; to be added to what must not be finite then."""
     return tensor.detach() - tensor.detach()
@@ -85,6 +78,19 @@ def demand(good: Tensor, who: str, explain: Callable[[], Any]) -> None:
         return
     _look(wait=len(_sent) >= _MOST)
     _sent.append(_posted(good, who))
+
+
+def demand_finite(tensors: Sequence[Tensor], who: str, explain: Callable[[], Any]) -> None:
+    """`demand` that every number of the tensors, all on one device, is finite.
+
+    On the CPU their sums are looked at, in one pass and a few microseconds. Large numbers can make a sum infinite;
+    then all of them are looked at.
+    """
+    like = tensors[0]
+    if like.device.type != "cpu" or not at_once(like):
+        demand(all_finite(*tensors), who, explain)
+    elif not all(cmath.isfinite(tensor.detach().sum().item()) for tensor in tensors) and not all_finite(*tensors):
+        explain()
 
 
 def arrived(wait: bool = False) -> None:

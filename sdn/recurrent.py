@@ -10,7 +10,7 @@ from torch.nn import functional
 from sdn.arguments import check_tensor
 from sdn.axes import mend
 from sdn.dynamics.base import Dynamics, State, at_start, check_dynamics, locate
-from sdn.finite import Diverged, all_finite, at_once, demand, nothing, seem_finite
+from sdn.finite import Diverged, at_once, demand, demand_finite, nothing
 from sdn.kernels import recurrent as kernel
 from sdn.solvers.fused import Fused, check_kind, operands
 from sdn.spike import SpikeGradient, check_gradient, spike
@@ -85,9 +85,7 @@ def recurrent(
     spikes, last = run(x, weight, dynamics, state, spikes0, bias, gradient, detach_reset)
     if has_numbers(x):
         given = x, weight, dynamics, state, spikes0, bias
-        demand(
-            all_finite(*last), f"{type(dynamics).__name__}: the state of a recurrent layer", lambda: _explain(*given)
-        )
+        demand_finite(last, f"{type(dynamics).__name__}: the state of a recurrent layer", lambda: _explain(*given))
     return spikes, RecurrentState(last, spikes[:, -1])
 
 
@@ -158,7 +156,7 @@ def _check_numbers(weight: Tensor, bias: Tensor | None, initial: RecurrentState 
         good = ((spikes == 0) | (spikes == 1)).all()
         demand(good, "recurrent: the spikes of the state are other than 0 and 1 or", lambda: _refuse_spikes(spikes))
     for name, value in numbers.items():
-        demand(seem_finite(value), f"recurrent: {name}", functools.partial(_refuse_nan, name, value))
+        demand_finite([value], f"recurrent: {name}", functools.partial(_refuse_nan, name, value))
 
 
 def _refuse_spikes(spikes: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sdn.arguments import check_tensor
 from sdn.axes import mend
 from sdn.dynamics.base import Value, check_range
-from sdn.finite import Diverged, all_finite, demand
+from sdn.finite import Diverged, all_finite, demand, demand_finite
 from sdn.kernels import resonate as kernel
 from sdn.kernels.gradients import channelwise, compiled
 from sdn.kernels.operator import COMPLEX, operator
@@ -103,7 +103,7 @@ def resonate(
     factor, gain = factor.to(dtype), gain.to(dtype)
     spikes, last = runs[solver](drive, factor, gain, initial, setting, spike_gradient)
     if has_numbers(drive):
-        _check_numbers(drive, factor, gain, initial, setting, last)
+        _check_numbers(drive, factor, gain, initial, setting, last, isinstance(threshold, Tensor))
     return spikes, last
 
 
@@ -208,11 +208,18 @@ _rounds = operator("sdn::settle_resonate", _exact, lambda v, *_: v.new_empty(v.s
 
 
 def _check_numbers(
-    drive: Tensor, factor: Tensor, gain: Tensor, initial: ResonatorState, setting: _Setting, last: ResonatorState
+    drive: Tensor,
+    factor: Tensor,
+    gain: Tensor,
+    initial: ResonatorState,
+    setting: _Setting,
+    last: ResonatorState,
+    by_channel: bool,
 ) -> None:
     """Refuse a threshold that is not above 0, and a run in which a number was NaN or infinite.
 
-    A drive, a factor, a gain or a state that is none ends in a last state that is none.
+    A drive, a factor, a gain or a state that is none ends in a last state that is none. A threshold is looked at where
+    it is given ``by_channel``, since one number has been.
     """
     threshold, rotation = setting.threshold, setting.rotation
     fields = {"factor": factor, "gain": gain, "threshold": threshold}
@@ -232,9 +239,10 @@ def _check_numbers(
         _find_step(drive.detach(), factor.detach(), gain.detach(), initial.x.detach())
         raise Diverged("resonate: the state became NaN or infinite; look at the drive, or lower |factor|.")
 
-    numbers = [*fields.values(), *(part for part in (rotation, last.x, last.q) if part is not None)]
-    good = torch.stack([all_finite(value) for value in numbers] + [(threshold.detach() > 0).all()]).all()
-    demand(good, "resonate: the state, a factor, a gain or a threshold", explain)
+    numbers = [part for part in (last.x, last.q, rotation) if part is not None]
+    demand_finite([*numbers, threshold] if by_channel else numbers, "resonate: the state or a threshold", explain)
+    if by_channel:
+        demand((threshold.detach() > 0).all(), "resonate: a threshold is not above 0, or the state", explain)
 
 
 @torch.no_grad()

@@ -395,3 +395,13 @@ def test_a_training_step_names_the_neuron_that_an_answer_only_reported():
     batch.x[2, 7, 1] = math.nan
     with finite._asking("later"), pytest.raises(ValueError, match=r"currents are NaN .* in row 2 at step 7 of neuron"):
         training_step(module, batch)
+
+
+def test_large_numbers_whose_sum_is_infinite_are_numbers() -> None:
+    said = []
+    large = torch.full((3,), 3e38)
+    finite.demand_finite([large], "x", lambda: said.append("large"))
+    finite.demand_finite([torch.ones(2), large], "x", lambda: said.append("both"))
+    assert not said
+    finite.demand_finite([torch.ones(2), torch.tensor([1.0, float("nan")])], "x", lambda: said.append("nan"))
+    assert said == ["nan"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from sdn.arguments import ArgumentError, FrozenValue, check_tensor, init_fields, not_a_value, plain_number, shown
 from sdn.axes import mend
 from sdn.dynamics.fields import as_field
-from sdn.finite import Diverged, all_finite, at_once, demand, nothing, seem_finite
+from sdn.finite import Diverged, at_once, demand_finite, nothing
 from sdn.spike import SpikeGradient, Triangle, check_gradient, spike
 from sdn.tracing import has_numbers
 from sdn.words import DYNAMICS_WORDS
@@ -143,7 +143,7 @@ class Dynamics(FrozenValue):
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
         """The same neuron with its tensor fields on that device and in that dtype."""
         moved = {n: v.to(device, dtype) for n in init_fields(self) if isinstance(v := getattr(self, n), Tensor)}
-        return self.replace(**moved) if moved else self
+        return self.replace(**moved) if any(there is not getattr(self, n) for n, there in moved.items()) else self
 
     def detached(self) -> Self:
         """The same neuron with tensor fields that carry no gradient."""
@@ -300,7 +300,7 @@ def check_current(who: str, current: Tensor, channels: int | None = None, finite
 def check_numbers(who: str, current: Tensor) -> None:
     """Refuse currents (B, L, H) with NaN or infinity."""
     if has_numbers(current):
-        demand(seem_finite(current), f"{who}: a current", lambda: _refuse_current(who, current.detach()))
+        demand_finite([current], f"{who}: a current", lambda: _refuse_current(who, current.detach()))
 
 
 def _refuse_current(who: str, current: Tensor) -> None:
@@ -351,7 +351,7 @@ def check_parameters(dynamics: Dynamics) -> None:
                     "learned, lower the learning rate or clip the gradient."
                 )
 
-    demand(all_finite(*fields.values()), f"{who}: one of {', '.join(fields)}", explain)
+    demand_finite([*fields.values()], f"{who}: one of {', '.join(fields)}", explain)
 
 
 def _without_infinity(dynamics: Dynamics) -> Dynamics:
@@ -380,7 +380,7 @@ def check_finite(dynamics: Dynamics, state: State, current: Tensor | None = None
             f"{dynamics.when_diverging}."
         )
 
-    demand(all_finite(*state), f"{who}: the state", explain)
+    demand_finite(state, f"{who}: the state", explain)
 
 
 @torch.no_grad()
