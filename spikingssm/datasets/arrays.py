@@ -97,15 +97,12 @@ def _parts(
     path: str | Path, test_path: str | Path | None, test_fraction: float, test_only: bool
 ) -> tuple[Rows, Rows, str, str | Path]:
     """Training and test rows, where the latter come from, and their file; the test rows twice where they are all."""
-    train = None if test_only else _rows(found := _load(Path(path)), path, "")
+    found = {} if test_only and test_path is not None else _load(Path(path))
+    train = None if test_only else _rows(found, path, "")
     if test_path is not None:
         test, rule, tested = _rows(_load(Path(test_path)), test_path, ""), f"test: {Path(test_path).name}", test_path
     elif test_only or "x_test" in found or "y_test" in found:
-        test, rule, tested = (
-            _rows(_load(Path(path)) if test_only else found, path, "_test"),
-            "test: x_test, y_test",
-            path,
-        )
+        test, rule, tested = _rows(found, path, "_test"), "test: x_test, y_test", path
     else:
         train, test = _carve(train, test_fraction)
         rule, tested = f"test: a fixed {test_fraction:.0%} (seed 0)", path
