@@ -56,8 +56,14 @@ def swap(
         "name": run.config.name,
         "seed": run.config.seed,
         "dataset": run.data.facts(),
-        "trained": str(stored(run_dir).model.get("solver")),
+        "trained": _trained(run_dir),
         "rows": rows,
         "versions": versions(),
         "command": shlex.join(["python", "-m", "spikingssm", *sys.argv[1:]]),
     }
+
+
+def _trained(run_dir: str | Path) -> str:
+    """The word for the solver of a run, without the place of its artifact."""
+    own = stored(run_dir).model.get("solver")
+    return own if isinstance(own, str) else str(own["_target_"]).rpartition(".")[2].lower()
