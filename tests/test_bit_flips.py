@@ -1,15 +1,14 @@
 """Every single flipped bit in a file of our own is refused: 200 of 200 in each, drawn anew by a fixed seed."""
 
 import gzip
-import io
 import itertools
 import pickle
 import random
-import tarfile
 
 import numpy as np
 import pytest
 import torch
+from fuzz.packing import as_tar
 from test_network import lively_sdn
 
 import sdn
@@ -57,13 +56,7 @@ def shipped(folder):
 
 def archive(path, files):
     """A .tar.gz without the name of the file in its header, which no checksum covers."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    path.write_bytes(gzip.compress(buffer.getvalue()))
+    as_tar(path, "gz", files)
     return path
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from fuzz.contents import content, rows
+from fuzz.edits import edited_npz
 from fuzz.engine import Format
 from fuzz.packing import as_tar, bombs, numbers, pack
-from fuzz.stored import edited_npz
 from spikingssm import datasets
 from spikingssm.datasets.cache import cached
 from spikingssm.datasets.images import FILES as IDX

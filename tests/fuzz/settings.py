@@ -10,8 +10,8 @@ import torch
 import yaml
 
 from fuzz.contents import content
+from fuzz.edits import WRONG, change_place
 from fuzz.engine import Format
-from fuzz.stored import WRONG, change_place
 from sdn.tensor_files import save_tensors
 from spikingssm.builders import DATA, MODELS, PARTS, TASKS
 from spikingssm.config import load
