@@ -92,6 +92,7 @@ class Bench:
         child = Child(main)
         if not kill.file:
             wait(child.pid, at, reference)
+            wait_until(lambda: hears(child.pid) or ended(child.pid))
             child.send(kill.signal)
         return *child.ended(LIMIT), last + 1
 
@@ -135,7 +136,7 @@ def wait(pid: int, at: float, reference: dict[str, Any]) -> None:
     """Wait for a moment of a process; where it ends before, the reference took too long: the first reads cold files."""
     started = time.monotonic()
     while (passed := time.monotonic() - started) < at * reference["seconds"]:
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+        if ended(pid):
             reference["seconds"] = passed
             return
         time.sleep(0.002)
@@ -146,8 +147,13 @@ def hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def ended(pid: int) -> bool:
+    """Whether a child of this process has; it stays to be asked for its code."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def hears(pid: int) -> bool:
-    """Whether a script has begun to listen to SIGTERM; before that it is Python that starts."""
+    """Whether a script has begun to listen to SIGTERM; before that it is Python that starts, or a copy of this one."""
     status = Path(f"/proc/{pid}/status")
     if not status.exists():  # not Linux
         return True
