@@ -15,7 +15,7 @@ if __name__ == "__main__":  # torch takes seconds to import; a signal then ends 
 try:
     from sdn.door import door
     from sdn.dynamics import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF
-    from sdn.signals import explained
+    from sdn.signals import explained, held
 except ModuleNotFoundError as error:
     sys.exit(
         f"error: {error.name} is not installed for this Python; run `make install`, then `source .venv/bin/activate`"
@@ -114,7 +114,9 @@ def _write(args: argparse.Namespace, dynamics: Dynamics, path: Path, std: float,
     from sdn.surrogate import trajectories as tr
 
     started = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught, tqdm(total=args.number, unit="row", desc=str(dynamics)) as bar:
+    with held():  # a bar that is made by half cannot be removed
+        bar = tqdm(total=args.number, unit="row", desc=str(dynamics))
+    with warnings.catch_warnings(record=True) as caught, bar:
         warnings.simplefilter("always")
         out = tr.generate(
             dynamics, args.number, args.timestep, args.mean, std, seed, device=args.device, progress=bar.update

@@ -31,9 +31,9 @@ def door(main: Callable[[], None]) -> Callable[[], None]:
     @functools.wraps(main)
     def run() -> None:
         global opened
-        opened = True
         try:
             with listening():
+                opened = True
                 main()
         except Stopped as stop:
             if speaks():

@@ -16,8 +16,9 @@ def listen() -> None:
 
 
 def end(number: int, frame: FrameType | None) -> None:
-    """Say so, if this is the first process of its training and the work has not been done meanwhile, and end."""
+    """Say so, if this is the first process of its training, and end: before the work has begun, or after its end."""
     begun = getattr(sys.modules.get("sdn.door"), "opened", False)
-    if not begun and os.environ.get("LOCAL_RANK", "0") == "0":
-        os.write(2, f"stopped by {signal.Signals(number).name}; nothing had begun yet\n".encode())
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        when = "the work had ended" if begun else "nothing had begun yet"
+        os.write(2, f"stopped by {signal.Signals(number).name}; {when}\n".encode())
     os._exit(128 + number)

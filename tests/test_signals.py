@@ -429,3 +429,39 @@ def test_a_finished_network_is_rid_of_the_lock_of_a_killed_process(tmp_path):
     (tmp_path / ".lock").write_text(json.dumps({"host": lock._host(), "pid": 7, "start": None}))
     run(OmegaConf.create({"resume": str(tmp_path), "run_dir": None}))
     assert not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize(("opened", "says"), [(False, "nothing had begun yet"), (True, "the work had ended")])
+def test_a_signal_beside_the_work_says_so(monkeypatch, opened, says):
+    from sdn import door
+    from spikingssm import early
+
+    def main():
+        monkeypatch.setattr(door, "opened", opened)
+        early.listen()
+        signal.raise_signal(signal.SIGTERM)
+
+    assert Child(main).ended() == (143, f"stopped by SIGTERM; {says}\n")
+
+
+def test_a_bar_that_is_being_made_leaves_no_traceback(tmp_path, monkeypatch):
+    import tqdm
+
+    import generate
+
+    place = tqdm.tqdm._get_free_pos
+
+    def stopped(instance=None):
+        signal.raise_signal(signal.SIGTERM)
+        return place(instance)
+
+    def main():
+        monkeypatch.setattr(tqdm.tqdm, "_get_free_pos", staticmethod(stopped))
+        monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+        monkeypatch.setattr(sys, "argv", ["generate.py", str(tmp_path), "-N", "20", "-T", "20"])
+        generate.main()
+
+    code, err = Child(main).ended()
+    assert code == 143
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("stopped by SIGTERM; ")

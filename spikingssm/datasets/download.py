@@ -6,6 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sdn.signals import held
+
 __all__ = ["fetch"]
 
 
@@ -65,7 +67,8 @@ class _Resuming:
                 onwards = answer.status_code == 206
                 size = int(answer.headers.get("Content-Length", 0)) + (have if onwards else 0)
                 how = {"total": size or None, "initial": have if onwards else 0, "unit": "B", "unit_scale": True}
-                bar = tqdm(**how, desc=url.rsplit("/", 1)[-1], disable=not sys.stderr.isatty())
+                with held():  # a bar that is made by half cannot be removed
+                    bar = tqdm(**how, desc=url.rsplit("/", 1)[-1], disable=not sys.stderr.isatty())
                 with self.partial.open("ab" if onwards else "wb") as file, bar:
                     for chunk in answer.iter_content(2**16):
                         bar.update(file.write(chunk))

@@ -52,7 +52,8 @@ class Bench:
         while True:
             folder = self._empty("killed")
             code, err, operation = self._killed(kill, job, folder, at, reference)
-            ending = kill.process and job.done(folder) and code == -kill.signal != -9  # Python hears nothing any more
+            silent = code == -kill.signal != -9  # Python hears nothing any more
+            ending = kill.process and job.done(folder) and (silent or last_line(err).endswith("the work had ended"))
             if code != 0 and not ending:
                 break
             at *= 0.95  # the work had ended before
