@@ -21,7 +21,7 @@ test: install ## the tests
 # KILL_OPTIONS such as "--seed 1" or "--kills 24 --jobs sdn".
 KILL_OPTIONS ?=
 
-kill: install ## 100 kills at random moments, each compared with a run that nobody stopped (about half an hour)
+kill: install ## 100 kills at random moments, each compared with a run that nobody stopped (about six minutes)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(PY) -W ignore -m kill $(KILL_OPTIONS)
 
 check: lint types test ## what CI runs: format, lint, types, tests
@@ -82,7 +82,7 @@ gpu-code: install ## registers and stack of the GPU kernels, compiled ahead of t
 # FUZZ="--only arrays.npz --case 7" reads one input with its traceback.
 FUZZ ?=
 
-fuzz: install ## 10,000 damaged, edited and hostile inputs for every format and the configurations (some minutes)
+fuzz: install ## 10,000 damaged, edited and hostile inputs for every format and the configurations (about two minutes)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(PY) -m fuzz $(FUZZ)
 
 # RUNS are folders of finished runs; STUDY_OPTIONS go to every study, such as STUDY_OPTIONS="--root FOLDER --limit 500".
