@@ -68,7 +68,6 @@ def arrays(
     if classes is not None and (not isinstance(classes, int) or classes < 1):
         raise ValueError(f"arrays: classes must be an integer >= 2 or null for the largest label + 1, got {classes!r}.")
     train, test, rule, tested = _parts(path, test_path, test_fraction, test_only)
-    _say_axes(path, train.x.shape)
     known = _classes(path, train, test) if classes is None else classes
     for file, part, rows in ((path, "train", train), (tested, "test", test)):
         _check_labels(file, part, rows.y, known)
@@ -99,6 +98,8 @@ def _parts(
     """Training and test rows, where the latter come from, and their file; the test rows twice where they are all."""
     found = {} if test_only and test_path is not None else _load(Path(path))
     train = None if test_only else _rows(found, path, "")
+    if train is not None:
+        _say_axes(path, train.x.shape)
     if test_path is not None:
         test, rule, tested = _rows(_load(Path(test_path)), test_path, ""), f"test: {Path(test_path).name}", test_path
     elif test_only or "x_test" in found or "y_test" in found:
