@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sdn.files import read_json
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -70,7 +72,7 @@ def owner(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Who holds the lock of a folder and is alive, as far as can be known: host, pid, start and time; else None."""
     path = Path(folder) / LOCK
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or not {"host", "pid", "start"} <= set(found):
@@ -163,7 +165,7 @@ def _start_of(pid: int) -> str | None:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except FileNotFoundError:
         return None if Path("/proc/self/stat").exists() else _start_by_ps(pid)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, OverflowError):
         return None
     state, ticks = stat[0], stat[19]
     return None if state in "ZX" else f"{boot} {ticks}"

@@ -13,6 +13,7 @@ from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 import spikingssm
 from sdn.arguments import ArgumentError
@@ -205,7 +206,7 @@ def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
     try:
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
             return compose("config", [o.input_line or "" for o in parsed])
-    except (HydraException, OmegaConfBaseException, RecursionError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, RecursionError, ValueError) as error:
         raise ValueError(shortened(_one_line(error))) from None
 
 

@@ -1,7 +1,6 @@
 """How a run ends that does not finish: what is said, and what its folder remembers of it."""
 
 import contextlib
-import json
 import re
 import shlex
 import time
@@ -11,7 +10,7 @@ from typing import Any
 
 from sdn.door import said
 from sdn.dynamics.base import Diverged
-from sdn.files import write_json
+from sdn.files import read_json, write_json
 from sdn.lock import owner
 from sdn.shortage import advised
 from sdn.signals import Stopped, explained
@@ -71,7 +70,7 @@ def state(folder: Path) -> dict[str, Any]:
     if (held := owner(folder)) is not None:
         return {"how": "running", "reason": f"process {held.get('pid')} on {str(held['host']).split(' ')[0]}"}
     try:
-        found = json.loads((folder / ENDED).read_text())
+        found = read_json(folder / ENDED)
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict) or not all(isinstance(found.get(key), str) for key in ("how", "reason")):

@@ -1,6 +1,7 @@
 """What a run folder remembers of a run that did not finish, and that it is one process's."""
 
 import json
+import os
 import signal
 import time
 
@@ -145,3 +146,11 @@ def test_a_run_that_diverged_says_so_and_starts_again(tmp_path):
     recurrent_run(folder)
     assert not (folder / ENDED).exists()
     assert (folder / "summary.json").exists()
+
+
+@pytest.mark.parametrize("name", [ENDED, LOCK])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"host": "h", "start": "s", "pid": 1' + "0" * 4000 + "}"])
+def test_notes_of_a_received_folder_are_read_within_bounds(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    os.utime(tmp_path / name, (0, 0))
+    assert state(tmp_path) == state(tmp_path / "nothing")
