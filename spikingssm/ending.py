@@ -68,7 +68,7 @@ def state(folder: Path) -> dict[str, Any]:
         one line, if there is one.
     """
     if (held := owner(folder)) is not None:
-        return {"how": "running", "reason": f"process {held.get('pid')} on {str(held['host']).split(' ')[0]}"}
+        return {"how": "running", "reason": f"process {held.get('pid')!s:.20} on {str(held['host']).split(' ')[0]:.60}"}
     try:
         found = read_json(folder / ENDED)
     except (OSError, ValueError):

@@ -10,6 +10,7 @@ from forked import Child, wait_until
 from scripts import QUICK, call, files
 from small_runs import recurrent_run
 
+from sdn import lock
 from sdn.dynamics.base import Diverged
 from sdn.lock import LOCK, locked
 from sdn.signals import Stopped
@@ -149,8 +150,15 @@ def test_a_run_that_diverged_says_so_and_starts_again(tmp_path):
 
 
 @pytest.mark.parametrize("name", [ENDED, LOCK])
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"host": "h", "start": "s", "pid": 1' + "0" * 4000 + "}"])
-def test_notes_of_a_received_folder_are_read_within_bounds(tmp_path, name, text):
-    (tmp_path / name).write_text(text)
+def test_notes_of_a_received_folder_are_read_within_bounds(tmp_path, name):
+    (tmp_path / name).write_text("[" * 100_000)
     os.utime(tmp_path / name, (0, 0))
     assert state(tmp_path) == state(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("host", ["h", lock._host()], ids=["another", "this"])
+def test_a_lock_of_a_strange_process_is_told_in_a_few_words(tmp_path, host):
+    (tmp_path / LOCK).write_text(json.dumps({"host": host, "start": "s", "pid": 10**4000}))
+    found = state(tmp_path)
+    assert found["how"] == ("running" if host == "h" else "not finished")
+    assert len(found["reason"]) < 100
