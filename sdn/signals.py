@@ -4,9 +4,11 @@
 """
 
 import contextlib
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NamedTuple, NoReturn
@@ -16,6 +18,8 @@ __all__ = ["Stopped", "check", "ending", "explained", "held", "listening", "pend
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GRACE = 4.0
 """Seconds that a signal waits for a good moment, see `held`, and seconds that ending in order may take then."""
+AGAIN = 0.1
+"""Seconds until a signal that the program has not heard is sent to it again."""
 RANKS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
 
 
@@ -62,6 +66,7 @@ class _Listener:
         self.follows = _follows()
         self.received: int | None = None
         self.held = self.overdue = self.limited = False
+        self.insisted = -math.inf
         self.at_once: list[Callable[[], None]] = []
         self.words: list[_Words] = []
 
@@ -79,23 +84,25 @@ class _Listener:
             else:
                 self.stop(number)
         elif self.overdue:
-            self.held = self.overdue = False
             self.stop(self.received)
-        else:
+        elif number != self.received or time.monotonic() - self.insisted > 5 * AGAIN:
             self._end(number, f"stopped at once by a second signal, {signal.Signals(number).name}")
 
     def stop(self, number: int) -> NoReturn:
         """Raise, and set a limit: raised inside of a lock it leaves the lock taken, and who ends may wait for it."""
+        self.held = self.overdue = False
         if not self.limited:
             self.limited = True
             _later(GRACE, lambda: self._give_up(number))
         raise Stopped(number)
 
     def _insist(self) -> None:
-        if self.held:
-            self.overdue = True
-            main = threading.main_thread().ident or 0
-            signal.pthread_kill(main, self.received or signal.SIGTERM)  # it may sleep in a call of the system
+        """Wake the main thread. One that is about to wait in a call of the system hears of it behind the call only."""
+        self.overdue = self.held
+        while self.overdue and _listener is self:
+            self.insisted = time.monotonic()
+            signal.pthread_kill(threading.main_thread().ident or 0, self.received or signal.SIGTERM)
+            time.sleep(AGAIN)
 
     def _give_up(self, number: int) -> None:
         stop = Stopped(number)
@@ -166,6 +173,7 @@ def held() -> Iterator[None]:
         yield
     finally:
         mine.held = before
+        mine.overdue = mine.overdue and before
     check()
 
 

@@ -135,6 +135,30 @@ def test_a_signal_is_not_held_for_ever(tmp_path, monkeypatch):
     assert child.ended(10)[0] == 143
 
 
+def test_a_signal_that_is_not_heard_is_sent_again(tmp_path, monkeypatch):
+    """Right before a call that waits, Python keeps a signal until the call is over."""
+    monkeypatch.setattr(signals, "GRACE", 0.05)
+    mark, calls = tmp_path / "there", []
+    real = signal.pthread_kill
+
+    def deaf(thread, number):
+        calls.append(number)
+        if len(calls) > 1:
+            real(thread, number)
+
+    def main():
+        with held(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(signal, "pthread_kill", deaf)
+            waiting(mark)
+
+    child = Child(main)
+    wait_until(mark.exists)
+    child.send(signal.SIGTERM)
+    code, err = child.ended(10)
+    assert code == 143
+    assert err.startswith("stopped by SIGTERM; ")
+
+
 def test_a_program_that_waits_for_itself_ends_all_the_same(tmp_path, monkeypatch):
     """Raised between taking a lock and giving it back, as inside of a queue, the exception leaves it taken."""
     monkeypatch.setattr(signals, "GRACE", 0.05)
