@@ -25,11 +25,12 @@ from spikingssm.runfolder import FITTED, stored
 __all__ = ["MOVABLE", "call", "has_recipes", "load", "parse", "takes"]
 
 NULLABLE = (
-    "threads", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes", "data.limit_train",
-    "data.limit_eval", "data.rows", "data.steps", "data.distractors", "data.scaling", "data.leave_out",
-    "data.vocabulary", "model.spike", "model.cutoffs", "model.first_discretisation", "model.refractory",
-    "task.unlabelled_as", "optim.slow_lr", "optim.ema", "optim.tbptt", "checkpoint.every_n_steps",
-    "checkpoint.every_minutes", "early_stop.patience", "logger.wandb", "trainer.gradient_clip_val",
+    "threads", "weights", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes",
+    "data.limit_train", "data.limit_eval", "data.rows", "data.steps", "data.distractors", "data.scaling",
+    "data.leave_out", "data.vocabulary", "model.spike", "model.cutoffs", "model.first_discretisation",
+    "model.refractory", "task.unlabelled_as", "optim.slow_lr", "optim.ema", "optim.tbptt",
+    "checkpoint.every_n_steps", "checkpoint.every_minutes", "early_stop.patience", "logger.wandb",
+    "trainer.gradient_clip_val",
 )  # fmt: skip
 """Keys that may be null, whatever an experiment or a tier sets them to."""
 MOVABLE = (
@@ -86,7 +87,8 @@ def load(overrides: Sequence[str]) -> DictConfig:
         more = f" (and {len(differ) - 1} more keys differ)" if len(differ) > 1 else ""
         raise ValueError(
             f"the run in resume={asked.resume} has {first}{more}; a resumed run keeps its configuration: leave the "
-            "overrides out, or start a new run with another run_dir=."
+            "overrides out, or train a new run from its weights: the command of that run with the new values and "
+            f"weights={quoted(run)} in place of resume=."
         )
     found.resume = asked.resume
     return found

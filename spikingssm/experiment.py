@@ -38,7 +38,7 @@ from spikingssm.loggers import more_loggers
 from spikingssm.metrics import spikes_of
 from spikingssm.outcome import failure, tell
 from spikingssm.report import learning_curve, raster
-from spikingssm.runfolder import check_sizes, keep_artifact, keep_fitted, solver_name
+from spikingssm.runfolder import check_sizes, keep_artifact, keep_fitted, solver_name, start_from
 from spikingssm.training import SequenceModule, fit, fitting, score
 from spikingssm.variants import folder_label, sweep, variant
 
@@ -155,7 +155,8 @@ def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
     OmegaConf.resolve(config)
     writes = first_process()
     last = folder / "checkpoints" / "last.ckpt"
-    data, module = build(config, last if resume and last.is_file() else None)
+    first = start_from(config) if config.get("weights") is not None else None
+    data, module = build(config, last if resume and last.is_file() else first)
     keep_fitted(config, data.fitted)
     if writes:
         keep_artifact(config, module, folder)
@@ -170,6 +171,8 @@ def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
     try:
         facts = ", ".join(f"{key} {value}" for key, value in data.facts().items())
         logger.info(f"{folder} | {facts} | {_count(module)} parameters")
+        if first is not None and not resume:
+            logger.info(f"starting from the weights in {first}")
         more = {"callbacks": callbacks, "loggers": loggers, **_trainer(config)}
         loop = fit(module, data, folder, seed=config.seed, resume=resume, **more)
         found = score(module, data, loop)

@@ -13,7 +13,7 @@ from sdn.surrogate.reduction import copy_artifact
 from spikingssm.builders import MODELS, TRUST, refused_target
 from spikingssm.plain import read_yaml
 
-__all__ = ["FITTED", "check_sizes", "keep_artifact", "keep_fitted", "solver_name", "stored"]
+__all__ = ["FITTED", "check_sizes", "keep_artifact", "keep_fitted", "solver_name", "start_from", "stored"]
 
 ARTIFACT = "artifact.safetensors"
 SECTIONS = ("name", "seed", "data", "model", "task", "optim", "trainer", "resume", "run_dir", "threads")
@@ -117,6 +117,30 @@ def _integers(value: Any, where: str) -> Iterator[tuple[str, int]]:
             yield from _integers(inner, where)
     elif isinstance(value, int):
         yield where, value
+
+
+def start_from(config: DictConfig) -> Path:
+    """The checkpoint that ``weights`` names; what its run found in its data goes on to data of the same kind.
+
+    Args:
+        config: of the new run; the keys of `FITTED` that are null there are filled in.
+
+    Raises:
+        FileNotFoundError: no such run or checkpoint.
+        ValueError: a configuration there that cannot be read.
+    """
+    path = Path(str(config.weights))
+    if path.is_dir():
+        known = stored(path)
+        for key in FITTED if known.data._target_ == config.data._target_ else ():
+            if (value := OmegaConf.select(known, key)) is not None and OmegaConf.select(config, key) is None:
+                OmegaConf.update(config, key, value, force_add=True)
+        path = path / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights={config.weights}: no {path}; give the folder of a trained run, or a .ckpt of one."
+        )
+    return path
 
 
 def keep_fitted(config: DictConfig, fitted: Mapping[str, Any]) -> None:

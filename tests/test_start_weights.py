@@ -1,0 +1,80 @@
+"""``weights=``: a new run that starts from the weights of another one, to train longer or on other data."""
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from small_runs import CLASSES, recurrent_run
+
+from sdn.runs import load_checkpoint
+from spikingssm import experiment
+from spikingssm.experiment import load, run
+
+
+class Begun(ValueError):
+    """The training would begin now."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return recurrent_run(tmp_path_factory.mktemp("weights") / "one")
+
+
+@pytest.fixture
+def begin(monkeypatch, trained):
+    """A run with these overrides up to its training: its configuration and the weights that it begins with."""
+
+    def until_fit(*words, folder):
+        seen = {}
+
+        def fit(module, data, run_dir, **options):
+            seen.update({name: value.clone() for name, value in module.state_dict().items()})
+            raise Begun
+
+        kept = [f"run_dir={folder}", "weights=null", *words]
+        config = OmegaConf.merge(OmegaConf.load(trained / "config.yaml"), OmegaConf.from_dotlist(kept))
+        monkeypatch.setattr(experiment, "fit", fit)
+        with pytest.raises(Begun):
+            run(config)
+        return OmegaConf.load(folder / "config.yaml"), seen
+
+    return until_fit
+
+
+def equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("named", ["", "checkpoints/last.ckpt"], ids=["a run", "a checkpoint"])
+def test_a_run_starts_from_given_weights(tmp_path, trained, begin, named):
+    path = trained / named
+    best = load_checkpoint(trained / "checkpoints" / "best.ckpt")["state_dict"]
+    config, weights = begin(f"weights={path}", folder=tmp_path / "two")
+    assert config.weights == str(path)
+    assert equal(weights, best)
+    assert not equal(begin(folder=tmp_path / "three")[1], best)
+    assert f"starting from the weights in {trained}" in (tmp_path / "two" / "run.log").read_text()
+
+
+def test_what_a_run_found_in_its_data_goes_with_its_weights(tmp_path, trained, begin):
+    """Rows of two classes alone would give a network of two outputs, into which the weights do not fit."""
+    rows = dict(np.load(trained.parent / "rows.npz"))
+    np.savez(tmp_path / "fewer.npz", **{**rows, "y": rows["y"] % 2, "y_test": rows["y_test"] % 2})
+    words = [f"data.path={tmp_path / 'fewer.npz'}", "data.classes=null"]
+    config, _ = begin(*words, f"weights={trained}", folder=tmp_path / "two")
+    assert config.data.classes == CLASSES
+    assert begin(*words, folder=tmp_path / "three")[0].data.classes == 2
+
+
+def test_a_longer_run_is_a_new_one_from_the_weights(trained):
+    with pytest.raises(
+        ValueError, match=rf"max_epochs=1, not 3; .* with the new values and weights={trained} in place"
+    ):
+        load([f"resume={trained}", "trainer.max_epochs=3"])
+
+
+def test_weights_that_are_not_there_are_named(tmp_path, trained):
+    config = OmegaConf.merge(OmegaConf.load(trained / "config.yaml"), {"run_dir": str(tmp_path / "two")})
+    for weights in (str(tmp_path / "none"), 5):
+        with pytest.raises(FileNotFoundError, match=f"weights={weights}: no .*; give the folder of a trained run"):
+            run(OmegaConf.merge(config, {"weights": weights}))
