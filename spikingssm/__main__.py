@@ -43,7 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--refine", type=int, metavar="K", help="exact sweeps over the surrogate's membrane")
     test.add_argument("--agreement", action="store_true", help="compare each layer's spikes with the exact neuron's")
     test.add_argument("--rate", type=float, help="data at a RATE-th of the sampling rate, with longer time steps")
-    test.add_argument("--json", metavar="FILE", help="write the result there too")
+    test.add_argument("--all", action="store_true", help="print every number: SOPs by layer, energy by part")
+    test.add_argument("--json", metavar="FILE", help="write every number there too")
     _add_published(test)
     _add_data(test)
 
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="a Markdown table of results")
     report.add_argument("results", nargs="+", metavar="RUN_OR_JSON", help="run folders and JSON files of results")
+    report.add_argument("--best-first", action="store_true", help="the best test of each data set first, not by name")
     report.add_argument("--out", metavar="FILE", help="write it there instead of printing it")
 
     cochlea = commands.add_parser("cochlea", help="spoken digits as spikes, in HDF5 files of the layout of SHD")
@@ -93,12 +95,13 @@ def _add_published(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(given: argparse.Namespace) -> None:
     from sdn.files import write_json
+    from spikingssm.printed import brief
     from spikingssm.report import table
 
     found: dict[str, Any] = {"run": given.run, **(_published if _is_published(given) else _own)(given)}
     if given.json is not None:
         write_json(given.json, found)
-    print(table(found))
+    print(table(found) if given.all else brief(found))
 
 
 def _own(given: argparse.Namespace) -> dict[str, Any]:
@@ -147,7 +150,7 @@ def _report(given: argparse.Namespace) -> None:
     from sdn.files import writing
     from spikingssm.report import report
 
-    text = report(given.results)
+    text = report(given.results, given.best_first)
     if given.out is None:
         print(text)
         return

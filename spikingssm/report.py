@@ -18,7 +18,17 @@ from sdn.files import read_json, writing
 from spikingssm.results import wrong_value
 from spikingssm.unfinished import is_begun, unfinished
 
-__all__ = ["demo_figure", "learning_curve", "load_results", "raster", "report", "results_table", "swap_table", "table"]
+__all__ = [
+    "demo_figure",
+    "learning_curve",
+    "load_results",
+    "raster",
+    "report",
+    "results_table",
+    "short",
+    "swap_table",
+    "table",
+]
 
 KINDS = {
     "run": {"name", "seed", "test", "dataset", "parameters", "epochs", "solver", "seconds", "device"},
@@ -31,6 +41,13 @@ COSTS = (
     "energy", "not_counted",
 )  # fmt: skip
 """What a result of a test holds beside the metrics of its task."""
+
+
+HEAD = (
+    "experiment", "data (train / val / test)", "parameters", "seed", "epochs", "validation", "test", "spike rate",
+    "SOPs a sample", "minutes", "device",
+)  # fmt: skip
+"""Columns of the table of runs."""
 
 
 def learning_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
@@ -100,12 +117,13 @@ def table(values: Mapping[str, Any]) -> str:
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in lines)
 
 
-def report(paths: Iterable[str | Path]) -> str:
+def report(paths: Iterable[str | Path], best_first: bool = False) -> str:
     """Results as Markdown: a table of runs, and one of solver swaps.
 
     Args:
         paths: as in `load_results`, and folders of runs that diverged, were stopped or go on: a row says so. Results of
             SDNs are left out.
+        best_first: order the runs by the result of their test and not by name; see `results_table`.
 
     Raises:
         FileNotFoundError, ValueError: as in `load_results`, or nothing but results of SDNs.
@@ -117,7 +135,7 @@ def report(paths: Iterable[str | Path]) -> str:
     rows = [row for path in begun if (row := unfinished(path)) is not None]
     if not runs and not swaps and not rows:
         raise ValueError("report: no result of a network among the files; give run folders or their summary.json.")
-    tables = [results_table(runs, rows)] if runs or rows else []
+    tables = [results_table(runs, rows, best_first)] if runs or rows else []
     return "\n\n".join([*tables, *([swap_table(swaps)] if swaps else [])])
 
 
@@ -152,24 +170,26 @@ def load_results(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
     return found
 
 
-def results_table(results: Sequence[Mapping[str, Any]], unfinished: Sequence[Sequence[str]] = ()) -> str:
+def results_table(
+    results: Sequence[Mapping[str, Any]], unfinished: Sequence[Sequence[str]] = (), best_first: bool = False
+) -> str:
     """A Markdown table of runs; several seeds of one experiment are followed by a line of their mean and range.
 
     Args:
         results: of finished runs.
         unfinished: rows as `spikingssm.unfinished.unfinished` gives them; they are the last ones.
+        best_first: within each data set, order the experiments by the mean of the first metric of their test.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for result in sorted(results, key=lambda r: (_name(r), r["seed"])):
         same = (_name(result), _data(result), result["parameters"], result["solver"])
         groups.setdefault(json.dumps(same), []).append(result)
     rows = []
-    for runs in groups.values():
+    for runs in sorted(groups.values(), key=_place) if best_first else groups.values():
         rows += [_run_row([run]) for run in runs]
         if len(runs) > 1:
             rows.append(_run_row(runs))
-    head = ["experiment", "data (train / val / test)", "seed", "epochs", "test", "spike rate", "SOPs a sample"]
-    return _markdown([*head, "minutes", "device"], [*rows, *unfinished])
+    return _markdown(HEAD, [*rows, *unfinished])
 
 
 def swap_table(studies: Sequence[Mapping[str, Any]]) -> str:
@@ -199,14 +219,28 @@ def _run_row(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         _name(run),
         f"{data['name']}, {data['size']} ({data['train']} / {data['val']} / {data['test']})",
+        short(run["parameters"]),
         str(run["seed"]) if len(runs) == 1 else f"mean of {len(runs)} (range)",
         " to ".join(str(number) for number in dict.fromkeys((epochs[0], epochs[-1]))),
+        ", ".join(_metric(name, [r["val"][name] for r in runs]) for name in _chosen_by(runs)),
         ", ".join(_metric(name, [test[name] for test in tests]) for name in names),
         f"{100 * rate:.2f} %",
-        "not counted" if sops is None else _short(sops),
+        "not counted" if sops is None else short(sops),
         _minutes(runs),
         ", ".join(dict.fromkeys(run["device"] for run in runs)),
     ]
+
+
+def _chosen_by(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the best epochs were chosen by; nothing where a result does not say it."""
+    return [name for name in runs[0].get("val", {}) if name != "epoch" and all(name in r.get("val", {}) for r in runs)]
+
+
+def _place(runs: Sequence[Mapping[str, Any]]) -> tuple[str, float]:
+    """The data of some runs, and a number that is smaller for a better result."""
+    name = next((name for name in runs[0]["test"] if name not in COSTS), "loss")
+    found = fmean(run["test"].get(name, math.inf) for run in runs)
+    return runs[0]["dataset"]["name"], -found if name.startswith("accuracy") else found
 
 
 def _name(run: Mapping[str, Any]) -> str:
@@ -241,7 +275,8 @@ def _percent(part: float) -> str:
     return f"{math.floor(1e4 * part + 1e-6) / 100:.2f}"
 
 
-def _short(count: float) -> str:
+def short(count: float) -> str:
+    """A count in three digits, such as 16.3 k."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
             return f"{count / size:.3g} {unit}"

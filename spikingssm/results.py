@@ -74,6 +74,10 @@ def _dataset(value: Any) -> bool:
     return isinstance(value, dict) and _first(value, parts) is None
 
 
+def _chosen(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_number, value.values()))
+
+
 def _test(value: Any) -> bool:
     return isinstance(value, dict) and _number(value.get("spike_rate"))
 
@@ -82,4 +86,4 @@ _RUN: dict[str, Callable[[Any], bool]] = {
     "name": _text, "seed": _count, "parameters": _count, "epochs": _count, "solver": _text, "seconds": _number,
     "device": _text, "dataset": _dataset, "test": _test,
 }  # fmt: skip
-_OPTIONAL: dict[str, Callable[[Any], bool]] = {"variant": _text, "cpu_minutes": _number}
+_OPTIONAL: dict[str, Callable[[Any], bool]] = {"variant": _text, "cpu_minutes": _number, "val": _chosen}

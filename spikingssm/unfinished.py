@@ -30,7 +30,7 @@ def unfinished(folder: Path) -> list[str] | None:
     name, seed, most = _asked(folder)
     found = state(folder)
     said = f"**{found['how']}**" + (f": {found['reason']}" if found["reason"] else "")
-    return [name, "", seed, f"{_epochs(folder)} of {most}", said, "", "", "", ""]
+    return [name, "", "", seed, f"{_epochs(folder)} of {most}", "", said, "", "", "", ""]
 
 
 def _asked(folder: Path) -> tuple[str, str, str]:

@@ -230,7 +230,7 @@ def told(monkeypatch, *words):
 
 
 def test_the_command_prints_and_writes_what_evaluate_says(padded, tmp_path, monkeypatch):
-    options = ("--refine", 1, "--agreement", "--limit", 7, "--json", tmp_path / "found.json")
+    options = ("--refine", 1, "--agreement", "--limit", 7, "--json", tmp_path / "found.json", "--all")
     shown = told(monkeypatch, "evaluate", padded, *options)
     want = evaluate(padded, Surrogate(str(padded / "artifact.safetensors"), 1), agreement=True, limit=7)
     assert json.loads((tmp_path / "found.json").read_text()) == {"run": str(padded), **want}

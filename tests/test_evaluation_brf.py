@@ -82,7 +82,7 @@ def told(monkeypatch, capsys, *words):
 
 
 def test_the_command_prints_it_for_a_file(place, tmp_path, monkeypatch, capsys):
-    options = ["--neuron", "brf", ECG[0], "--experiment", "brf/ecg", *ECG[1:], "--root", place]
+    options = ["--neuron", "brf", ECG[0], "--experiment", "brf/ecg", *ECG[1:], "--root", place, "--all"]
     shown = told(monkeypatch, capsys, "evaluate", place / "brf.pt", *options, "--json", tmp_path / "found.json")
     lines = dict(line.split(maxsplit=1) for line in shown.splitlines() if len(line.split()) == 2)
     want = expected("brf", place)

@@ -314,7 +314,7 @@ def test_evaluate_on_the_command_line(finished, monkeypatch, capsys) -> None:
     command()
     shown = capsys.readouterr().out
     assert "accuracy" in shown
-    assert "  blocks.1.layer.neuron" in shown
+    assert "\nblocks.1.layer.neuron" in shown
 
 
 def test_a_variant_is_what_makes_a_run_another_one_than_its_experiment() -> None:

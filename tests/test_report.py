@@ -16,7 +16,8 @@ def result(seed=0, **changes):
     dataset = {"name": "digits", "size": "full", "train": 90, "val": 10, "test": 20, "seed": seed}
     return {
         "name": "small", "seed": seed, "test": test, "dataset": dataset, "parameters": 7, "epochs": 3 + seed,
-        "solver": "Fused()", "seconds": 90.0, "device": "cpu, 1 threads", **changes,
+        "solver": "Fused()", "seconds": 90.0, "device": "cpu, 1 threads",
+        "val": {"accuracy": 0.85, "epoch": 2}, **changes,
     }  # fmt: skip
 
 
@@ -26,25 +27,27 @@ def cells(text):
 
 def test_a_run_is_a_row():
     head, rule, row = cells(results_table([result()]))
-    assert len(head) == len(rule) == len(row) == 9
+    assert len(head) == len(rule) == len(row) == 11
     assert row == [
-        "small", "digits, full (90 / 10 / 20)", "0", "3", "accuracy 90.00 %", "10.00 %", "1 M", "1.5", "cpu, 1 threads"
+        "small", "digits, full (90 / 10 / 20)", "7", "0", "3", "accuracy 85.00 %", "accuracy 90.00 %", "10.00 %", "1 M",
+        "1.5", "cpu, 1 threads",
     ]  # fmt: skip
 
 
 def test_seeds_are_followed_by_their_mean_and_range():
     rows = cells(results_table([result(2), result(0), result(0, name="other"), result(1)]))[2:]
-    assert [row[:3:2] for row in rows] == [
+    assert [row[:4:3] for row in rows] == [
         ["other", "0"], ["small", "0"], ["small", "1"], ["small", "2"], ["small", "mean of 3 (range)"]
     ]  # fmt: skip
-    assert rows[4][3:8] == ["3 to 5", "accuracy 92.00 % (90.00 to 94.00)", "20.00 %", "2 M", "1.5"]
+    mean = "accuracy 85.00 % (85.00 to 85.00)"
+    assert rows[4][4:10] == ["3 to 5", mean, "accuracy 92.00 % (90.00 to 94.00)", "20.00 %", "2 M", "1.5"]
 
 
 def test_what_was_changed_of_an_experiment_is_named_and_has_a_mean_of_its_own():
     changed = [result(seed, variant="model.learn_eta=false") for seed in (0, 1)]
     rows = cells(results_table([result(0, variant=""), *changed]))[2:]
     assert [row[0] for row in rows] == ["small"] + ["small, model.learn_eta=false"] * 3
-    assert rows[3][2] == "mean of 2 (range)"
+    assert rows[3][3] == "mean of 2 (range)"
 
 
 def test_seeds_may_hold_out_other_rows_and_other_events():
@@ -65,9 +68,24 @@ def test_what_differs_in_more_than_the_seed_has_no_mean():
 def test_perplexities_and_older_results_are_told():
     test = {"perplexity": 123.456, "loss": 1.0, "spike_rate": 0.25}
     row = cells(results_table([result(test=test)]))[2]
-    assert row[4:7] == ["perplexity 123.46", "25.00 %", "not counted"]
+    assert row[6:9] == ["perplexity 123.46", "25.00 %", "not counted"]
     both = [result(test={**test, "accuracy_all": 0.5}), result(1, test=test)]
-    assert cells(results_table(both))[4][4] == "perplexity 123.46 (123.46 to 123.46)"
+    assert cells(results_table(both))[4][6] == "perplexity 123.46 (123.46 to 123.46)"
+
+
+def test_the_best_come_first_within_their_data():
+    runs = [result(0, name="a"), result(2, name="b"), result(1, name="b"), result(3, name="c")]
+    test = {"perplexity": 9.0, "loss": 1.0, "spike_rate": 0.25}
+    other = {**result()["dataset"], "name": "aan"}
+    texts = [result(name=n, dataset=other, test={**test, "perplexity": p}) for n, p in (("d", 9.0), ("e", 8.0))]
+    names = [row[0] for row in cells(results_table([*runs, *texts], best_first=True))[2:]]
+    assert list(dict.fromkeys(names)) == ["e", "d", "c", "b", "a"]
+
+
+def test_a_result_that_does_not_say_its_validation_has_none():
+    old = result()
+    del old["val"]
+    assert cells(results_table([old]))[2][5] == ""
 
 
 def swapped():
@@ -117,8 +135,8 @@ def test_a_run_without_a_result_is_named(tmp_path):
     (tmp_path / "done" / "summary.json").write_text(json.dumps(result()))
     rows = cells(report(sorted(tmp_path.iterdir())))[2:]
     assert [row[0] for row in rows] == ["small", "killed", "wrong"]  # a configuration that cannot be read has no name
-    assert [row[4] for row in rows[1:]] == ["**not finished**", "**diverged**: train/loss is nan / in step 3"]
-    assert {len(row) for row in rows} == {9}
+    assert [row[6] for row in rows[1:]] == ["**not finished**", "**diverged**: train/loss is nan / in step 3"]
+    assert {len(row) for row in rows} == {11}
 
 
 def test_what_is_no_result_is_one_line(tmp_path):
@@ -161,7 +179,7 @@ def test_the_curve_shows_perplexity_where_there_is_no_accuracy(tmp_path, monkeyp
 
 WRONG = {
     "test": "x", "dataset": [], "seed": "0", "parameters": None, "epochs": 1.5, "solver": ["loop"], "seconds": "long",
-    "device": 3, "name": "a\nb", "variant": None, "cpu_minutes": "x",
+    "device": 3, "name": "a\nb", "variant": None, "cpu_minutes": "x", "val": {"loss": "low"},
 }  # fmt: skip
 
 
