@@ -15,8 +15,8 @@ import sdn
 from sdn.lock import LOCK, locked
 from spikingssm.children import call
 from spikingssm.experiment import build, evaluate
+from spikingssm.figures import demo_figure
 from spikingssm.metrics import spikes_of
-from spikingssm.report import demo_figure
 from spikingssm.runfolder import stored
 
 __all__ = ["run_demo"]

@@ -33,11 +33,11 @@ from spikingssm.datasets import SequenceData
 from spikingssm.distributed import first_process
 from spikingssm.ending import go_on, quoted, remembered
 from spikingssm.evaluation import evaluate
+from spikingssm.figures import learning_curve, raster
 from spikingssm.launch import Job, launch, split
 from spikingssm.loggers import more_loggers
 from spikingssm.metrics import spikes_of
 from spikingssm.outcome import failure, tell
-from spikingssm.report import learning_curve, raster
 from spikingssm.runfolder import check_sizes, keep_artifact, keep_fitted, solver_name, start_from
 from spikingssm.training import SequenceModule, fit, fitting, score
 from spikingssm.variants import folder_label, sweep, variant

@@ -70,7 +70,7 @@ def a_cache_in_pieces(path):
 
 
 def a_figure(path):
-    from spikingssm.report import raster
+    from spikingssm.figures import raster
 
     raster(torch.eye(50), "x", path / "x.png")
 

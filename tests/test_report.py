@@ -7,7 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from spikingssm.__main__ import main as command
-from spikingssm.report import learning_curve, report, results_table, swap_table, table
+from spikingssm.figures import learning_curve
+from spikingssm.report import report, results_table, swap_table, table
 
 
 def result(seed=0, **changes):
