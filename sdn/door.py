@@ -34,6 +34,9 @@ def door(main: Callable[[], None]) -> Callable[[], None]:
         try:
             with listening():
                 opened = True
+                from sdn.logs import speak  # here, so that a signal in the midst of the import ends in order
+
+                speak()
                 main()
         except Stopped as stop:
             if speaks():

@@ -6,7 +6,6 @@ Needs the extra `train`. Lightning does the work; these are the few pieces in wh
 import csv
 import math
 import os
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -20,6 +19,7 @@ from loguru import logger
 from sdn.events import Events
 from sdn.files import writing
 from sdn.finite import Diverged
+from sdn.logs import to_stderr
 from sdn.resume import check_place
 from sdn.shortage import named
 from sdn.tensor_files import Damaged, load_tensors, save_tensors
@@ -160,12 +160,7 @@ def log_to(path: str | Path | None) -> int | None:
     logger.remove()
     if path is None:
         return None
-    logger.add(
-        _to_stderr,
-        colorize=sys.stderr.isatty(),
-        format="<green>{time:HH:mm:ss}</green> | {level: <7} | {message}",
-        level="INFO",
-    )
+    to_stderr()
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
 
@@ -179,10 +174,6 @@ def log_to(path: str | Path | None) -> int | None:
     return logger.add(
         append, format="{time:YYYY-MM-DD HH:mm:ss} | {level: <7} | {message}", level="INFO", catch=False, colorize=False
     )
-
-
-def _to_stderr(line: str) -> None:
-    sys.stderr.write(line)  # looked up anew: a notebook or a test may have replaced it
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
