@@ -157,7 +157,18 @@ def averaging(decay: float) -> WeightAveraging:
 
 
 class Bar(RichProgressBar):
-    """Lightning's bar of rich, with the loss of the last batch; epochs count from 1, as in the log."""
+    """Lightning's bar of rich in 80 columns, with the loss of the last batch; epochs count from 1, as in the log.
+
+    What an epoch came to stands in the log, a line an epoch.
+    """
+
+    def configure_columns(self, trainer: Any) -> list[Any]:
+        """Lightning's columns, the bar itself shorter."""
+        columns = super().configure_columns(trainer)
+        for column in columns:
+            if hasattr(column, "bar_width"):
+                column.bar_width = 12
+        return columns
 
     def _get_train_description(self, current_epoch: int) -> str:
         last = self.trainer.max_epochs
@@ -166,7 +177,4 @@ class Bar(RichProgressBar):
 
     def get_metrics(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
         """What stands behind the bar."""
-        shown = {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
-        if pl_module.last_loss is not None:
-            shown["loss"] = float(pl_module.last_loss)
-        return shown
+        return {} if pl_module.last_loss is None else {"loss": float(pl_module.last_loss)}

@@ -226,8 +226,7 @@ class SequenceModule(lightning.LightningModule):
     def log_metrics(self, stage: str) -> None:
         """Log loss and metrics of a stage (fit, val or test) over all its batches and processes; at the epoch's end."""
         for name, metric in self._metrics(stage).items():
-            shown = stage != "test" and name != "loss"
-            self.log(f"{NAMES[stage]}/{name}", metric, on_step=False, on_epoch=True, batch_size=1, prog_bar=shown)
+            self.log(f"{NAMES[stage]}/{name}", metric, on_step=False, on_epoch=True, batch_size=1)
 
     def running(self) -> dict[str, dict[str, Any]]:
         """The training metrics of this process over the epoch so far: metric -> name of a sum -> tensor."""

@@ -1,8 +1,12 @@
 """The bar counts epochs as the log does."""
 
+import io
+import re
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from spikingssm.callbacks import Bar
 
@@ -14,3 +18,16 @@ def test_the_bar_counts_from_one(epoch, last, shown) -> None:
     bar = Bar()
     bar._trainer = SimpleNamespace(max_epochs=last)
     assert bar._get_train_description(epoch).strip() == shown
+
+
+def test_a_bar_is_one_line_of_80_columns() -> None:
+    bar, out = Bar(), io.StringIO()
+    bar._trainer = SimpleNamespace(max_epochs=100)
+    columns = [*bar.configure_columns(bar._trainer), TextColumn("{task.fields[loss]}")]
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    with Progress(*columns, console=console, auto_refresh=False) as progress:
+        name = bar._get_train_description(99)
+        progress.add_task(name, total=4321, completed=1234, loss=f"loss: {float('0.123'):.3f}")
+        progress.refresh()
+    lines = [line for line in re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", out.getvalue()).split("\n") if line.strip()]
+    assert all("epoch 100/100" in line and "loss: 0.123" in line and "1234/4321" in line for line in lines), lines
