@@ -7,7 +7,7 @@ from lightning.pytorch.strategies import FSDPStrategy, Strategy
 from lightning.pytorch.utilities import move_data_to_device, rank_zero_only
 from torch import Tensor, distributed, nn
 
-__all__ = ["ALONE", "SHARD", "Sharded", "as_strategy", "first_process", "gathered", "total"]
+__all__ = ["ALONE", "SHARD", "Sharded", "as_strategy", "first_process", "gathered", "shared_work", "total"]
 
 SHARD = "_fsdp_wrapped_module."
 """What sharding puts into the names of modules."""
@@ -40,6 +40,32 @@ def as_strategy(name: str | Strategy, model: nn.Module) -> str | Strategy:
         model: what is trained.
     """
     return Sharded(model) if name == "fsdp" else name
+
+
+def shared_work(trainer: Any, batch_size: int, threads: int, cores: int) -> str | None:
+    """What a user should know of several processes, in one line; None for one process.
+
+    Args:
+        trainer: of Lightning.
+        batch_size: rows that each process takes at once.
+        threads: of each process.
+        cores: of this machine.
+    """
+    if trainer.world_size == 1:
+        return None
+    steps = trainer.accumulate_grad_batches
+    rows = trainer.world_size * batch_size * steps
+    line = (
+        f"{trainer.world_size} processes: a step of the optimiser sees {rows} rows, not {batch_size * steps}; for the "
+        "steps of one process divide data.batch_size"
+    )
+    busy = trainer.num_devices * threads
+    if trainer.strategy.root_device.type == "cpu" and busy > cores:
+        line += (
+            f". They want {busy} cores and this machine has {cores}: trainer.devices=1 is faster, or threads="
+            f"{max(1, cores // trainer.num_devices)}"
+        )
+    return line
 
 
 def gathered(value: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from sdn.weights import misfit, with_fixed
 from spikingssm.activity import Activity
 from spikingssm.callbacks import Bar, ResumeState, averaging
 from spikingssm.datasets.base import SequenceData
-from spikingssm.distributed import Sharded, as_strategy
+from spikingssm.distributed import Sharded, as_strategy, shared_work
 from spikingssm.energy import account
 from spikingssm.module import SequenceModule
 
@@ -101,6 +102,9 @@ def fit(
         log_every_n_steps=1,
         **options,
     )
+    told = shared_work(loop, data.batch_size, torch.get_num_threads(), os.cpu_count() or 1)
+    if told is not None and loop.is_global_zero:
+        logger.warning(told)
     alone = locked(run_dir) if loop.is_global_zero else contextlib.nullcontext()  # the others share its lock
     with warnings.catch_warnings(), alone, interruptible(loop):
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the sampler skips what was trained

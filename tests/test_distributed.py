@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from sdn.runs import load_checkpoint
 from spikingssm.datasets.order import EpochSampler, shared_batches
-from spikingssm.distributed import Sharded, as_strategy, gathered, total
+from spikingssm.distributed import Sharded, as_strategy, gathered, shared_work, total
 from spikingssm.layers.block import Residual
 from spikingssm.training import fit
 
@@ -87,9 +88,9 @@ def test_the_command_writes_one_run_folder(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     log = (tmp_path / "run" / "run.log").read_text().splitlines()
-    assert [line.split(" | ")[2].split(" ")[0] for line in log][1:] == ["epoch", f"{tmp_path}/run/summary.json"]
-    assert len(log) == 3
-    assert len(done.stderr.splitlines()) == 3, done.stderr
+    assert [line.split(" | ")[2].split(" ")[0] for line in log][1:] == ["2", "epoch", f"{tmp_path}/run/summary.json"]
+    assert "2 processes: a step of the optimiser sees 16 rows, not 8" in log[1]
+    assert len(done.stderr.splitlines()) == len(log) == 4, done.stderr
     assert len(table(tmp_path / "run")) == 1
     assert table(tmp_path / "run")[0]["step"] == 4  # 64 rows, two processes, batches of 8
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
@@ -169,3 +170,21 @@ def test_fsdp_shards_block_by_block_and_writes_whole_checkpoints(tmp_path, monke
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match=r"trainer\.strategy=fsdp needs GPUs and there is none"):
         fit(module, two_processes.data(5), tmp_path, seed=0, strategy="fsdp")
+
+
+@pytest.mark.parametrize(
+    ("devices", "threads", "cores", "says"),
+    [
+        (1, 8, 2, None),
+        (2, 1, 2, "2 processes: a step of the optimiser sees 48 rows, not 24; for the steps of one process divide"),
+        (4, 1, 2, "want 4 cores and this machine has 2: trainer.devices=1 is faster, or threads=1"),
+        (2, 4, 4, "want 8 cores and this machine has 4: trainer.devices=1 is faster, or threads=2"),
+    ],
+)
+def test_what_several_processes_change_is_said(devices, threads, cores, says) -> None:
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    loop = SimpleNamespace(world_size=devices, num_devices=devices, accumulate_grad_batches=3, strategy=strategy)
+    told = shared_work(loop, 8, threads, cores)
+    assert told is None if says is None else says in told
+    if devices == 2 and cores == 2:
+        assert "want" not in told
