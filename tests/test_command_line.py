@@ -12,6 +12,7 @@ from scripts import NAMES, QUICK, ROOT, call, ended, files, script
 
 import sdn
 from sdn import runs
+from sdn.surrogate import settings
 
 
 def test_generate_writes_the_published_names_with_their_own_seeds(folder):
@@ -206,3 +207,25 @@ def test_help_shows_both_doors(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "--save" in shown
     assert "experiment=spikingssm/digits" in shown
+
+
+def test_the_only_pair_of_files_is_found(tmp_path, monkeypatch, capsys):
+    """`generate.py dataset -N 3000` writes another name than the published one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dataset").mkdir()
+    assert settings.default_files("dataset")["test"].endswith("50000-tau_0.2.pt")  # there is none: the published name
+    small = {"training": "training-a.pt", "test": "test-a.pt"}
+    (tmp_path / "dataset" / small["training"]).touch()
+    code, err = call(monkeypatch, capsys, "train.py")
+    assert code == 2
+    assert "holds training-a.pt and no test file; write one with `python generate.py dataset -n test`" in err
+    (tmp_path / "dataset" / small["test"]).touch()
+    found = settings.default_files("dataset")
+    assert found == {split: str(tmp_path / "dataset" / name) for split, name in small.items()}
+    (tmp_path / "dataset" / "test-b.pt").touch()
+    code, err = call(monkeypatch, capsys, "train.py")
+    assert code == 2
+    assert "dataset holds 1 training and 2 test files; choose by --training and --test" in err
+    published = settings.PUBLISHED_NAME.format("training")
+    (tmp_path / "dataset" / published).touch()
+    assert settings.default_files("dataset")["training"] == str(tmp_path / "dataset" / published)

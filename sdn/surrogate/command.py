@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from loguru import logger
 
 from sdn import runs
-from sdn.files import read_json, versions, write_json
+from sdn.files import versions, write_json
 from sdn.lock import locked
 from sdn.shortage import advised
 from sdn.signals import explained
@@ -22,53 +22,11 @@ from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
 from sdn.surrogate.network import SDN
 from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.reduction import Artifact, reduce, save_artifact
+from sdn.surrogate.settings import SIZES, SPLITS, parser, settings_of
 from sdn.surrogate.training import fit, load_sdn
 from sdn.surrogate.trajectories import TrajectoryFile, load_trajectories
 
 __all__ = ["main", "parser"]
-
-PUBLISHED_NAME = "{}-mem-T1024-N(0.0,1.0)-50000-tau_0.2.pt"
-SPLITS = ("training", "test")
-SIZES = {"d_model": 8, "kernel_size": 8, "n_layers": 1}
-PRESETS = ("best", "published")
-
-
-HELP = {
-    "epochs": "validations and checkpoints", "steps_per_epoch": "optimiser steps between them",
-    "batch_size": "crops in a minibatch", "crop": "predicted steps in a crop", "lr": "peak learning rate",
-    "loss": "between predicted and exact membrane", "optimizer": "which one", "weight_decay": "of AdamW",
-    "members": "networks trained side by side; the worse half is dropped at 40, 60 and 75 %%",
-    "ema": "running average of the weights", "norms": "frozen at the scale of the data, or live batch statistics",
-    "seed": "of the weights and the crops",
-}  # fmt: skip
-
-
-def parser() -> argparse.ArgumentParser:
-    """The flags; the published ones keep their names and meaning. None means: the recipe's, or the resumed run's."""
-    p = argparse.ArgumentParser(
-        prog="train.py",
-        description="Train a surrogate dynamic network: python train.py --save exp",
-        epilog="A first argument key=value trains a network instead: python train.py experiment=spikingssm/digits; "
-        "--cfg job behind it shows every key.",
-    )
-    place = p.add_mutually_exclusive_group()
-    place.add_argument("-s", "--save", type=Path, help="run folder to write (default exp)")
-    place.add_argument("-r", "--resume", type=Path, help="run folder to go on with, under its own settings")
-    p.add_argument("--training", type=Path, help=f"default dataset/{PUBLISHED_NAME.format('training')}")
-    p.add_argument("--test", type=Path, help=f"default dataset/{PUBLISHED_NAME.format('test')}")
-    p.add_argument("--preset", choices=PRESETS, help="where the settings start from (default best)")
-    p.add_argument("--force", action="store_true", help="with --save: replace the run that is there")
-    p.add_argument("--num_workers", type=int, default=0, help="processes that cut crops (default 0)")
-    p.add_argument("--threads", type=int, default=1, help="compute threads (default 1: the tensors are small)")
-    p.add_argument("--d_model", type=int, help="channels (default 8)")
-    p.add_argument("-k", "--kernel_size", type=int, help="taps (default 8)")
-    p.add_argument("--n_layers", type=int, help="layers (default 1)")
-    for field in fields(Recipe):
-        kind: Any = type(field.default)
-        choices = get_args(field.type) or None
-        text = f"{HELP[field.name]} (default {field.default})"
-        p.add_argument(f"--{field.name}", type=kind, choices=choices, help=text)
-    return p
 
 
 def main(argv: Sequence[str]) -> None:
@@ -77,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
     if args.threads < 1 or args.num_workers < 0:
         raise ValueError(f"--threads must be >= 1 and --num_workers >= 0, got {args.threads} and {args.num_workers}.")
     torch.set_num_threads(args.threads)
-    run_dir, settings = _settings(args)
+    run_dir, settings = settings_of(args)
     with contextlib.ExitStack() as open_here:
         for context in (explained, advised):
             open_here.enter_context(context(lambda: _go_on(run_dir)))
@@ -122,52 +80,6 @@ def _train(args: argparse.Namespace, run_dir: Path, settings: dict[str, Any]) ->
         logger.info(f"{split}: {metrics}")
     logger.info(f"reduced to {sum(p.numel() for p in artifact.network.parameters())} parameters: {artifact.path}")
     logger.remove(handler)
-
-
-def _settings(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """The run folder and the settings: new ones from the flags, or those that the resumed run was started with."""
-    names = [*SPLITS, "preset", *SIZES, *(f.name for f in fields(Recipe))]
-    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    given |= {name: str(given[name].resolve()) for name in SPLITS if name in given}
-    if args.resume is None:
-        if len(alone := [s for s in SPLITS if s in given]) == 1:
-            raise ValueError(f"--{alone[0]} needs --{'test' if alone == ['training'] else 'training'} beside it.")
-        default = {s: str((Path("dataset") / PUBLISHED_NAME.format(s)).resolve()) for s in SPLITS}
-        return args.save or Path("exp"), default | {"preset": "best"} | SIZES | given
-    if args.force:
-        raise ValueError("--force goes with --save; --resume never replaces anything.")
-    settings = _read_config(args.resume / "config.json")
-    moved = {name: given.pop(name) for name in SPLITS if name in given}  # files may move; what is in them may not
-    if changed := {k: (settings.get(k), v) for k, v in given.items() if settings.get(k) != v}:
-        shown = ", ".join(f"--{k} {now} (the run has {then})" for k, (then, now) in changed.items())
-        raise ValueError(
-            f"--resume goes on under the run's own settings; {shown} would change them. Use --save instead."
-        )
-    return args.resume, settings | moved
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """The settings of a run, with every key and type checked."""
-    if (path.parent / "config.yaml").is_file():
-        raise ValueError(f"{path.parent} is the run of a network; go on with `python train.py resume={path.parent}`.")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; --resume takes the run folder of `python train.py --save`.")
-    again = "start the run again with --save"
-    try:
-        settings = read_json(path)
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable JSON ({error}); {again}.") from None
-    needed: dict[str, type] = {**dict.fromkeys(SPLITS, str), "preset": str, "data": dict, **dict.fromkeys(SIZES, int)}
-    known = needed | {f.name: type(f.default) for f in fields(Recipe)}
-    if not isinstance(settings, dict) or set(needed) - set(settings) or set(settings) - set(known):
-        found = str(sorted(settings))[:200] if isinstance(settings, dict) else type(settings).__name__
-        raise ValueError(f"{path}: needs the keys {sorted(needed)} and may have a recipe's, found {found}; {again}.")
-    for key, value in settings.items():
-        if type(value) is not known[key]:
-            raise ValueError(f"{path}: {key} must be of type {known[key].__name__}, got {value!r:.60}; {again}.")
-    if settings["preset"] not in PRESETS:
-        raise ValueError(f"{path}: preset must be one of {PRESETS}, got {settings['preset']!r:.60}; {again}.")
-    return settings
 
 
 def _check_sizes(run_dir: Path, settings: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from fuzz.edits import WRONG, bombed_torch, change_place, edited_json, edited_np
 from fuzz.engine import Format
 from sdn.resume import check_training_state
 from sdn.runs import load_checkpoint, read_metrics, resumable
-from sdn.surrogate.command import _read_config
+from sdn.surrogate.settings import read_config
 from sdn.surrogate.training import load_sdn
 from sdn.tensor_files import save_tensors
 from spikingssm import RSNN, S5RF, SpikingSSM
@@ -241,7 +241,7 @@ FORMATS = [
         [_fraud_artifact],
     ),
     Format(
-        "sdn-config.json", _settings, lambda: content(_read_config(Path("config.json"))), ["config.json"], False,
+        "sdn-config.json", _settings, lambda: content(read_config(Path("config.json"))), ["config.json"], False,
         [edited_json("config.json")],
     ),
     Format("metrics.csv", _table, lambda: content(read_metrics("metrics.csv")), ["metrics.csv"]),
