@@ -248,7 +248,11 @@ def test_the_stand_in_can_be_told_apart(tmp_path) -> None:
 def test_the_configuration_has_every_option_with_its_default() -> None:
     path = Path(__file__).parents[1] / "configs" / "dataset" / "fsdd_spikes.yaml"
     keys = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    own = {k: p.default for k, p in inspect.signature(fsdd_spikes).parameters.items() if k not in ("seed", "options")}
+    own = {
+        k: p.default
+        for k, p in inspect.signature(fsdd_spikes).parameters.items()
+        if k not in ("seed", "options", "test_only")
+    }
     common = {"batch_size", "val_fraction", "num_workers", "limit_train", "limit_eval", "seed", "_target_"}
     assert set(keys) == set(own) | common
     off = {"channel_shift": "none", "cutmix": "none"}  # in words, where the function also takes False

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import test_aan
 import test_cifar
 import test_datasets
 import test_ecg
+import test_shd
 from loguru import logger
 
 from spikingssm.config import load
-from spikingssm.datasets import cifar, mnist
+from spikingssm.datasets import aan, cifar, fsdd_spikes, listops, mnist, shd, ssc
 from spikingssm.datasets.ecg import ecg
+from spikingssm.datasets.heidelberg import write_recordings
 from spikingssm.evaluation import evaluate, load_run
 from spikingssm.experiment import run
 
@@ -98,6 +101,41 @@ def test_the_test_rows_are_the_same(tmp_path) -> None:
     assert len(part.test_rows) == 6
     with pytest.raises(FileNotFoundError, match="no data_batch_1"):
         cifar(tmp_path / "batches")
+
+
+def test_the_test_recordings_are_the_same(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, make in (("shd", shd), ("ssc", ssc)):
+        test_shd.write(tmp_path / name, name, 20)
+        rest = [f"{name}_{part}.h5" for part in ("train", "valid") if (tmp_path / name / f"{name}_{part}.h5").is_file()]
+        options = {"jitter_us": 100.0, "batch_size": 4}
+        pair = both(
+            lambda root, make=make, options=options, **more: make(root, **options, **more), tmp_path / name, *rest
+        )
+        same(*pair)
+        assert "as in" in pair[1].facts()["split"]
+        assert pair[1].facts()["events"]["test"] == pair[0].facts()["events"]["test"] > 0
+
+
+def test_the_test_clips_are_the_same(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for part, seed in (("train", 0), ("test", 1)):
+        found = test_shd.recordings(40, 10, seed, [0, 1])
+        write_recordings(tmp_path / "spikes" / f"fsdd_{part}.h5", found, [str(n) for n in range(10)])
+    same(*both(lambda root, **more: fsdd_spikes(root, batch_size=4, **more), tmp_path / "spikes", "fsdd_train.h5"))
+
+
+def test_the_test_texts_are_the_same(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    test_aan.written(tmp_path / "aan")
+    names = [f"new_aan_pairs.{part}.tsv" for part in ("train", "eval")]
+    same(*both(lambda root, **more: aan(root, length=20, batch_size=1, **more), tmp_path / "aan", *names))
+    (tmp_path / "lists").mkdir()
+    for number, part in enumerate(("train", "val", "test")):
+        lines = [f"( ( ( [MAX 2 ) {digit} ) ] )\t{max(2, digit)}" for digit in range(number, 10)]
+        (tmp_path / "lists" / f"basic_{part}.tsv").write_text("\n".join(["Source\tTarget", *lines, ""]))
+    names = ["basic_train.tsv", "basic_val.tsv"]
+    same(*both(lambda root, **more: listops(root, length=2048, batch_size=2, **more), tmp_path / "lists", *names))
 
 
 def test_nothing_is_trained_on_test_files(tmp_path) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from spikingssm.datasets.base import Rows, SequenceData
+from spikingssm.datasets.base import SequenceData
 from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
-from spikingssm.datasets.tokens import PAD, arena_file, check_rows, put
+from spikingssm.datasets.tokens import PAD, arena_file, check_rows, parted, put
 
 __all__ = ["aan"]
 
@@ -24,7 +24,13 @@ _TABLE = bytes(c - ord(" ") + FIRST if ord(" ") <= c <= ord("~") else UNKNOWN fo
 
 
 def aan(
-    root: str | Path | None = None, *, length: int = 4000, generated: bool = False, seed: int = 0, **options: Any
+    root: str | Path | None = None,
+    *,
+    length: int = 4000,
+    generated: bool = False,
+    test_only: bool = False,
+    seed: int = 0,
+    **options: Any,
 ) -> SequenceData:
     """Pairs of papers as letters: tokens x (B, 2, L) with lengths (B, 2), class 1 where a citation links them.
 
@@ -36,6 +42,7 @@ def aan(
             label, two names and two documents between tabs; there is no header and no quoting.
         length: L, at least 2.
         generated: draw a stand-in: documents of two vocabularies, class 1 where both have the same.
+        test_only: read the test file only, for `spikingssm.evaluate`; there is nothing to train on then.
         seed: of the order.
         options: batch_size, num_workers, limit_train, limit_eval of `SequenceData`.
 
@@ -58,10 +65,11 @@ def aan(
             "tsv_data in lra_release.gz (storage.googleapis.com/long-range-arena/lra_release.gz)."
         )
     else:
-        files = [arena_file("aan", root, "tsv_data", file) for file in FILES]
-        facts = {"version": 1, "length": length, "files": source_facts(*files)}
+        parts = [*zip(PARTS, FILES, strict=True)][-1 if test_only else 0 :]
+        files = {part: arena_file("aan", root, "tsv_data", file) for part, file in parts}
+        facts = {"version": 1, "length": length, "files": source_facts(*files.values())}
         found, split = cached("aan", facts, lambda: _prepare(files, length)), "as released"
-    train, val, test = (Rows(*(found[f"{key}_{part}"] for key in ("x", "y", "lengths"))) for part in PARTS)
+    train, val, test = parted(found, PARTS)
     return SequenceData(
         "aan",
         train,
@@ -71,8 +79,9 @@ def aan(
         vocab=VOCAB,
         seed=seed,
         split=split,
-        full=(len(train.x), len(val.x), len(test.x)) == RELEASED,
+        full=val is not None and (len(train.x), len(val.x), len(test.x)) == RELEASED,
         generated=generated,
+        test_only=val is None,
         **options,
     )
 
@@ -97,10 +106,10 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes, bytes]]:
             yield _LABELS[columns[0]], columns[3], columns[4]
 
 
-def _prepare(files: list[Path], length: int) -> dict[str, np.ndarray]:
+def _prepare(files: dict[str, Path], length: int) -> dict[str, np.ndarray]:
     """Each file is read twice, to count and to fill, so that its text is never in memory as a whole."""
     made: dict[str, np.ndarray] = {}
-    for part, path in zip(PARTS, files, strict=True):
+    for part, path in files.items():
         count = sum(1 for _ in _lines(path))
         if not count:
             raise ValueError(f"{path}: the file is empty; copy it again.")

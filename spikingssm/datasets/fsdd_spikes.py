@@ -40,6 +40,7 @@ def fsdd_spikes(
     cutmix: str | bool = False,
     leave_out: str | None = None,
     generated: bool = False,
+    test_only: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> SequenceData:
@@ -56,6 +57,7 @@ def fsdd_spikes(
         jitter_us: see `spike_data`, as are ``channel_shift`` and ``cutmix``: augmentation in training.
         leave_out: a speaker: all of his or her clips are the test set, all other clips the training set.
         generated: clips of two tones that name the class, through the same cochlea; no file is read.
+        test_only: read ``fsdd_test.h5`` only, for `spikingssm.evaluate`; recorded clips are always read whole.
         seed: of the validation split, of the order and of the augmentation.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
 
@@ -71,7 +73,7 @@ def fsdd_spikes(
         refuse_root(NAME, root)
         parts, source, rule = _drawn(leave_out), None, "test: drawn"
     elif root is not None and any((Path(root) / file).is_file() for file in FILES.values()):
-        parts, source, rule = _read(Path(root), leave_out)
+        parts, source, rule = _read(Path(root), leave_out, test_only)
     else:
         found, facts = _heard(root)
         if not (published := bool(found["published"])):
@@ -81,7 +83,7 @@ def fsdd_spikes(
         source = {part: {**facts, "part": part, "leave_out": leave_out} for part in parts}
     return spike_data(
         NAME,
-        parts["train"],
+        parts.get("train", parts["test"]),
         parts["test"],
         classes=len(DIGITS),
         binning=binning,
@@ -95,6 +97,7 @@ def fsdd_spikes(
         published=published,
         full=sum(len(part.labels) for part in parts.values()) == PUBLISHED,
         generated=generated,
+        test_only="train" not in parts,
         **options,
     )
 
@@ -171,13 +174,13 @@ def _parted(found: dict[str, np.ndarray], tested: np.ndarray) -> dict[str, Recor
     return parts
 
 
-def _read(root: Path, leave_out: str | None) -> tuple[dict[str, Recordings], dict[str, Any], str]:
+def _read(root: Path, leave_out: str | None, test_only: bool) -> tuple[dict[str, Recordings], dict[str, Any], str]:
     if leave_out is not None:
         raise ValueError(
             f"{NAME}: data.leave_out={leave_out}, but the files in {root} have the official split and no names of "
             f"speakers; set data.root to the recorded clips, the folder of {HOME}."
         )
-    paths = {part: root / file for part, file in FILES.items()}
+    paths = {part: root / file for part, file in FILES.items() if part == "test" or not test_only}
     for path in paths.values():
         if not path.is_file():
             raise FileNotFoundError(

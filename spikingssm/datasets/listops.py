@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from spikingssm.datasets.base import Rows, SequenceData
+from spikingssm.datasets.base import SequenceData
 from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
-from spikingssm.datasets.tokens import PAD, arena_file, check_rows, put
+from spikingssm.datasets.tokens import PAD, arena_file, check_rows, parted, put
 
 __all__ = ["evaluate", "grow", "listops", "tokens_of"]
 
@@ -41,6 +41,7 @@ def listops(
     max_args: int = 10,
     generator_seed: int = 0,
     generated: bool = False,
+    test_only: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> SequenceData:
@@ -60,6 +61,7 @@ def listops(
         max_args: most arguments of an operator, at least 2.
         generator_seed: of the drawn expressions.
         generated: draw 256, 64 and 64 expressions of one operator and up to 8 digits; the other sizes are unused.
+        test_only: read the test file only, for `spikingssm.evaluate`; there is nothing to train on then.
         seed: of the order.
         options: batch_size, num_workers, limit_train, limit_eval of `SequenceData`.
 
@@ -83,11 +85,12 @@ def listops(
         split += f"{min_length} to {max_length} tokens, depth {max_depth}, up to {max_args} arguments"
         split += " as published" if grammar == PUBLISHED else ""
     else:
-        files = [arena_file("listops", root, "listops-1000", f"basic_{part}.tsv") for part in PARTS]
+        parts = PARTS[-1:] if test_only else PARTS
+        files = [arena_file("listops", root, "listops-1000", f"basic_{part}.tsv") for part in parts]
         facts = {"version": 1, "length": length, "files": source_facts(*files)}
-        found = cached("listops", facts, lambda: _prepare(files, length))
+        found = cached("listops", facts, lambda: _prepare(dict(zip(parts, files, strict=True)), length))
         split = "as released"
-    train, val, test = (Rows(*(found[f"{key}_{part}"] for key in ("x", "y", "lengths"))) for part in PARTS)
+    train, val, test = parted(found, PARTS)
     return SequenceData(
         "listops",
         train,
@@ -97,8 +100,9 @@ def listops(
         vocab=VOCAB,
         seed=seed,
         split=split,
-        full=root is not None and (len(train.x), len(val.x), len(test.x)) == RELEASED,
+        full=root is not None and val is not None and (len(train.x), len(val.x), len(test.x)) == RELEASED,
         generated=generated,
+        test_only=val is None,
         **options,
     )
 
@@ -266,9 +270,9 @@ def _loops(rows: int) -> tuple[Callable[..., int], Callable[[np.ndarray], int]]:
     return numba.njit(grow), numba.njit(evaluate)
 
 
-def _prepare(files: list[Path], length: int) -> dict[str, np.ndarray]:
+def _prepare(files: dict[str, Path], length: int) -> dict[str, np.ndarray]:
     made: dict[str, np.ndarray] = {}
-    for part, path in zip(PARTS, files, strict=True):
+    for part, path in files.items():
         with path.open("rb") as file:
             check_rows(str(path), sum(1 for _ in file), length)
         x, y, lengths = zip(*_lines(path, length), strict=True)

@@ -49,6 +49,7 @@ def shd(
     cutmix: str | bool = False,
     val_split: str = "speakers",
     generated: bool = False,
+    test_only: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> SequenceData:
@@ -65,6 +66,7 @@ def shd(
         jitter_us: see `spike_data`, as are ``channel_shift`` and ``cutmix``: augmentation in training.
         val_split: "speakers" holds out whole speakers, "random" single recordings, by the seed.
         generated: draw a stand-in; no file is read.
+        test_only: read the test file only, for `spikingssm.evaluate`; there is nothing to train on then.
         seed: of the validation split, of the order and of the augmentation.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
 
@@ -82,7 +84,9 @@ def shd(
     if val_split not in SPLITS:
         raise ValueError(f"shd: data.val_split must be one of {', '.join(SPLITS)}, got {val_split}.")
     by_speaker = val_split == "speakers"
-    return _data("shd", root, binning, generated, seed=seed, by_speaker=by_speaker, **augmentation, **options)
+    return _data(
+        "shd", root, binning, generated, test_only, seed=seed, by_speaker=by_speaker, **augmentation, **options
+    )
 
 
 def ssc(
@@ -97,6 +101,7 @@ def ssc(
     channel_shift: str | bool = "batch",
     cutmix: str | bool = "published",
     generated: bool = False,
+    test_only: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> SequenceData:
@@ -110,6 +115,7 @@ def ssc(
         channels: see `Binning`, as are ``bins``, ``steps``, ``bin_ms`` and ``binary``.
         jitter_us: see `spike_data`, as are ``channel_shift`` and ``cutmix``: augmentation in training.
         generated: draw a stand-in; no file is read.
+        test_only: read the test file only, for `spikingssm.evaluate`; there is nothing to train on then.
         seed: of the order and of the augmentation.
         options: batch_size, num_workers, limit_train, limit_eval of `SequenceData`.
 
@@ -123,11 +129,13 @@ def ssc(
     """
     binning = Binning(channels, bins, steps, bin_ms, binary)
     augmentation = {"jitter_us": jitter_us, "channel_shift": channel_shift, "cutmix": cutmix}
-    return _data("ssc", root, binning, generated, seed=seed, **augmentation, **options)
+    return _data("ssc", root, binning, generated, test_only, seed=seed, **augmentation, **options)
 
 
-def _data(name: str, root: str | Path | None, binning: Binning, generated: bool, **options: Any) -> SequenceData:
-    parts, source, published = list(PUBLISHED[name]), None, True
+def _data(
+    name: str, root: str | Path | None, binning: Binning, generated: bool, test_only: bool, **options: Any
+) -> SequenceData:
+    parts, source, published = ["test"] if test_only else list(PUBLISHED[name]), None, True
     if "val" in parts and options.get("val_fraction") is not None:
         raise ValueError(
             f"{name}: data.val_fraction={options['val_fraction']}, but validation is the file {name}_{FILE['val']}.h5; "
@@ -135,7 +143,7 @@ def _data(name: str, root: str | Path | None, binning: Binning, generated: bool,
         )
     if generated:
         refuse_root(name, root)
-        found = {part: _drawn(CLASSES[name], number) for number, part in enumerate(parts)}
+        found = {part: _drawn(CLASSES[name], number) for number, part in enumerate(PUBLISHED[name])}
         rule = "test: drawn"
     else:
         paths = {part: _find(name, part, root) for part in parts}
@@ -144,11 +152,11 @@ def _data(name: str, root: str | Path | None, binning: Binning, generated: bool,
         packed = {path: f"md5:{MD5[path.name.split('.')[0]]}" for path in paths.values() if path.suffix == ".zip"}
         published = are_published(name, packed)
         words = f"as in {paths['test'].name}" if len(packed) < len(paths) else source_of_test(published)
-        rule = _test_rule(words, found["train"].speakers, found["test"].speakers)
+        rule = f"test: {words}" if test_only else _test_rule(words, found["train"].speakers, found["test"].speakers)
     full = {part: len(recordings.labels) for part, recordings in found.items()} == PUBLISHED[name]
     return spike_data(
         name,
-        found["train"],
+        found["test" if test_only else "train"],
         found["test"],
         found.get("val"),
         classes=CLASSES[name],
@@ -158,6 +166,7 @@ def _data(name: str, root: str | Path | None, binning: Binning, generated: bool,
         published=published,
         full=full,
         generated=generated,
+        test_only=test_only,
         **options,
     )
 

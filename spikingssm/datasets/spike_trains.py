@@ -120,6 +120,7 @@ def spike_data(
     val_fraction: float | None = 0.1,
     split: str = "test: as given",
     seed: int = 0,
+    test_only: bool = False,
     **options: Any,
 ) -> SequenceData:
     """Recordings of spikes as sequences of frames: x (B, length, channels), with augmentation in training.
@@ -145,6 +146,7 @@ def spike_data(
         val_fraction: part of the training recordings held out, in (0, 1), about; unused where ``val`` is given.
         split: on where the test recordings come from; a sentence on the validation follows.
         seed: of the validation split, of the order and of the augmentation.
+        test_only: there are test recordings only; ``train`` is unused, and nothing is trained or validated.
         options: batch_size, num_workers, limit_train, limit_eval, full, generated of `SequenceData`.
 
     Raises:
@@ -153,6 +155,9 @@ def spike_data(
     if val is None and val_fraction is None:
         raise ValueError(f"{name}: data.val_fraction must be between 0 and 1, such as 0.1, got None.")
     shift, mix = str(channel_shift or "none"), str(cutmix or "none")
+    if test_only:
+        _check(name, {"test": test}, classes, jitter_us, shift, mix)
+        return _test_data(name, test, binning, source, d_output=classes, seed=seed, split=split, **options)
     given = {"train": train, "test": test} | ({} if val is None else {"val": val})
     _check(name, given, classes, jitter_us, shift, mix)
     if val is None:
@@ -182,6 +187,20 @@ def spike_data(
         notes=_notes({part: (*of, binning) for part, of in chosen.items()}, jitter_us),
         **options,
     )
+
+
+def _test_data(
+    name: str,
+    test: Recordings,
+    binning: Binning,
+    source: Mapping[str, Mapping[str, Any]] | None,
+    **options: Any,
+) -> SequenceData:
+    numbers = np.arange(len(test.labels))
+    x = binned(f"{name}-test", test, binning, source and source["test"])
+    rows = Rows(Selected(x, numbers), test.labels, binning.valid(_last(test, numbers)))
+    notes = _notes({"test": (test, numbers, binning)}, 0)
+    return SequenceData(name, rows, rows, notes=notes, test_only=True, **options)
 
 
 def _check(name: str, given: Mapping[str, Recordings], classes: int, jitter_us: float, shift: str, mix: str) -> None:

@@ -7,9 +7,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from spikingssm.datasets.base import Rows
+
 __all__ = [
-    "PAD", "Characters", "arena_file", "check_rows", "pad_rows", "put", "ranked", "same_vocabulary", "token_dtype",
-    "vocabulary_digest",
+    "PAD", "Characters", "arena_file", "check_rows", "pad_rows", "parted", "put", "ranked", "same_vocabulary",
+    "token_dtype", "vocabulary_digest",
 ]  # fmt: skip
 
 LONGEST, MOST = 2**20, 2**33
@@ -141,6 +143,17 @@ def pad_rows(
     for number, tokens in enumerate(rows):
         lengths[number] = put(x[number], tokens, eos)
     return x, lengths
+
+
+def parted(found: Mapping[str, np.ndarray], parts: Sequence[str]) -> tuple[Rows, Rows | None, Rows]:
+    """Training, validation and test rows out of arrays ``x_<part>``, ``y_<part>`` and ``lengths_<part>``.
+
+    Args:
+        found: arrays of all parts, or of the last one alone, which then stands for the training rows too.
+        parts: the names of the three.
+    """
+    rows = [Rows(*(found[f"{key}_{part}"] for key in ("x", "y", "lengths"))) for part in parts if f"x_{part}" in found]
+    return rows[0], rows[1] if len(rows) == 3 else None, rows[-1]
 
 
 def arena_file(name: str, root: str | Path, folder: str, file: str) -> Path:
