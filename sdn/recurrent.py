@@ -86,7 +86,7 @@ def recurrent(
     if has_numbers(x):
         given = x, weight, dynamics, state, spikes0, bias
         demand_finite(last, f"{type(dynamics).__name__}: the state of a recurrent layer", lambda: _explain(*given))
-    return spikes, RecurrentState(last, spikes[:, -1])
+    return spikes, RecurrentState(last, spikes[:, -1].clone())
 
 
 def _fused(

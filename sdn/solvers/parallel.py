@@ -135,7 +135,7 @@ class Parallel(FrozenValue):
             )
         if self.detach_reset:
             distance, states = solve_linear(kernel, current, first, spikes)
-            out, final = _known(distance, spikes, gradient), states[:, -1]
+            out, final = _known(distance, spikes, gradient), states[:, -1].clone()
         else:
             neuron_without_spikes = kernel.name, kernel.constants, *slope
             out, final, _ = _ThroughReset.apply(current, first, kernel.fixed, spikes, *neuron_without_spikes)  # type: ignore[no-untyped-call]
@@ -320,7 +320,7 @@ class _ThroughReset(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         kernel = Kernel(name, fixed, constants)
         kept = solve_linear(kernel, current, first, spikes, slice(neuron.STRIDE - 1, -1, neuron.STRIDE)).states
-        final = solve_linear(kernel, current, first, spikes).states[:, -1]
+        final = solve_linear(kernel, current, first, spikes).states[:, -1].clone()
         return spikes.clone(), final, neuron.as_saved(torch.cat([first.unsqueeze(1), kept], 1))
 
     @staticmethod

@@ -67,7 +67,7 @@ class MeanOverTime(_Pool):
         if lengths is None:
             count = torch.full((len(x),), x.shape[1], device=x.device)
         else:
-            count = check_lengths(lengths, x, state)
+            count = check_lengths(lengths, x, state).clone()
             x = x.masked_fill(padding(count, x.shape[1]), 0)
         total = x.sum(1, dtype=torch.promote_types(x.dtype, torch.float32))
         if state is not None:
@@ -92,12 +92,12 @@ class LastStep(_Pool):
         """The features at step ``lengths - 1``; arguments as in `MeanOverTime`. A row of length 0 keeps its state."""
         check_sequence("LastStep", x, self.d_model)
         if lengths is None:
-            return x[:, -1], LastState(x[:, -1])
+            return x[:, -1], LastState(x[:, -1].clone())
         count = check_lengths(lengths, x, state)
         last = x[torch.arange(len(x), device=x.device), (count - 1).clamp(min=0)]
         if state is not None:
             last = torch.where((count > 0).unsqueeze(-1), last, state.last.to(last.dtype))
-        return last, LastState(last)
+        return last, LastState(last.clone())
 
     def initial_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32

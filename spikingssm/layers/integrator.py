@@ -107,7 +107,7 @@ class LeakyIntegrator(nn.Module):
             inputs = inputs if bias is None else inputs + bias
             alpha = self.alpha.to(wide)
             y = scan(alpha, (1 - alpha) * inputs, None if state is None else state.to(wide))
-        return y.to(x.dtype), y[:, -1]
+        return y.to(x.dtype), y[:, -1].clone()
 
     def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """One step: (B, H) -> (B, C) and the state."""
