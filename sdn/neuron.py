@@ -29,8 +29,27 @@ class SpikingLayer(Spelled, nn.Module):
     """
 
     channels: int
-    solver: Any
+    _solver: Any
     spellings: ClassVar[Mapping[str, str]] = LAYER_WORDS
+
+    @property
+    def solver(self) -> Any:
+        """How the neurons run; it may be set to a word or a value, and is refused if it does not fit them."""
+        return self._solver
+
+    @solver.setter
+    def solver(self, solver: str | Solver) -> None:
+        self._solver = self._checked(solver)
+
+    def _checked(self, solver: str | Solver) -> Any:
+        """The solver that is meant, if it fits these neurons."""
+        raise NotImplementedError
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what was pickled; earlier versions kept the solver as ``solver``."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if "solver" in self.__dict__:
+            self._solver = self.__dict__.pop("solver")
 
 
 class Neuron(SpikingLayer):
@@ -77,8 +96,7 @@ class Neuron(SpikingLayer):
         for field, start in (learn or {}).items():
             self.learned[field] = nn.Parameter(_raw_start(dynamics, field, start, channels))
         self.dynamics = dynamics
-        self.solver = as_solver(solver)
-        self.solver.check(dynamics, tuple(self.learned), self.spike)
+        self.solver = solver
 
     @property
     def dynamics(self) -> Dynamics:
@@ -98,10 +116,17 @@ class Neuron(SpikingLayer):
                     f"Neuron: {name} is a tensor with a gradient, which no optimiser would find among this neuron's "
                     f"parameters; learn it with learn={{{name!r}: value}}, or give value.detach() to keep it as it is."
                 )
+        if "_solver" in self.__dict__:
+            self._solver.check(dynamics, tuple(self.learned), self.spike)
         self._dynamics = dynamics
         self._modules.pop("fixed", None)
         if kept := {name: value for name, value in fields.items() if name not in self.learned}:
             self.fixed = Fixed(kept)
+
+    def _checked(self, solver: str | Solver) -> Solver:
+        found = as_solver(solver)
+        found.check(self.dynamics, tuple(self.learned), self.spike)
+        return found
 
     def forward(self, current: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Spikes and the state after the last step.
@@ -144,8 +169,7 @@ class Neuron(SpikingLayer):
         """The same neuron, with the very same parameters, under another solver."""
         clone = copy.copy(self)
         clone.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in self.__dict__.items()}
-        clone.solver = as_solver(solver)
-        clone.solver.check(self.dynamics, tuple(self.learned), self.spike)
+        clone.solver = solver
         return clone
 
     def extra_repr(self) -> str:

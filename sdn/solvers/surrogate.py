@@ -94,8 +94,9 @@ class Surrogate(FrozenValue):
             )
         if isinstance(self.refine, bool) or not isinstance(self.refine, int) or self.refine < 0:
             raise ValueError(f"Surrogate: refine must be an integer >= 0, got {self.refine!r}.")
-        if artifact is not None and not isinstance(artifact, Artifact):
-            object.__setattr__(self, "artifact", _read(artifact))
+        if artifact is not None:
+            known = artifact.as_it_is() if isinstance(artifact, Artifact) else _read(artifact)
+            object.__setattr__(self, "artifact", known)
 
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """Refuse a neuron that the artifact was not made for, or a learned field it cannot follow."""
@@ -115,9 +116,7 @@ class Surrogate(FrozenValue):
                 "use refine=0, or solver='loop' for exact spikes."
             )
         made_for, artifact = self.stands_for(dynamics)
-        _on_device(artifact, torch.device("cpu"), torch.float32)  # ready before anything is traced
-        if made_for != dynamics and not _same_scaled(made_for, dynamics):
-            raise ValueError(f"artifact was made for {made_for}, this neuron is {dynamics}; use that neuron, or {HOW}")
+        _on(artifact, torch.device("cpu"), torch.float32)  # ready before anything is traced
         others = [known for known in self._known if known[0] != _unit(dynamics)]
         self._known[:] = [*others, (_unit(dynamics), made_for, artifact)]
 
@@ -156,13 +155,20 @@ class Surrogate(FrozenValue):
         return InputWindow(torch.zeros(batch, 0, channels, device=device, dtype=dtype))
 
     def stands_for(self, dynamics: Dynamics) -> tuple[Dynamics, Artifact]:
-        """The neuron that the artifact for this one was made for, and the artifact; from `check` where it was there."""
+        """The neuron that the artifact for this one was made for, and the artifact; from `check` where it was there.
+
+        Raises:
+            ValueError: an artifact that was made for another neuron, or no shipped one for this.
+        """
         unit = _unit(dynamics)
         found = [(made_for, artifact) for known, made_for, artifact in self._known if known == unit]
         if found:
             return found[0]
         artifact = self.artifact if isinstance(self.artifact, Artifact) else _shipped_for(unit)
-        return artifact.dynamics, artifact
+        made_for = artifact.dynamics
+        if _unit(made_for) != unit:
+            raise ValueError(f"artifact was made for {made_for}, this neuron is {dynamics}; use that neuron, or {HOW}")
+        return made_for, artifact
 
 
 def _fire(dynamics: Dynamics, current: Tensor, mem: Tensor, gradient: SpikeGradient) -> Tensor:
@@ -182,10 +188,6 @@ def _scaled(net: ReducedSDN, input: Tensor, scale: Value, skip: int) -> Tensor:
 
 def _unit(dynamics: Dynamics) -> Dynamics:
     return dynamics.replace(threshold=1.0) if dynamics.scales_with_threshold else dynamics
-
-
-def _same_scaled(made_for: Dynamics, dynamics: Dynamics) -> bool:
-    return dynamics.scales_with_threshold and made_for == dynamics.replace(threshold=made_for.threshold)
 
 
 def _window(state: State, current: Tensor, reach: int) -> Tensor:
@@ -220,10 +222,12 @@ def _shipped_for(dynamics: Dynamics) -> Artifact:
 
 def _on(artifact: Artifact, device: torch.device, dtype: torch.dtype) -> ReducedSDN:
     """Its network on a device; under `torch.func` a copy of its own, which no later call may see."""
-    return (_cast if transforming() else _on_device)(artifact, device, dtype)
+    versions = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in artifact.network.parameters())
+    return (_cast if transforming() else _on_device)(artifact, device, dtype, versions)
 
 
-def _cast(artifact: Artifact, device: torch.device, dtype: torch.dtype) -> ReducedSDN:
+def _cast(artifact: Artifact, device: torch.device, dtype: torch.dtype, versions: tuple[Any, ...]) -> ReducedSDN:
+    """A copy of its network; ``versions`` tell a network that was changed in place from what it was before."""
     network = copy.deepcopy(artifact.network)
     for part in network.modules():
         for name, value in part.named_parameters(recurse=False):  # `Module.to` writes into them, which vmap refuses

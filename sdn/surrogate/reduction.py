@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,8 @@ class Artifact:
     path: Path | None = None
     digest: str = ""
     """The sha256 of format, facts and tensors, by which one artifact is told from another."""
+    weights: str = ""
+    """The sha256 of the tensors as they were read."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Artifact):
@@ -98,6 +100,12 @@ class Artifact:
     def __repr__(self) -> str:
         made_for = self.dynamics if "dynamics" in self.facts else "no dynamics"
         return f"Artifact({made_for}, sha256 {self.digest[:12] or 'unknown'})"
+
+    def as_it_is(self) -> "Artifact":
+        """This artifact; if its network was changed since it was read, one that equals no other."""
+        if not self.weights or self.weights == digest(tensors_of(self.network)):
+            return self
+        return replace(self, path=None, digest="", weights="")
 
     @property
     def dynamics(self) -> Dynamics:
@@ -125,7 +133,7 @@ def save_artifact(
         ValueError: weights that are not finite.
     """
     check_dynamics("save_artifact", dynamics)
-    tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in reduced.state_dict().items()}
+    tensors = tensors_of(reduced)
     if not all(torch.isfinite(v).all() for v in tensors.values()):
         raise ValueError(f"{path}: the reduced SDN has weights that are NaN or infinite; it was not saved.")
     sizes = {"d_model": reduced.d_model, "kernel_size": reduced.kernel_size, "n_layers": reduced.n_layers}
@@ -138,8 +146,12 @@ def copy_artifact(path: str | os.PathLike[str], artifact: Artifact) -> Artifact:
 
     A copy of a file of the first version gets the digest that it had not.
     """
-    tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in artifact.network.state_dict().items()}
-    return _write(path, tensors, artifact.facts)
+    return _write(path, tensors_of(artifact.network), artifact.facts)
+
+
+def tensors_of(network: ReducedSDN) -> dict[str, Tensor]:
+    """Its weights as they are written: float32, on the CPU."""
+    return {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in network.state_dict().items()}
 
 
 def _write(path: str | os.PathLike[str], tensors: dict[str, Tensor], facts: dict[str, Any]) -> Artifact:
@@ -199,7 +211,7 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
             "save_artifact writes one.",
             stacklevel=2,
         )
-    return Artifact(network, facts, path, found)
+    return Artifact(network, facts, path, found, digest(tensors))
 
 
 _SAID: set[Path] = set()

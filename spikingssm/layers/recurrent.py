@@ -1,7 +1,7 @@
 """A layer of spiking neurons that are connected with each other."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class Recurrent(Neuron):
             check_count("Recurrent", name, size, least=None)
         if d_input < 1 or channels < 1:
             raise ValueError(f"Recurrent: d_input and channels must be at least 1, got {d_input} and {channels}.")
-        super().__init__(dynamics, channels, learn=learn, spike=spike, solver=_solver(solver))
+        super().__init__(dynamics, channels, learn=learn, spike=spike, solver=solver)
         self.d_input = d_input
         self.input = nn.Linear(d_input, channels, bias=bias)
         self.recurrent = nn.Linear(channels, channels, bias=False)
@@ -132,9 +132,8 @@ class Recurrent(Neuron):
         state = self.dynamics.initial_state(batch, self.channels, device, wide)
         return RecurrentState(state, torch.zeros(batch, self.channels, device=device, dtype=wide))
 
-    def with_solver(self, solver: str | Solver) -> Self:
-        """The same layer, with the very same parameters, under another solver."""
-        return super().with_solver(_solver(solver))
+    def _checked(self, solver: str | Solver) -> Solver:
+        return super()._checked(_solver(solver))
 
     def extra_repr(self) -> str:
         """What `print` shows."""

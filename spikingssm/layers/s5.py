@@ -85,7 +85,7 @@ class ResonateAndFire(SpikingLayer):
         self.threshold, self.magnitude, self.refractory = threshold, magnitude, refractory
         self.spike = MultiGaussian() if spike is None else spike
         check_gradient("ResonateAndFire", "spike", self.spike)
-        self.solver = check_solver(solver, self.spike)
+        self.solver = solver
         self.eta_range, self.learn_eta, self.rotate = (eta_min, eta_max), learn_eta, rotate
         eigenvalues, _ = hippo_normal(channels // num_blocks)
         omega = eigenvalues.imag.repeat(num_blocks).to(torch.get_default_dtype())
@@ -158,8 +158,11 @@ class ResonateAndFire(SpikingLayer):
         """The same neurons, with the very same parameters, under another solver."""
         clone = copy.copy(self)
         clone.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in self.__dict__.items()}
-        clone.solver = check_solver(solver, self.spike)
+        clone.solver = solver
         return clone
+
+    def _checked(self, solver: str | Solver) -> Solver:
+        return check_solver(solver, self.spike)
 
     def extra_repr(self) -> str:
         """What `print` shows."""

@@ -175,7 +175,7 @@ class S5RF(Spelled, nn.Module):
         model = copy.deepcopy(self, shared)
         for part in model.modules():
             if isinstance(part, ResonateAndFire):
-                part.solver = check_solver(solver, part.spike)
+                part.solver = solver
         return model
 
     def synapses(self) -> dict[str, tuple[str, ...]]:
