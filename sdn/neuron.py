@@ -162,6 +162,8 @@ class Neuron(SpikingLayer):
         """The dynamics with the learned values in place, as (H,) tensors that carry gradients."""
         if not self.learned:
             return self.dynamics
+        for renew in self.learned._forward_pre_hooks.values():  # pruning and norms; a ParameterDict is never called
+            renew(self.learned, ())
         values = {f: _from_raw(raw, self.dynamics.transforms[f]) for f, raw in self.learned.items()}
         return self.dynamics.replace(**values)
 

@@ -161,3 +161,59 @@ def test_the_other_models_call_their_maps(name):
         part.register_forward_hook(lambda module, *_: seen.append(module))
     model.eval()(x)
     assert set(maps) == set(seen)
+
+
+def loaded(model, part, shift=0.0):
+    """Other numbers for every pruned weight whose name holds ``part``."""
+    state = {
+        k: torch.randn_like(v) * 0.3 + shift if k.endswith(f"{part}_orig") else v for k, v in model.state_dict().items()
+    }
+    model.load_state_dict(state)
+
+
+def test_a_pruned_tied_table_follows_what_is_loaded_and_trains():
+    model, x = SpikingSSM(1, 20, 16, 1, 8, vocab=20, pool="each", dropout=0.0), torch.randint(0, 20, (3, 30))
+    prune.l1_unstructured(model.decoder, "table", 0.5)
+    model(x)
+    loaded(model, "table")
+    first, second = model(x)[0], model(x)[0]
+    assert torch.equal(first, second)
+    assert first.abs().max() > 0.1
+    optimiser = torch.optim.SGD(model.parameters(), 0.01)
+    for _ in range(2):
+        optimiser.zero_grad()
+        model(x)[0].square().sum().backward()
+        optimiser.step()
+
+
+def test_steps_run_the_hooks_of_what_they_are_made_of():
+    model, x = SpikingSSM(3, 5, 16, 2, 8, dropout=0.0).eval(), torch.randn(3, 30, 3)
+    for block in model.blocks:
+        prune.l1_unstructured(block.layer.ssm, "D", 0.5)
+    model(x)
+    loaded(model, "D")
+    seen = []
+    for name, part in {"residual": model.blocks[0], "block": model.blocks[1].layer}.items():
+        part.register_forward_hook(lambda *_, name=name: seen.append(name))
+    with torch.no_grad():
+        state = None
+        for now in x.unbind(1):
+            y, state = model.step(now, state)
+        assert seen == ["residual", "block"] * 30
+        whole = model(x)[0]
+    torch.testing.assert_close(y, whole, rtol=0, atol=1e-5)
+    assert whole.abs().max() > 0.1
+
+
+def test_a_pruned_learned_field_follows_what_is_loaded_and_trains():
+    neuron, x = sdn.Neuron(sdn.LIF(0.125), 8, learn={"threshold": torch.rand(8) + 0.5}), torch.randn(2, 50, 8)
+    prune.l1_unstructured(neuron.learned, "threshold", 0.5)
+    for _ in range(2):
+        neuron.zero_grad()
+        neuron(x)[0].sum().backward()
+        assert neuron.learned.threshold_orig.grad.abs().sum() > 0
+    before = neuron(x)[0].mean()
+    loaded(neuron, "threshold", 5)
+    after = neuron(x)[0].mean()
+    assert_alive(before)
+    assert 0 < after < 0.7 * before

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sdn import Dynamics, Neuron, Solver, SpikeGradient
+from spikingssm.layers.maps import is_watched
 from spikingssm.layers.s4d import S4D, S4DState
 
 __all__ = ["BlockState", "Residual", "SpikingBlock", "TiedDropout"]
@@ -91,6 +92,9 @@ class SpikingBlock(nn.Module):
 
     def step(self, x: Tensor, state: BlockState | None = None) -> tuple[Tensor, BlockState]:
         """One step: (B, H) -> (B, H) and the state."""
+        if is_watched(self):
+            y, after = self(x.unsqueeze(1), state)
+            return y.squeeze(1), after
         current, ssm = self.ssm.step(x, None if state is None else state.ssm)
         spikes, neuron = self.neuron.step(current, None if state is None else state.neuron)
         return self._mix(spikes.to(x.dtype).unsqueeze(1)).squeeze(1), BlockState(ssm, neuron)
@@ -167,6 +171,9 @@ class Residual(nn.Module):
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """One step: (B, H) -> (B, H) and the state."""
         x = x.unsqueeze(1)
+        if is_watched(self):
+            y, state = self(x, state)
+            return y.squeeze(1), state
         branch, state = self.layer.step((self.norm(x) if self.prenorm else x).squeeze(1), state)
         return self._join(x, branch.unsqueeze(1)).squeeze(1), state
 

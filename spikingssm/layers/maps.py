@@ -3,10 +3,21 @@
 import torch
 from torch import Tensor, nn
 
-__all__ = ["is_plain", "weight_of"]
+__all__ = ["is_plain", "is_watched", "weight_of"]
 
 _FORWARD = (nn.Linear.forward, nn.Embedding.forward)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether something is to happen when a module is called: pruning, norms by hooks, a hook of the user's.
+
+    A method other than ``forward`` goes through a call then, since nothing would happen otherwise.
+    """
+    everywhere = nn.modules.module
+    return any(getattr(module, name) for name in _HOOKS) or any(
+        getattr(everywhere, f"_global{name}", None) for name in _HOOKS
+    )
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -15,11 +26,7 @@ def is_plain(module: nn.Module) -> bool:
     Pruning and weight norms by hooks renew that attribute when the map is called, quantised maps have none, and a hook
     of the user's wants to run.
     """
-    everywhere = nn.modules.module
-    watched = any(getattr(module, name) for name in _HOOKS) or any(
-        getattr(everywhere, f"_global{name}", None) for name in _HOOKS
-    )
-    return type(module).forward in _FORWARD and not watched
+    return type(module).forward in _FORWARD and not is_watched(module)
 
 
 def weight_of(module: nn.Module) -> Tensor:

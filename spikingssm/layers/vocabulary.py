@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikingssm.layers.encoders import check_dropout, check_tokens, dropped_types, unknown
-from spikingssm.layers.maps import weight_of
+from spikingssm.layers.maps import is_watched, weight_of
 
 __all__ = ["AdaptiveVocabulary", "Vocabulary"]
 
@@ -40,6 +40,8 @@ class Vocabulary(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """Tokens (B, L) -> (B, L, H), of variance 1 at the start."""
         known = check_tokens(x, self.vocab)
+        if is_watched(self):
+            self(self.bias.new_zeros(0, self.d_model))  # without features: for what renews the table
         table = dropped_types(self.table, self.embedding_dropout if self.training else 0.0)
         return unknown(functional.embedding(known, table) * self.d_model**0.5, x, self.vocab)
 
