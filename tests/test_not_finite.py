@@ -231,28 +231,42 @@ def test_models_refuse_and_compiled_ones_return_nan(name, bad):
     assert torch.allclose(logits[0], clean[0], atol=1e-5)
 
 
-def broken_parameters(model):
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            yield name, parameter
+def numbers_of(model):
+    """Parameters and buffers that the output depends on."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() or tensor.is_complex():
+            yield name, tensor
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_no_parameter_can_be_nan_without_a_word(name):
-    """Each in turn: an error, or NaN in the logits."""
-    model, std = MODELS[name]()
+BROKEN = {
+    **MODELS,
+    "ssm-batch-norm": lambda: ssm(solver="fused", norm="batch"),
+    "ssm-tensor": lambda: ssm(solver="fused", dynamics=sdn.LIF(torch.rand(8))),
+    "s5rf-zoh": lambda: (S5RF(3, 5, 16, 2, num_blocks=2, discretisation="zoh", refractory=0.5), 40.0),
+    "s5rf-parallel": lambda: (S5RF(3, 5, 16, 2, num_blocks=2, solver="parallel"), 40.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf], ids=str)
+@pytest.mark.parametrize("name", BROKEN)
+def test_no_parameter_can_be_anything_but_a_number_without_a_word(name, bad):
+    """Each in turn: an error, or logits that are no numbers."""
+    model, std = BROKEN[name]()
     model.eval()
-    x = std * torch.randn(2, 30, 3)
-    for word, parameter in broken_parameters(model):
+    x, seen = std * torch.randn(2, 30, 3), 0
+    for word, tensor in numbers_of(model):
         with torch.no_grad():
-            known = parameter.clone()
-            parameter.view(-1)[-1] = math.nan
+            known = tensor.clone()
+            tensor.view(-1)[-1] = bad
             try:
                 silent = bool(torch.isfinite(model(x)[0]).all())
             except ValueError:
                 silent = False
-            parameter.copy_(known)
+            tensor.copy_(known)
+        seen += 1
         assert not silent, word
+    assert seen > 3
+    assert torch.isfinite(model(x)[0]).all()
 
 
 # ---- devices on which an answer takes its time

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sdn import Dynamics, Neuron, Solver, SpikeGradient
-from spikingssm.layers.maps import is_watched
+from sdn.finite import nothing
+from spikingssm.layers.maps import is_plain, is_watched
 from spikingssm.layers.s4d import S4D, S4DState
 
 __all__ = ["BlockState", "Residual", "SpikingBlock", "TiedDropout"]
@@ -111,7 +112,11 @@ class SpikingBlock(nn.Module):
         return {"neuron": ("output",)}
 
     def _mix(self, spikes: Tensor) -> Tensor:
-        return nn.functional.glu(self.output(self.dropout(spikes)), -1)
+        spikes = self.dropout(spikes)
+        if not is_plain(self.output):
+            return nn.functional.glu(self.output(spikes), -1)
+        bias = self.output.bias + nothing(self.output.bias)  # an infinite one would open a gate, or close it
+        return nn.functional.glu(nn.functional.linear(spikes, self.output.weight, bias), -1)
 
 
 class Residual(nn.Module):
@@ -194,6 +199,10 @@ class ChannelBatchNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """(B, L, H) -> (B, L, H); steps that are not valid (B, L, 1) come out as 0 in training."""
+        if not self.training and self.running_var is not None:
+            var = self.running_var + nothing(self.running_var)  # an infinite one would make 0 of everything
+            flat, stored = x.reshape(-1, x.shape[-1]), (self.running_mean, var)
+            return nn.functional.batch_norm(flat, *stored, self.weight, self.bias, eps=self.eps).view(x.shape)
         if valid is None or not self.training:
             return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
         mask = valid.squeeze(-1)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from sdn import scan
 from sdn.axes import check_sequence, check_step
+from sdn.finite import nothing
 from sdn.kernels.cpu import huge
 from sdn.tracing import transforming
 
@@ -79,7 +80,7 @@ class LeakyIntegrator(nn.Module):
     @property
     def alpha(self) -> Tensor:
         """(C,), what a potential keeps per step."""
-        return torch.exp(-1 / self.tau.abs())
+        return torch.exp(-1 / self.tau.abs()) + nothing(self.tau)
 
     def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Potentials and the last of them.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdn.axes import check_sequence, check_step
+from sdn.finite import nothing
 from spikingssm.layers.heads import check_lengths, padding
 from spikingssm.layers.ssm import lecun_normal_
 
@@ -69,7 +70,8 @@ class LeakyReadout(nn.Module):
         count = every if lengths is None else check_lengths(lengths, x, state)
         outputs = functional.linear(x, self.weight.to(x.dtype))
         outputs = outputs.to(torch.promote_types(x.dtype, torch.float32))
-        log_alpha = functional.logsigmoid(self.tau.to(outputs.dtype))
+        tau = self.tau.to(outputs.dtype)
+        log_alpha = functional.logsigmoid(tau) + nothing(tau)
         if lengths is None:
             left = torch.arange(steps - 1, -1, -1, device=x.device).unsqueeze(-1)  # (L, 1)
         else:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sdn.arguments import Spelled, check_count, check_tensor
 from sdn.axes import mend, mend_step
+from sdn.finite import nothing
 from sdn.kernels.modes import modes
 from sdn.kernels.operator import COMPLEX
 from sdn.words import MODEL_WORDS
@@ -192,8 +193,9 @@ class S4D(Spelled, nn.Module):
         return y, None
 
     def _system(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        A = torch.complex(-torch.exp(self.log_A_real.to(dtype)), self.A_imag.to(dtype))
-        z, B_bar = discretise(A, self.rate * torch.exp(self.log_dt.to(dtype)))
+        log_A, log_dt = self.log_A_real.to(dtype), self.log_dt.to(dtype)
+        A = torch.complex(-torch.exp(log_A) + nothing(log_A), self.A_imag.to(dtype))
+        z, B_bar = discretise(A, self.rate * torch.exp(log_dt) + nothing(log_dt))
         if self.learn_b:
             B_bar = B_bar * torch.view_as_complex(self.B.to(dtype))
         return z, B_bar, torch.view_as_complex(self.C.to(dtype))

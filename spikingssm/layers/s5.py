@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sdn import Fused, Loop, MultiGaussian, Parallel, ResonatorState, Solver, SpikeGradient, SpikingLayer, resonate
 from sdn.arguments import check_count, check_tensor
 from sdn.axes import check_dtype, check_step, mend, mend_step
+from sdn.finite import nothing
 from sdn.kernels.gradients import compiled
 from sdn.kernels.operator import COMPLEX
 from sdn.solvers import as_solver
@@ -147,7 +148,8 @@ class ResonateAndFire(SpikingLayer):
     def system(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Factor and gain of a step, each (P,) complex, in the precision of a real dtype."""
         decay, omega, log_eta = (p.to(dtype) for p in (self.log_decay, self.omega, self.log_eta))
-        return discretise_spikes(self.discretisation, torch.complex(-decay.exp(), omega), log_eta.exp())
+        A = torch.complex(nothing(decay) - decay.exp(), omega)
+        return discretise_spikes(self.discretisation, A, log_eta.exp() + nothing(log_eta))
 
     def eigenvectors(self) -> Tensor:
         """V of one block as real and imaginary part, (2, n, n)."""
