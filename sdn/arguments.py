@@ -44,8 +44,10 @@ class Spelled:
     if not TYPE_CHECKING:  # where `__init__` says what there is
 
         def __new__(cls, *args: Any, **named: Any) -> Any:  # noqa: D102
-            if named and not torch.compiler.is_compiling():
-                _refuse_unknown(cls, named)
+            if not torch.compiler.is_compiling():
+                if named:
+                    _refuse_unknown(cls, named)
+                _refuse_words(cls, args, named)
             return super().__new__(cls)
 
 
@@ -196,6 +198,21 @@ def _refuse_unknown(cls: type, named: Mapping[str, Any]) -> None:
     ways += [f"it takes {', '.join(accepted)}"] if len(meant) < len(unknown) else []
     words = f"unexpected keyword argument{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}"
     raise ArgumentError(f"{cls.__name__}: {words}; {'; '.join(ways)}.")
+
+
+def _refuse_words(cls: type, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """Raise where a switch is no bool: every word but "" would switch it on."""
+    for place, name in _switches(cls.__init__):  # type: ignore[misc]
+        value = named[name] if name in named else args[place] if place < len(args) else False
+        if not isinstance(value, (bool, np.bool_)) and not (isinstance(value, int) and value in (0, 1)):
+            raise ArgumentError(f"{cls.__name__}: {name} must be True or False, got {shown(value)}.")
+
+
+@functools.cache
+def _switches(init: Callable[..., Any]) -> tuple[tuple[int, str], ...]:
+    """Place and name of the arguments of a constructor that are bools."""
+    parameters = list(inspect.signature(init).parameters.values())[1:]
+    return tuple((place, p.name) for place, p in enumerate(parameters) if p.annotation in (bool, "bool"))
 
 
 @functools.cache

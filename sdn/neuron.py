@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sdn.arguments import ArgumentError, Spelled, check_count, check_learn, field_meant
 from sdn.axes import check_step
 from sdn.dynamics.base import Dynamics, State, Value, check_current, check_dynamics
+from sdn.dynamics.ranges import check_ranges, try_all
 from sdn.finite import nothing
 from sdn.solvers import Solver, as_solver
 from sdn.spike import SpikeGradient, check_gradient
@@ -89,9 +90,7 @@ class Neuron(SpikingLayer):
         self.spike: SpikeGradient = dynamics.default_spike if spike is None else spike
         check_gradient(who, "spike", self.spike)
         check_learn(who, learn)
-        for name, value in vars(dynamics).items():
-            if isinstance(value, Tensor) and name in dynamics.transforms and value.numel() in (1, channels):
-                _try_all(dynamics, name, value)
+        check_ranges(dynamics, channels)
         self.learned = nn.ParameterDict()
         for field, start in (learn or {}).items():
             self.learned[field] = nn.Parameter(_raw_start(dynamics, field, start, channels))
@@ -227,7 +226,7 @@ def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> T
             f"{name}: the start of {field!r} has shape {tuple(value.shape)}, the neuron has {channels} channels."
         )
     value = value.expand(channels).clone()
-    _try_all(dynamics, field, value)
+    try_all(dynamics, field, value)
     raw = _to_raw(value, dynamics.transforms[field])
     if not raw.is_meta and not torch.isfinite(raw).all():
         low, high = value.min().item(), value.max().item()
@@ -236,27 +235,6 @@ def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> T
             f"{low:g} to {high:g}; log needs > 0, logit needs values inside (0, 1)."
         )
     return raw
-
-
-def _try_all(dynamics: Dynamics, field: str, values: Tensor) -> None:
-    """Let the dynamics judge the least and the largest of the values, and name the neuron of the one it refuses."""
-    values = values.detach().reshape(-1)
-    if not values.numel() or values.is_meta:
-        return
-    for neuron in {int(values.argmin()), int(values.argmax())}:
-        try:
-            _try(dynamics, field, values[neuron].item())
-        except ValueError as error:
-            raise ValueError(f"{error} That is {field} of neuron {neuron} of {values.numel()}.") from None
-
-
-def _try(dynamics: Dynamics, field: str, value: float) -> None:
-    """Let the dynamics judge a start by itself, as the number that its transform makes of it.
-
-    The other fields are tensors meanwhile, which it does not look at: they may start elsewhere.
-    """
-    others = {name: torch.as_tensor(getattr(dynamics, name)) for name in dynamics.transforms if name != field}
-    dynamics.replace(**others, **{field: abs(value) if dynamics.transforms[field] == "abs" else value})
 
 
 def _to_raw(value: Tensor, transform: str) -> Tensor:

@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import inspect
+import math
 import pickle
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -308,3 +310,32 @@ def test_a_neuron_is_made_inside_a_compiled_graph():
 def test_the_class_of_the_error_is_public_enough():
     assert issubclass(ArgumentError, TypeError)
     assert issubclass(ArgumentError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: S4D(3, 8, bidirectional="no"), "S4D: bidirectional must be True or False, got 'no'"),
+        (
+            lambda: SpikingSSM(3, 5, 16, 1, 8, learn_threshold="false"),
+            "learn_threshold must be True or False, got 'fal",
+        ),
+        (lambda: S5RF(3, 5, 16, 2, num_blocks=2, learn_eta=None), "S5RF: learn_eta must be True or False, got None"),
+        (lambda: sdn.BRF(smooth_reset="no"), "BRF: smooth_reset must be True or False"),
+        (lambda: sdn.Fused("no"), "Fused: detach_reset must be True or False"),
+        (lambda: RSNN(3, 5, 16, tau_mean=math.inf), "tau_mean > 0 and tau_std >= 0 finite"),
+        (lambda: RSNN(3, 5, 16, tau_std=math.nan), "tau_mean > 0 and tau_std >= 0 finite"),
+        (lambda: SpikingSSM(3, 5, 16, 1, 8).with_rate(math.inf), "rate must be a number > 0, got inf"),
+        (lambda: S4D(3, 8, dt_max=math.inf), "dt_max inf"),
+        (lambda: S5RF(3, 5, 16, 2, num_blocks=2, eta_max=math.inf), "0.001 and inf"),
+        (lambda: sdn.simulate(sdn.LIF(torch.tensor([0.5, 1.5])), torch.zeros(1, 2, 2)), "decay of neuron 1 of 2"),
+    ],
+)
+def test_switches_are_bools_and_sizes_are_finite(make, says) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        make()
+
+
+def test_numbers_0_and_1_are_switches_too() -> None:
+    assert S4D(3, 8, bidirectional=1).bidirectional
+    assert not sdn.Fused(detach_reset=np.bool_(False)).detach_reset

@@ -1,5 +1,6 @@
 """Leaky integrators behind a linear map: from spikes to a potential of each class at every step."""
 
+import math
 from typing import Any
 
 import torch
@@ -67,9 +68,9 @@ class LeakyIntegrator(nn.Module):
         self, d_input: int, d_output: int, tau_mean: float = 20.0, tau_std: float = 5.0, bias: bool = False
     ) -> None:
         super().__init__()
-        if d_input < 1 or d_output < 1 or not (tau_mean > 0 and tau_std >= 0):
+        if d_input < 1 or d_output < 1 or not (0 < tau_mean < math.inf and 0 <= tau_std < math.inf):
             raise ValueError(
-                "LeakyIntegrator: sizes must be at least 1, tau_mean > 0 and tau_std >= 0, got "
+                "LeakyIntegrator: sizes must be at least 1, tau_mean > 0 and tau_std >= 0 finite, got "
                 f"d_input={d_input}, d_output={d_output}, tau_mean={tau_mean}, tau_std={tau_std}."
             )
         self.weight = nn.Parameter(torch.empty(d_output, d_input))

@@ -80,7 +80,7 @@ class S4D(Spelled, nn.Module):
                 f"S4D: d_state must be even and at least 2, got {d_state}; modes come in conjugate pairs, "
                 f"use {max(2, d_state - 1)} or {max(2, d_state + 1)}."
             )
-        if not 0 < dt_min <= dt_max:
+        if not 0 < dt_min <= dt_max < math.inf:
             raise ValueError(f"S4D: needs 0 < dt_min <= dt_max, got dt_min {dt_min} and dt_max {dt_max}.")
         if algorithm not in ALGORITHMS:
             raise ValueError(f"S4D: algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}.")

@@ -289,7 +289,7 @@ def _check(
         raise ValueError(
             f"ResonateAndFire: discretisation must be one of {', '.join(DISCRETISATIONS)}, got {discretisation!r}."
         )
-    if not 0 < eta_min <= eta_max:
+    if not 0 < eta_min <= eta_max < math.inf:
         raise ValueError(f"ResonateAndFire: needs 0 < eta_min <= eta_max, got {eta_min} and {eta_max}.")
     if spectrum not in SPECTRA:
         raise ValueError(f"ResonateAndFire: spectrum must be one of {', '.join(SPECTRA)}, got {spectrum!r}.")

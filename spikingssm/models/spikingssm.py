@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -236,8 +237,8 @@ class SpikingSSM(Spelled, nn.Module):
         Raises:
             ValueError: a rate that is not positive, or that does not divide the frames.
         """
-        if not rate > 0:
-            raise ValueError(f"SpikingSSM: rate must be > 0, got {rate}.")
+        if not 0 < rate < math.inf:
+            raise ValueError(f"SpikingSSM: rate must be a number > 0, got {rate}.")
         model = self._sharing()
         if self.patch > 1:
             model.encoder = self.encoder.at_rate(rate)
