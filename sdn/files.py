@@ -10,7 +10,7 @@ from typing import Any
 
 from sdn.shortage import named
 
-__all__ = ["read_json", "remove_stale", "versions", "write_json", "writing"]
+__all__ = ["check_regular", "read_json", "remove_stale", "versions", "write_json", "writing"]
 
 LARGEST_JSON = 2**24
 """Bytes; the summary of a run has 3,000."""
@@ -69,6 +69,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         OSError: the file cannot be read.
         ValueError: the reason in one line, without the name of the file: no JSON, nested too deeply, or too large.
     """
+    check_regular(path)
     if (size := Path(path).stat().st_size) > LARGEST_JSON:
         raise ValueError(f"it has {size} bytes, at most {LARGEST_JSON} are read")
     try:
@@ -77,6 +78,17 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise ValueError("its values are nested too deeply") from None
     except ValueError as error:
         raise ValueError(" ".join(str(error).split())[:120]) from None
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Refuse a pipe or a device, which may have no end, or nobody who writes to it.
+
+    Raises:
+        OSError: something is there, and it is neither a file, nor a folder, nor a link to one.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(f"{path}: a pipe or a device; give a file.")
 
 
 def versions() -> dict[str, str]:

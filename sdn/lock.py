@@ -47,7 +47,7 @@ def locked(folder: str | os.PathLike[str], other: str = "choose another folder")
         OSError: the folder cannot be written to.
     """
     folder = Path(folder)
-    place = folder.resolve()
+    place = Path(os.path.realpath(folder))  # noqa: PTH - links that lead in a circle are no error of it
     if _held.get(place) == os.getpid():
         yield
         return

@@ -8,6 +8,7 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ __all__ = [
     "EpochRecord", "RunCheckpoint", "StopOnNaN", "WholeCheckpointIO", "checkpoints", "load_checkpoint", "log_to",
     "read_metrics", "resumable", "seed_everything", "tensorboard",
 ]  # fmt: skip
+
+LARGEST_TABLE = 2**26
+"""Bytes of a metrics.csv; an epoch takes some hundred."""
 
 warnings.filterwarnings(
     "ignore", message=".*LeafSpec.*", module="lightning"
@@ -181,21 +185,24 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     path = Path(path)
     if not path.is_file():
         return []
+    if (size := path.stat().st_size) > LARGEST_TABLE:
+        raise ValueError(f"{path}: has {size} bytes, at most {LARGEST_TABLE} are read.")
     try:
         with path.open(newline="") as file:
-            table = csv.DictReader(file)
-            if table.fieldnames and "epoch" not in table.fieldnames:
+            table = csv.reader(file)
+            names = next(table, [])
+            if names and "epoch" not in names:
                 raise ValueError("has no column 'epoch'; it is not the table of a run")
-            return [_numbers(row) for row in table]
+            return [_numbers(names, row) for row in table if row]
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())[:120]}.") from None
 
 
-def _numbers(row: dict[str | None, Any]) -> dict[str, float]:
-    """The cells of a row of ``metrics.csv``; csv puts cells without a column under None."""
-    if None in row:
-        raise ValueError(f"a row has more cells than there are columns: {str(row[None])[:40]}")
-    found = {str(name): float(cell) for name, cell in row.items() if cell not in (None, "")}
+def _numbers(names: Sequence[str], row: Sequence[str]) -> dict[str, float]:
+    """The cells of a row of ``metrics.csv`` that are not empty."""
+    if len(row) > len(names):
+        raise ValueError(f"a row has more cells than there are columns: {str(row[len(names) :])[:40]}")
+    found = {name: float(cell) for name, cell in zip(names, row, strict=False) if cell != ""}
     if not (math.isfinite(found.get("epoch", math.nan)) and found["epoch"] >= 0):
         raise ValueError(f"a row has the epoch {found.get('epoch')}, it must be a number from 0")
     return found

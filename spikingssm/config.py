@@ -112,7 +112,7 @@ def call(section: str, node: DictConfig, **known: Any) -> Any:
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ArgumentError):
-            raise ValueError(f"{section}: {cause}") from cause
+            raise ValueError(shortened(f"{section}: {cause}")) from cause
         if isinstance(cause, (ValueError, OSError, NotImplementedError)):
             if type(cause) is ValueError:
                 cause.args = (shortened(str(cause)),)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from sdn import Solver, Surrogate
+from sdn.files import read_json
 from sdn.solvers import as_solver
 from spikingssm.agreement import Agreement, exactly
 from spikingssm.config import call, takes
@@ -110,9 +111,21 @@ def load_run(
     for key, value in data.fitted.items():
         if config.data.get(key) is None and value != 1 and key != "classes":
             logger.warning(f"{run_dir} is older and keeps no data.{key}; {value} is taken, which these data give")
+    _say_other_data(run_dir, data, changed=rate is not None)
     if rate is not None:
         module.model = _able(module.model, "with_rate").with_rate(rate)
     return TrainedRun(config, data, module)
+
+
+def _say_other_data(run_dir: str | Path, data: SequenceData, changed: bool) -> None:
+    """Say that the test rows are not those of the run's own test; data at another rate are others anyway."""
+    try:
+        summary = read_json(Path(run_dir) / "summary.json")
+        known = summary["dataset"]["test_digest"]
+    except (OSError, ValueError, KeyError, TypeError):  # it is not finished, or older
+        return
+    if not changed and known != data.digests["test_digest"]:
+        logger.warning(f"{run_dir}: the test rows are not those that this run was tested on when it was trained")
 
 
 def measure(run: TrainedRun, solver: Solver | None = None, *, agreement: bool = False) -> dict[str, Any]:

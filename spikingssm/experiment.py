@@ -169,7 +169,7 @@ def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
             (folder / "metrics.csv").unlink(missing_ok=True)
     handler = log_to(folder / "run.log" if writes else None)
     try:
-        facts = ", ".join(f"{key} {value}" for key, value in data.facts().items())
+        facts = ", ".join(f"{key} {value}" for key, value in data.facts().items() if "digest" not in key)
         logger.info(f"{folder} | {facts} | {_count(module)} parameters")
         if first is not None and not resume:
             logger.info(f"starting from the weights in {first}")

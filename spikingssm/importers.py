@@ -12,8 +12,6 @@ The names and shapes are those of the published S5-RF, for L layers of P neurons
 import inspect
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sdn.files import writing
+from spikingssm.datasets.numpy_files import read_npz
 from spikingssm.layers.maps import weight_of
 from spikingssm.models.s5rf import S5RF
 
@@ -128,18 +127,7 @@ def s5rf_to_npz(path: str | os.PathLike[str], model: S5RF) -> None:
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; s5rf_from_npz reads an .npz of published parameters.")
-    arrays = {}
-    name = "the list of arrays"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [entry.removesuffix(".npy") for entry in archive.namelist()]
-        with np.load(path, allow_pickle=False) as file:
-            for name in names:
-                arrays[name] = np.asarray(file[name])
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, MemoryError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path}: {name} cannot be read as an .npz of plain numbers ({reason}).") from None
-    return arrays
+    return read_npz(path)
 
 
 def _shapes(path: Any, arrays: Mapping[str, np.ndarray]) -> tuple[int, dict[str, tuple[int, ...]]]:

@@ -181,7 +181,17 @@ def _name(run: Mapping[str, Any]) -> str:
 def _data(run: Mapping[str, Any]) -> dict[str, Any]:
     """What seeds of one experiment have in common of their data; which rows are held out may follow from the seed."""
     data = run["dataset"]
-    alike = ["name", "size", "test", "length", "d_input", "d_output", "vocab", *([] if "variant" in run else ["split"])]
+    alike = [
+        "name",
+        "size",
+        "test",
+        "test_digest",
+        "length",
+        "d_input",
+        "d_output",
+        "vocab",
+        *([] if "variant" in run else ["split"]),
+    ]
     return {"fitted": data["train"] + data["val"], **{key: data[key] for key in alike if key in data}}
 
 

@@ -45,15 +45,16 @@ def sweep(overrides: Sequence[str], allowed: bool) -> Iterator[tuple[list[str], 
 def variant(overrides: Sequence[str]) -> str:
     """The overrides that make a run another one than its experiment, such as ``model.learn_eta=false``; "" for none.
 
-    Left out are the experiment, its tier and name, the seed, where things lie and how fast they go, and the model where
-    the name says it, as in rf-ecg.
+    Left out are the experiment (unless the user gave a name), its tier and name, the seed, where things lie and how
+    fast they go, and the model where the name says it, as in rf-ecg.
     """
     return ", ".join(_variants(overrides))
 
 
 def _variants(overrides: Sequence[str]) -> list[str]:
     parsed = parse(overrides)
-    usual = ("experiment", "tier", "name", "seed", "run_dir", "resume", *MOVABLE)
+    named = any(o.key_or_group == "name" for o in parsed)  # by the user: it says nothing of the experiment
+    usual = ("tier", "name", "seed", "run_dir", "resume", *MOVABLE, *(() if named else ("experiment",)))
     usual = (*usual, "model") if _names_its_model(parsed) else usual
     return [o.input_line.lstrip("+") for o in parsed if o.key_or_group not in usual and o.input_line]
 

@@ -195,14 +195,18 @@ def test_a_kill_while_an_epoch_ends_changes_nothing(whole, tmp_path, monkeypatch
 
 def test_batches_that_were_trained_are_not_read_again(tmp_path) -> None:
     first = data()
+    read = first.train_set.rows.x.reads
+    assert first.digests
+    read.clear()
     with pytest.raises(Killed):
         train("averaged", module(ema=0.8), first, tmp_path, KillAt(1, 7))
-    read = first.train_set.rows.x.reads
     assert len(read) == (10 + 8) * 8
     assert load_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["place"] == {"epoch": 1, "batch": 5}
     second = data()
-    train("averaged", module(ema=0.8), second, tmp_path, resume=True)
     again = second.train_set.rows.x.reads
+    assert second.digests
+    again.clear()
+    train("averaged", module(ema=0.8), second, tmp_path, resume=True)
     assert len(again) == (5 + 10) * 8
     assert again[: 3 * 8] == read[15 * 8 :]  # batches 5 to 7 of epoch 1 were not in the checkpoint
 

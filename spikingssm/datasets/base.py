@@ -1,5 +1,6 @@
 """A data module of sequences: stored rows in, loaders of batches out."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from sdn.arguments import check_count
+from spikingssm.datasets.fingerprint import fingerprint
 from spikingssm.datasets.order import EpochSampler, limited, shared_batches, split_rows
 
 __all__ = ["IGNORED", "Batch", "Rows", "Selected", "SequenceData"]
@@ -177,6 +180,7 @@ class SequenceData(lightning.LightningDataModule):
         self.test_rows = limited(name, "limit_eval", torch.arange(len(test.x)), limit_eval, drawn=not stream)
         held_out = len(self.val_rows) + len(self.test_rows)
         self.full = full and published and len(self.train_rows) == len(kept) and held_out == len(test.x) + len(held)
+        check_count(name, "num_workers", num_workers, least=0)
         if not 1 <= batch_size <= max(1, len(self.train_rows)) and not (test_only and batch_size >= 1):
             raise ValueError(
                 f"{name}: batch_size must be from 1 to the {len(self.train_rows)} training rows, got {batch_size}."
@@ -218,7 +222,14 @@ class SequenceData(lightning.LightningDataModule):
         shape = {"length": self.length, "d_input": self.d_input, "d_output": self.d_output}
         if self.vocab is not None:
             shape["vocab"] = self.vocab
-        return {"name": self.name, "size": size, **sizes, **shape, "split": self.split, "seed": self.seed, **self.notes}
+        facts = {"name": self.name, "size": size, **sizes, **shape, "split": self.split, "seed": self.seed}
+        return {**facts, **self.notes, **self.digests}
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """A `fingerprint` of the test rows and, where there are any, of the training rows."""
+        parts = {"test": self.test_set.rows} | ({"train": self.train_set.rows} if len(self.train_rows) else {})
+        return {f"{part}_digest": fingerprint(rows.x, rows.y) for part, rows in parts.items()}
 
     def _place(self) -> tuple[int, int]:
         """This process among those of the training, and how many they are."""

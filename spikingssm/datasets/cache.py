@@ -124,6 +124,8 @@ LARGE = 2**26
 
 
 def _check_array(path: Path, listed: Any) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path.name} is no file")
     state = path.stat()
     seen = (str(path.resolve()), state.st_size, state.st_mtime_ns, str(listed))
     if seen in _VERIFIED:
@@ -163,5 +165,10 @@ def _save(path: Path, array: np.ndarray | Pieces) -> None:
 
 
 def source_facts(*paths: str | Path) -> dict[str, list[int]]:
-    """Size and time of change of files, for the facts of `cached`: a changed file is read again."""
-    return {str(Path(p).resolve()): [Path(p).stat().st_size, Path(p).stat().st_mtime_ns] for p in paths}
+    """Size and time of change of files, for the facts of `cached`: a changed file is read again.
+
+    Raises:
+        OSError: a file that is not there, or a link that leads nowhere.
+    """
+    states = {p: Path(p).stat() for p in paths}
+    return {str(Path(p).resolve()): [state.st_size, state.st_mtime_ns] for p, state in states.items()}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdn.files import check_regular
 from spikingssm.datasets import standin
 from spikingssm.datasets.base import Rows, SequenceData
 from spikingssm.datasets.cache import CACHE, cached, source_facts
@@ -222,15 +223,22 @@ def _read(root: str | Path | None, grey: bool, test_only: bool) -> tuple[Rows, R
     if names and names != TRAIN[: len(names)]:
         gap = next(name for name in TRAIN if name not in names)
         raise FileNotFoundError(f"cifar: {names[-1]} is in {folder} and {gap} is not; copy or download it again.")
+    if names and not (folder / "test_batch").is_file():
+        raise FileNotFoundError(f"cifar: {names[-1]} is in {folder} and test_batch is not; copy or download it again.")
     if not names and not (folder / "test_batch").is_file():
         raise FileNotFoundError(
             f"cifar: no {FOLDER}, {ARCHIVE} or train.npz in {home}; set data.root to the folder that holds one, or "
             "data.root=null to download."
         )
     wanted = [["test_batch"]] if test_only else [names or TRAIN[:1], ["test_batch"]]
-    found = [_batches(part, lambda name: (folder / name).read_bytes(), grey, folder) for part in wanted]
+    found = [_batches(part, lambda name: _bytes(folder / name), grey, folder) for part in wanted]
     known = {name: (MD5[name], PARTS[name]) if name in PARTS else MD5[name] for name in (*names, "test_batch")}
     return found[0], found[-1], are_published("cifar", {folder / name: sums for name, sums in known.items()})
+
+
+def _bytes(path: Path) -> bytes:
+    check_regular(path)
+    return path.read_bytes()
 
 
 def _unpack(archive: Path, grey: bool) -> dict[str, np.ndarray]:

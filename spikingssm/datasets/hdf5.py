@@ -1,8 +1,12 @@
 """HDF5 files from anywhere: what they announce is compared with the file, and nothing outside of it is read."""
 
+import contextlib
 import math
 import mmap
+import os
+import signal
 import struct
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +16,12 @@ import numpy as np
 
 from spikingssm.datasets.packed import ALWAYS, RATIO, one_line
 
-__all__ = ["Hdf5", "h5py_module", "opened"]
+__all__ = ["Hdf5", "h5py_module", "opened", "try_out"]
 
 HEAP = b"GCOL\x01\0\0\0"
 AT_ONCE = 2**29
 """Bytes of lists that may be read at once, if each were as long as the file."""
+CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
 Found = TypeVar("Found")
 
 
@@ -54,6 +59,39 @@ def opened(path: str | Path, plain: Path) -> Iterator["Hdf5"]:
         yield Hdf5(path, file, plain.stat().st_size)
     finally:
         _asked(path, file.close)
+
+
+def try_out(path: str | Path, read: Callable[[], Any]) -> None:
+    """Read a file in a copy of this process first: there is damage that crashes libhdf5 itself.
+
+    Args:
+        path: for errors.
+        read: reads all of it. What it raises is left for the reading that follows.
+
+    Raises:
+        ValueError: the copy crashed.
+    """
+    if not hasattr(os, "fork"):
+        return
+    import resource  # there is none where there is no fork
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of copies of processes with several threads
+        copy = os.fork()
+    if not copy:
+        with contextlib.suppress(BaseException):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a crash has its own words
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            read()
+        os._exit(0)
+    try:
+        _, status = os.waitpid(copy, 0)
+    except BaseException:
+        os.kill(copy, signal.SIGKILL)
+        os.waitpid(copy, 0)
+        raise
+    if os.WIFSIGNALED(status) and (name := signal.Signals(os.WTERMSIG(status)).name) in CRASHES:
+        raise ValueError(f"{path}: damaged, the HDF5 library crashes on it ({name}); copy or download it again.")
 
 
 def _check_heaps(plain: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from sdn.files import writing
 from spikingssm.datasets.cache import CACHE, Pieces, cached, source_facts
-from spikingssm.datasets.hdf5 import Hdf5, h5py_module, opened
+from spikingssm.datasets.hdf5 import Hdf5, h5py_module, opened, try_out
 from spikingssm.datasets.packed import BLOCK, check_expansion, one_line, unpacked
 
 __all__ = ["UNITS", "Recordings", "map_recordings", "read_recordings", "write_recordings"]
@@ -75,6 +75,7 @@ def read_recordings(path: str | Path) -> Recordings:
 
     Source: Cramer et al., arXiv:1910.07407; compneuro.net/posts/2019-spiking-heidelberg-digits, "Data format".
     """
+    try_out(path, lambda: _read_all(path))
     with _opened(path) as file:
         starts, labels, speakers = _table(path, file)
         events = np.empty(starts[-1], EVENT)
@@ -91,6 +92,7 @@ def map_recordings(path: str | Path) -> Recordings:
         raise FileNotFoundError(f"{path}: no such file; set data.root to the folder that holds it.")
 
     def make() -> dict[str, np.ndarray | Pieces]:
+        try_out(path, lambda: _read_all(path))
         with _opened(path) as file:
             starts, labels, speakers = _table(path, file)
         events = Pieces((int(starts[-1]),), EVENT, _read_again(path))
@@ -101,6 +103,13 @@ def map_recordings(path: str | Path) -> Recordings:
     mapped = _Mapped(found["events"]["time"], found["events"]["unit"], *table)
     mapped.path = Path(path)
     return mapped
+
+
+def _read_all(path: str | Path) -> None:
+    with _opened(path) as file:
+        _table(path, file)
+        for _ in _events(path, file):
+            pass
 
 
 def write_recordings(path: str | Path, recordings: Recordings, label_names: Sequence[str]) -> None:

@@ -135,7 +135,7 @@ def _find(root: Path) -> Path:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for part in ("train", "test") for path in folder.glob(f"{part}/*/*.txt"))
+    return sorted(path for part in ("train", "test") for path in folder.glob(f"{part}/*/*.txt") if path.is_file())
 
 
 def _state(source: Path) -> str:

@@ -8,6 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from sdn.files import check_regular
 from spikingssm.datasets.packed import check_expansion, one_line
 
 __all__ = ["read_npy", "read_npz"]
@@ -24,6 +25,7 @@ def read_npy(path: str | Path) -> np.ndarray:
         ValueError: another kind of file, or another size than it announces.
     """
     path = Path(path)
+    check_regular(path)
     try:
         with path.open("rb") as stream:
             return _array(stream, path.stat().st_size)
@@ -47,6 +49,7 @@ def read_npz(path: str | Path, names: Iterable[str] | None = None) -> dict[str, 
     path = Path(path)
     wanted = None if names is None else {f"{name}.npy" for name in names}
     name = "the list of arrays"
+    check_regular(path)
     try:
         with path.open("rb") as file:
             if file.read(6) == b"\x93NUMPY":

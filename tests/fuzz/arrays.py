@@ -15,7 +15,7 @@ import numpy as np
 from fuzz.contents import content, rows
 from fuzz.edits import edited_npz
 from fuzz.engine import Format
-from fuzz.packing import as_tar, bombs, numbers, pack
+from fuzz.packing import as_tar, bombs, npz_bomb, numbers, pack
 from spikingssm import datasets
 from spikingssm.datasets.cache import cached
 from spikingssm.datasets.images import FILES as IDX
@@ -137,7 +137,10 @@ def _cache_files() -> list[str]:
 
 FORMATS = [
     Format("arrays.npz", _arrays(np.savez), _read_arrays, ["a.npz"], True, [edited_npz("a.npz")]),
-    Format("arrays-packed.npz", _arrays(np.savez_compressed), _read_arrays, ["a.npz"], True, [edited_npz("a.npz")]),
+    Format(
+        "arrays-packed.npz", _arrays(np.savez_compressed), _read_arrays, ["a.npz"], True, [edited_npz("a.npz")],
+        [npz_bomb("a.npz", "x")],
+    ),
     Format("mnist.idx", _idx(False), _read_idx, [n.removesuffix(".gz") for n in IDX], False, [_sizes_of_idx]),
     Format("mnist.idx.gz", _idx(True), _read_idx, [*IDX], True, frauds=[bombs("train-images-idx3-ubyte.gz", "gz")]),
     Format(

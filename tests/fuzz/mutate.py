@@ -1,9 +1,11 @@
 """Damage to bytes, as a function of a random generator."""
 
+import os
 import random
 from collections.abc import Callable
+from pathlib import Path
 
-__all__ = ["DAMAGES", "damage", "flip_bit"]
+__all__ = ["DAMAGES", "damage", "flip_bit", "special"]
 
 
 def flip_bit(draw: random.Random, data: bytes) -> bytes:
@@ -93,3 +95,16 @@ def damage(draw: random.Random, data: bytes) -> tuple[str, bytes]:
 def _span(draw: random.Random, data: bytes) -> tuple[int, int]:
     start = draw.randrange(len(data))
     return start, min(len(data), start + draw.choice([1, 4, 16, 64, 512, 4096]))
+
+
+def special(draw: random.Random, path: Path) -> str:
+    """Put something that is no file where a file was; its name."""
+    way = draw.choice(["pipe", "device", "loop", "folder", "nothing"])
+    path.unlink()
+    if way == "pipe":
+        os.mkfifo(path)
+    elif way == "folder":
+        path.mkdir()
+    elif way != "nothing":
+        path.symlink_to("/dev/zero" if way == "device" else path.name)
+    return way

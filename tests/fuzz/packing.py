@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["as_tar", "bombs", "numbers", "pack"]
+__all__ = ["as_tar", "bombs", "npz_bomb", "numbers", "pack"]
 
 
 def numbers(seed: int = 0) -> np.random.Generator:
@@ -56,6 +56,30 @@ def bombs(name: str, kind: str) -> Callable[[random.Random, Path], None]:
 
     bomb.__name__ = f"bomb {name}"
     return bomb
+
+
+def npz_bomb(name: str, key: str) -> Callable[[random.Random, Path], None]:
+    """An array of zeros in an .npz file, small there and large in memory."""
+
+    def bomb(draw: random.Random, folder: Path) -> None:
+        (folder / name).write_bytes(_npz_of(key, draw.choice([2**26, 3 * 2**29])))
+
+    bomb.__name__ = f"bomb {name}"
+    return bomb
+
+
+@functools.cache
+def _npz_of(key: str, size: int) -> bytes:
+    file = io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": (size // 8, 1, 1)}
+    with (
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open(f"{key}.npy", "w", force_zip64=True) as stream,
+    ):
+        np.lib.format.write_array_header_1_0(stream, header)
+        for _ in range(size >> 22):
+            stream.write(bytes(2**22))
+    return file.getvalue()
 
 
 def _gzip_of(head: bytes, size: int) -> bytes:

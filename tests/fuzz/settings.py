@@ -194,6 +194,8 @@ def _words(folder: Path) -> None:
 
 
 def _read_words() -> Any:
+    if not Path("words").is_file():
+        raise ValueError("no words")
     words = Path("words").read_bytes().decode(errors="surrogateescape").split("\n")
     return content(str(load([word for word in words if word])))
 

@@ -13,6 +13,7 @@ import sdn
 from fuzz.contents import content
 from fuzz.edits import WRONG, bombed_torch, change_place, edited_json, edited_npz, edited_torch, wrong_tensor
 from fuzz.engine import Format
+from fuzz.packing import npz_bomb
 from sdn.resume import check_training_state
 from sdn.runs import load_checkpoint, read_metrics, resumable
 from sdn.surrogate.settings import read_config
@@ -88,7 +89,8 @@ def torch_lightning() -> str:
 
 def _read_last() -> Any:
     found = resumable(".")
-    assert found is not None
+    if found is None:
+        raise FileNotFoundError("no checkpoint: the run starts anew")
     check_training_state("checkpoints/last.ckpt", found)
     return content([found, load_checkpoint("checkpoints/best.ckpt")])
 
@@ -235,7 +237,10 @@ FORMATS = [
         for neuron in ("brf", "rf", "alif")
     ),
     Format("permutation.pt-npy", _orders, _read_orders, ["order.pt", "order.npy"], False),
-    Format("s5rf.npz", _s5rf, _read_s5rf, ["net.npz"], True, [edited_npz("net.npz")]),
+    Format(
+        "s5rf.npz", _s5rf, _read_s5rf, ["net.npz"], True, [edited_npz("net.npz")],
+        [npz_bomb("net.npz", "layers.0.B_tilde")],
+    ),
     Format(
         "artifact.safetensors", _artifact, _read_artifact, ["net.safetensors"], True, [_edit_artifact],
         [_fraud_artifact],
