@@ -16,6 +16,7 @@ __all__ = [
     "ArgumentError",
     "FrozenValue",
     "Spelled",
+    "check_kind",
     "check_tensor",
     "init_fields",
     "not_a_value",
@@ -178,6 +179,19 @@ def check_learn(who: str, learn: Any) -> None:
     names = [learn] if isinstance(learn, str) else learn if isinstance(learn, (list, tuple, set)) else []
     write = "{" + ", ".join(f"{name!r}: None" for name in names) + "}" if names else '{"threshold": None}'
     raise ArgumentError(f"{who}: learn must map fields to where they start, got {shown(learn)}; write learn={write}.")
+
+
+def check_kind(who: str, state: Any, kind: type) -> None:
+    """Refuse a state of another layer.
+
+    Raises:
+        ArgumentError: it is neither None nor of this kind.
+    """
+    if state is not None and not isinstance(state, kind):
+        raise ArgumentError(
+            f"{who}: the state must be the {kind.__name__} that this layer returned, or None for rest, got "
+            f"{type(state).__name__}."
+        )
 
 
 def shown(value: Any) -> str:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 import sdn
-from spikingssm import RSNN, S4D, S5RF, Recurrent, SpikingSSM
+from spikingssm import RSNN, S4D, S5RF, Recurrent, SpikingBlock, SpikingSSM
 from spikingssm.layers.heads import LastStep, MeanOverTime
 from spikingssm.layers.integrator import LeakyIntegrator
+from spikingssm.layers.readout import LeakyReadout
 
 NEURONS = {
     "lif": sdn.LIF(0.2), "alif": sdn.ALIF(), "rf": sdn.RF(), "brf": sdn.BRF(), "hrf": sdn.HRF(),
@@ -87,3 +88,17 @@ def test_logits_may_be_normalised_in_place(pool) -> None:
     want = whole[:, 20:] if pool == "each" else whole
     assert want.abs().max() > 0.1
     torch.testing.assert_close(rest, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [(1, 2), "x", [None], 0.0, torch.zeros(2, 24, 3)], ids=lambda w: type(w).__name__)
+@pytest.mark.parametrize("name", [*MODELS, "LastStep", "MeanOverTime", "SpikingBlock", "LeakyReadout"])
+def test_a_state_of_another_layer_is_refused_in_one_sentence(name, wrong) -> None:
+    more = {
+        "LastStep": lambda: LastStep(3), "MeanOverTime": lambda: MeanOverTime(3),
+        "SpikingBlock": lambda: SpikingBlock(sdn.LIF(0.2), 3, 8), "LeakyReadout": lambda: LeakyReadout(3, 5),
+    }  # fmt: skip
+    model, x = {**MODELS, **more}[name]().eval(), torch.randn(2, 24, 3)
+    for call in (lambda: model(x, wrong), lambda: model.step(x[:, 0], wrong)):
+        with pytest.raises(ValueError, match=r"state|initial") as caught:
+            call()
+        assert "\n" not in str(caught.value)

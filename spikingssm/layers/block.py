@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sdn import Dynamics, Neuron, Solver, SpikeGradient
+from sdn.arguments import check_kind
 from sdn.finite import nothing
 from spikingssm.layers.maps import is_plain, is_watched
 from spikingssm.layers.s4d import S4D, S4DState
@@ -87,6 +88,7 @@ class SpikingBlock(nn.Module):
 
     def forward(self, x: Tensor, state: BlockState | None = None) -> tuple[Tensor, BlockState | None]:
         """(B, L, H) and a state (None: rest) -> (B, L, H) and the state after, or None if bidirectional."""
+        check_kind("SpikingBlock", state, BlockState)
         current, ssm = self.ssm(x, None if state is None else state.ssm)
         spikes, neuron = self.neuron(current, None if state is None else state.neuron)
         return self._mix(spikes.to(x.dtype)), None if ssm is None else BlockState(ssm, neuron)
@@ -96,6 +98,7 @@ class SpikingBlock(nn.Module):
         if is_watched(self):
             y, after = self(x.unsqueeze(1), state)
             return y.squeeze(1), after
+        check_kind("SpikingBlock", state, BlockState)
         current, ssm = self.ssm.step(x, None if state is None else state.ssm)
         spikes, neuron = self.neuron.step(current, None if state is None else state.neuron)
         return self._mix(spikes.to(x.dtype).unsqueeze(1)).squeeze(1), BlockState(ssm, neuron)

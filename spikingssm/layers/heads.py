@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sdn.arguments import ArgumentError
+from sdn.arguments import ArgumentError, check_kind
 from sdn.axes import check_sequence, check_step
 from sdn.finite import demand
 from sdn.tracing import has_numbers
@@ -64,6 +64,7 @@ class MeanOverTime(_Pool):
             ValueError: lengths of another shape or range.
         """
         check_sequence("MeanOverTime", x, self.d_model)
+        check_kind("MeanOverTime", state, MeanState)
         if lengths is None:
             count = torch.full((len(x),), x.shape[1], device=x.device)
         else:
@@ -91,6 +92,7 @@ class LastStep(_Pool):
     ) -> tuple[Tensor, LastState]:
         """The features at step ``lengths - 1``; arguments as in `MeanOverTime`. A row of length 0 keeps its state."""
         check_sequence("LastStep", x, self.d_model)
+        check_kind("LastStep", state, LastState)
         if lengths is None:
             return x[:, -1], LastState(x[:, -1].clone())
         count = check_lengths(lengths, x, state)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdn import scan
+from sdn.arguments import check_kind
 from sdn.axes import check_sequence, check_step
 from sdn.finite import nothing
 from sdn.kernels.cpu import huge
@@ -97,6 +98,7 @@ class LeakyIntegrator(nn.Module):
             ValueError: x or state of another shape.
         """
         check_sequence("LeakyIntegrator", x, self.weight.shape[1])
+        check_kind("LeakyIntegrator", state, Tensor)
         if state is not None and tuple(state.shape) != (len(x), len(self.tau)):
             raise ValueError(
                 f"LeakyIntegrator: the state has shape {tuple(state.shape)}, this input needs "

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sdn.arguments import check_kind
 from sdn.axes import check_sequence, check_step
 from sdn.finite import nothing
 from spikingssm.layers.heads import check_lengths, padding
@@ -62,6 +63,7 @@ class LeakyReadout(nn.Module):
             ValueError: x or lengths of another shape or range, or the state of another batch or number of classes.
         """
         check_sequence("LeakyReadout", x, self.weight.shape[1])
+        check_kind("LeakyReadout", state, ReadoutState)
         steps, shape = x.shape[1], (len(x), len(self.tau))
         if state is not None and not tuple(state.y.shape) == tuple(state.sum.shape) == shape:
             found = f"{tuple(state.y.shape)} and {tuple(state.sum.shape)}"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sdn.arguments import Spelled, check_count, check_tensor
+from sdn.arguments import Spelled, check_count, check_kind, check_tensor
 from sdn.axes import mend, mend_step
 from sdn.finite import nothing
 from sdn.kernels.modes import modes
@@ -218,6 +218,7 @@ class S4D(Spelled, nn.Module):
             raise ValueError(
                 "S4D: a bidirectional layer sees the future and has no state; pass state=None, or build it causal."
             )
+        check_kind("S4D", state, S4DState)
         if state.x is None:
             raise ValueError(
                 "S4D: this state was left out (a training run from rest by FFT); start with state=initial_state(batch)."

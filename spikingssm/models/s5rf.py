@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdn import ResonatorState, Solver, SpikeGradient
-from sdn.arguments import Spelled, check_count, check_tensor
+from sdn.arguments import Spelled, check_count, check_kind, check_tensor
 from sdn.axes import check_dtype, mend, mend_step
 from sdn.words import MODEL_WORDS
 from spikingssm.layers.encoders import check_dropout
@@ -197,5 +197,6 @@ class S5RF(Spelled, nn.Module):
                 f"{tuple(x.shape)}{way}."
             )
         check_dtype("S5RF", "x", x, getattr(self.layers[0].dense, "weight", None))
+        check_kind("S5RF", state, S5RFState)
         if state is not None and len(state.layers) != len(self.layers):
             raise ValueError(f"S5RF: the state has {len(state.layers)} layers, this model has {len(self.layers)}.")

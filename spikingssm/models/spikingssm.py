@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sdn import LIF, Dynamics, Neuron, Solver, SpikeGradient
-from sdn.arguments import Spelled, check_count, check_tensor
+from sdn.arguments import Spelled, check_count, check_kind, check_tensor
 from sdn.axes import check_dtype, mend, mend_step
 from sdn.words import MODEL_WORDS
 from spikingssm.layers.block import BlockState, Residual, SpikingBlock
@@ -287,6 +287,7 @@ class SpikingSSM(Spelled, nn.Module):
         return "; tokens are whole numbers, convert them with x.long()" if x.is_floating_point() else ""
 
     def _check_state(self, state: SpikingSSMState | None) -> None:
+        check_kind("SpikingSSM", state, SpikingSSMState)
         if state is not None and len(state.blocks) != len(self.blocks):
             raise ValueError(
                 f"SpikingSSM: the state has {len(state.blocks)} blocks, this model has {len(self.blocks)}."
