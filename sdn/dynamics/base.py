@@ -15,6 +15,7 @@ from torch import Tensor
 from sdn.arguments import ArgumentError, FrozenValue, check_tensor, init_fields, not_a_value, plain_number, shown
 from sdn.axes import mend
 from sdn.dynamics.fields import as_field
+from sdn.dynamics.parts import check_class
 from sdn.dynamics.ranges import check_ranges
 from sdn.finite import Diverged, at_once, demand_finite, nothing
 from sdn.spike import SpikeGradient, Triangle, check_gradient, spike
@@ -216,8 +217,13 @@ def simulate(
     for now in current.unbind(1):
         state = _detached(state) if detach_state else state
         mem = dynamics.past(state)
+        if not isinstance(mem, Tensor):
+            raise ArgumentError(f"{type(dynamics).__name__}.past must return a tensor, got {type(mem).__name__}.")
         fired = spike(dynamics.distance(mem, now), gradient, dynamics.fires_at_threshold)
         state = dynamics.advance(state, now, fired.detach() if detach_reset else fired)
+        if not isinstance(state, dynamics.State):
+            who, kind = type(dynamics).__name__, dynamics.State.__name__
+            raise ArgumentError(f"{who}.advance must return the next {kind}, got {type(state).__name__}.")
         mems.append(mem)
         spikes.append(fired)
     state = _detached(state) if detach_state else state
@@ -248,6 +254,7 @@ def check_dynamics(who: str, dynamics: Any) -> None:
         ArgumentError: another kind of thing; the sentence says what to write.
     """
     if isinstance(dynamics, Dynamics):
+        check_class(type(dynamics))
         return
     words = {name.lower(): f"sdn.{name}()" for name, kind in _subclasses(Dynamics).items() if _is_ours(kind)}
     foreign = {"leaky": "sdn.LIF(decay=0.9)", "lifnode": "sdn.LIF.from_tau(2.0)", "bhrf": "sdn.HRF()"}

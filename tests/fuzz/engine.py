@@ -245,9 +245,8 @@ def _read(kind: Format, change: str, whole: Any) -> tuple[str, str]:
         return ("refused", "usage") if error.code == 2 else ("traceback", f"SystemExit {error.code}")
     except USER_ERRORS as error:
         text = str(error)
-        return ("lines" if "\n" in text or not text or len(said(error) or text) > 2000 else "refused"), text or type(
-            error
-        ).__name__
+        is_line = text and "\n" not in text and len(said(error) or text) <= 2000
+        return ("refused" if is_line else "lines"), text or type(error).__name__
     except BaseException as error:  # everything else is what is looked for
         return "traceback", f"{type(error).__name__}: {' '.join(str(error).split())[:300]} {_where(error)}"
     if change == "whole":
