@@ -209,7 +209,13 @@ def test_arrays_from_one_file_two_files_or_carved(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"x": X}, r"no array named y; it holds \['x'\]"),
+        ({"x": X}, "no array named y; it holds x: write"),
+        ({"data": X, "labels": Y}, "no array named x and y; it holds data, labels: write"),
+        ({"x": X, "y": Y[:7]}, r"got \(7,\); if x is \(L, N, C\).* save x.transpose\(1, 0, 2\), 7 rows of 30 steps"),
+        ({"x": X, "y": Y[:, None]}, r"got \(30, 1\); one column is y\[:, 0\]"),
+        ({"x": X, "y": np.eye(3, dtype=int)[Y]}, r"got \(30, 3\); of one-hot rows save y.argmax\(1\)"),
+        ({"x": X, "y": np.eye(3)[Y]}, r"dtype float64; of one-hot rows save y.argmax\(1\)"),
+        ({"x": X, "y": np.array(["a", "b", "c"])[Y]}, r"dtype <U1; np.unique\(y, return_inverse=True\)\[1\] numbers"),
         ({"x": X[:, :, 0], "y": Y}, r"x must be \(N, L, C\), got \(30, 7\)"),
         ({"x": X.astype(complex), "y": Y}, "real numbers, got dtype complex128"),
         ({"x": X, "y": Y.astype(float)}, "integer labels, got dtype float64"),
@@ -218,7 +224,7 @@ def test_arrays_from_one_file_two_files_or_carved(tmp_path) -> None:
         ({"x": X, "y": Y - 1}, "labels from -1 to 1"),
         ({"x": X, "y": Y, "lengths": np.full(30, 8)}, r"lengths must be \(30,\) integers from 1 to 7"),
         ({"x": X, "y": Y, "x_test": X}, "no array named y_test"),
-        ({"x": np.array([object()]), "y": Y}, "not an .npz file of plain arrays"),
+        ({"x": np.array([object()]), "y": Y}, "their lengths too\\); write it with np.savez"),
     ],
 )
 def test_arrays_say_what_does_not_fit(tmp_path, content, says) -> None:
@@ -252,6 +258,16 @@ def test_numbers_of_other_machines_are_converted(tmp_path) -> None:
         assert sorted(stored.ravel().tolist()) == sorted(x.astype(np.float64).ravel().tolist()), kind
     with pytest.raises(ValueError, match=r"a\.npz: x holds numbers that 64 bits cannot hold"):
         arrays(npz(tmp_path / "a.npz", x=np.longdouble("1e400") * np.ones((30, 7, 2), np.longdouble), y=Y))
+
+
+def test_labels_that_no_training_row_shows_are_named(tmp_path) -> None:
+    told = []
+    handler = logger.add(told.append, format="{message}")
+    arrays(npz(tmp_path / "a.npz", x=X, y=10 * Y, x_test=X[:3], y_test=np.array([0, 5, 10])), batch_size=4)
+    arrays(npz(tmp_path / "b.npz", x=X, y=Y), batch_size=4)
+    logger.remove(handler)
+    assert len(told) == 1
+    assert "no training row has the label 1, 2, 3, 4, 5, 6, ... (18 of 20), and 1 test labels are among them" in told[0]
 
 
 def test_one_class_alone_is_refused_with_the_file(tmp_path) -> None:

@@ -10,7 +10,7 @@ from loguru import logger
 from torch import Tensor
 
 from spikingssm.datasets.base import IGNORED, Rows, SequenceData
-from spikingssm.datasets.numpy_files import read_npz
+from spikingssm.datasets.numpy_files import npz_names, read_npz
 
 __all__ = ["arrays"]
 
@@ -71,6 +71,7 @@ def arrays(
     known = _classes(path, train, test) if classes is None else classes
     for file, part, rows in ((path, "train", train), (tested, "test", test)):
         _check_labels(file, part, rows.y, known)
+    _say_missing(path, train.y, test.y, test_only)
     if known < 2:
         raise ValueError(
             f"{path}: every label is {int(train.y.max())}, a network needs two classes or more to tell apart; add rows "
@@ -128,6 +129,17 @@ def _check_bytes(path: str | Path, train: np.ndarray, test: np.ndarray, scale: f
         )
 
 
+def _say_missing(path: str | Path, train: np.ndarray, test: np.ndarray, test_only: bool) -> None:
+    """Say which classes no training row shows, though there are outputs for them, or test rows."""
+    missing = np.setdiff1d(np.arange(1 + max(train.max(), test.max())), train)
+    if missing.size and not test_only:
+        tested = (
+            f", and {np.isin(test, missing).sum()} test labels are among them" if np.isin(missing, test).any() else ""
+        )
+        names = ", ".join(map(str, missing[:6])) + (", ..." if missing.size > 6 else "")
+        logger.warning(f"{path}: no training row has the label {names} ({missing.size} of {missing[-1] + 1}){tested}")
+
+
 def _say_axes(path: str | Path, shape: tuple[int, ...]) -> None:
     """Say in one line how axes are read where they may stand in the order of convolutions."""
     rows, steps, channels = shape
@@ -150,13 +162,16 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     try:
         return read_npz(path, ARRAYS)
     except ValueError as error:
-        raise ValueError(f"{' '.join(str(error).split())}; write it with np.savez.") from None
+        raise ValueError(f"{' '.join(str(error).split()).rstrip('.')}; write it with np.savez.") from None
 
 
 def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str) -> Rows:
     wanted = [f"x{suffix}", f"y{suffix}"]
     if missing := [key for key in wanted if key not in found]:
-        raise ValueError(f"{path}: no array named {' and '.join(missing)}; it holds {sorted(found)}.")
+        there = ", ".join(npz_names(path)) or "nothing"
+        raise ValueError(
+            f"{path}: no array named {' and '.join(missing)}; it holds {there}: write np.savez(..., x=, y=)."
+        )
     x, y = (found[key] for key in wanted)
     lengths = found.get(f"lengths{suffix}")
     if x.ndim != 3 or not x.size:
@@ -167,9 +182,13 @@ def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str) -> Rows:
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{path}: {wanted[0]} must hold real numbers, got dtype {x.dtype}.")
     if y.dtype.kind not in "iu":
-        raise ValueError(f"{path}: {wanted[1]} must hold integer labels, got dtype {y.dtype}.")
+        names = "; np.unique(y, return_inverse=True)[1] numbers names" if y.dtype.kind in "US" else ""
+        raise ValueError(f"{path}: {wanted[1]} must hold integer labels, got dtype {y.dtype}{names}{_one_hot(x, y)}.")
     if y.shape not in (x.shape[:1], x.shape[:2]):
-        raise ValueError(f"{path}: {wanted[1]} must be {x.shape[:1]} or {x.shape[:2]} for this x, got {y.shape}.")
+        way = "; one column is y[:, 0]" if y.shape == (len(x), 1) else _one_hot(x, y)
+        if y.shape == x.shape[1:2]:
+            way = f"; if x is (L, N, C), steps first, save x.transpose(1, 0, 2), {len(y)} rows of {len(x)} steps"
+        raise ValueError(f"{path}: {wanted[1]} must be {x.shape[:1]} or {x.shape[:2]} for this x, got {y.shape}{way}.")
     x = _native(path, wanted[0], x)
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         bad = int(np.argmin(np.isfinite(x).all(axis=(1, 2))))
@@ -186,6 +205,12 @@ def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str) -> Rows:
             "class."
         )
     return Rows(x, y.astype(np.int64), None if lengths is None else lengths.astype(np.int64))
+
+
+def _one_hot(x: np.ndarray, y: np.ndarray) -> str:
+    """The way out where each row of y has a single 1."""
+    is_one_hot = y.ndim == 2 and y.dtype.kind in "fiub" and len(y) == len(x) and (y.sum(1) == 1).all()
+    return "; of one-hot rows save y.argmax(1)" if is_one_hot and np.isin(y, (0, 1)).all() else ""
 
 
 def _native(path: str | Path, name: str, x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from sdn.files import check_regular
 from spikingssm.datasets.packed import check_expansion, one_line
 
-__all__ = ["read_npy", "read_npz"]
+__all__ = ["npz_names", "read_npy", "read_npz"]
 
 LONGEST_HEADER = 10_000
 """Bytes of the description of an array; that of a plain one has 118."""
@@ -33,6 +33,12 @@ def read_npy(path: str | Path) -> np.ndarray:
         raise
     except Exception as error:  # NumPy's reader of headers raises what damaged text makes Python's parser raise
         raise ValueError(f"{path}: not a .npy file of plain numbers ({one_line(error)}); copy it again.") from None
+
+
+def npz_names(path: str | Path) -> list[str]:
+    """The names of the arrays in an .npz file that `read_npz` reads; at most 20."""
+    with zipfile.ZipFile(path) as archive:
+        return sorted(name.removesuffix(".npy")[:40] for name in archive.namelist())[:20]
 
 
 def read_npz(path: str | Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
@@ -87,7 +93,9 @@ def _array(stream: IO[bytes], size: int) -> np.ndarray:
         raise ValueError(f"version {version} of the format")
     shape, columns_first, dtype = readers[version](stream, max_header_size=LONGEST_HEADER)
     if dtype.hasobject:
-        raise ValueError("Object arrays are not read, since they can run code; use numbers, padded to one length")
+        raise ValueError(
+            "Object arrays are not read, since they can run code; pad rows to one length and save their lengths too"
+        )
     count = math.prod(shape)
     if min(shape, default=1) < 0 or stream.tell() + count * dtype.itemsize != size:
         follow = max(0, size - stream.tell())
