@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 from sdn.shortage import shortage
-from sdn.signals import Stopped, listening, speaks
+from sdn.signals import STOPPING, Stopped, listening, speaks
 
 __all__ = ["door", "opened", "said", "shortened"]
 
@@ -39,6 +39,7 @@ def door(main: Callable[[], None]) -> Callable[[], None]:
                 speak()
                 main()
         except Stopped as stop:
+            _deafen()
             if speaks():
                 _write(str(stop))
             sys.exit(stop.code)
@@ -74,6 +75,16 @@ def shortened(text: str) -> str:
     """A text of at most `LONGEST` characters: the middle of a longer one, where a value stands, is left out."""
     part = LONGEST // 2 - 3
     return text if len(text) <= LONGEST else f"{text[:part]} ... {text[-part:]}"
+
+
+def _deafen() -> None:
+    """Ignore signals while a stopped script is taken down, where Python would leave them to the system.
+
+    That is a script that listened before it imported anything, see `spikingssm.early`; elsewhere nothing changes.
+    """
+    for number in STOPPING:
+        if getattr(signal.getsignal(number), "__name__", "") == "end":
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _write(line: str) -> None:

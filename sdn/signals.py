@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-__all__ = ["Stopped", "check", "ending", "explained", "held", "listening", "pending", "speaks"]
+__all__ = ["STOPPING", "Stopped", "check", "ending", "explained", "held", "listening", "pending", "speaks"]
 
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 GRACE = 4.0

@@ -490,3 +490,25 @@ def test_a_signal_waits_until_a_bar_is_made(tmp_path, monkeypatch):
     assert code == 143
     assert "made" in err.splitlines()
     assert err.splitlines()[-1].startswith("stopped by SIGTERM; ")
+
+
+def test_a_second_signal_while_a_script_is_taken_down_changes_nothing(tmp_path):
+    """Taking torch down takes a second, in which Python has no handlers any more."""
+    folder = tmp_path / "run"
+    words = [
+        "experiment=spikingssm/digits", "+tier=smoke", "model.solver=loop", "model.d_model=8", "model.d_state=4",
+        "trainer.accelerator=cpu", "trainer.max_epochs=300", f"run_dir='{folder}'",
+    ]  # fmt: skip
+    process = script(
+        "train.py", *words, cwd=tmp_path, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    )
+    wait_until((folder / "checkpoints" / "last.ckpt").exists, 180)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    line = ""
+    while not line.startswith("stopped by"):
+        line = process.stderr.readline()
+    for _ in range(20):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    assert ended(process)[0] == 130
