@@ -1,4 +1,4 @@
-"""Callbacks of a training: what a resume needs, checkpoints inside an epoch, early stop, averaged weights, a bar."""
+"""Callbacks of a training: what a resume needs, checkpoints inside an epoch, early stop, averaged weights."""
 
 import time
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, RichProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, WeightAveraging
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from loguru import logger
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from sdn.signals import pending
 from spikingssm.distributed import gathered
 
-__all__ = ["Bar", "EarlyStop", "ResumeState", "StepCheckpoint", "averaging"]
+__all__ = ["EarlyStop", "ResumeState", "StepCheckpoint", "averaging"]
 
 
 class ResumeState(Callback):
@@ -154,27 +154,3 @@ def averaging(decay: float) -> WeightAveraging:
     if not (isinstance(decay, float) and 0 < decay < 1):
         raise ValueError(f"optim.ema must be a number in (0, 1) or null, got {decay!r}.")
     return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay))
-
-
-class Bar(RichProgressBar):
-    """Lightning's bar of rich in 80 columns, with the loss of the last batch; epochs count from 1, as in the log.
-
-    What an epoch came to stands in the log, a line an epoch.
-    """
-
-    def configure_columns(self, trainer: Any) -> list[Any]:
-        """Lightning's columns, the bar itself shorter."""
-        columns = super().configure_columns(trainer)
-        for column in columns:
-            if hasattr(column, "bar_width"):
-                column.bar_width = 12
-        return columns
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        last = self.trainer.max_epochs
-        text = f"epoch {current_epoch + 1}" + ("" if last is None else f"/{last}")
-        return text.ljust(len(self.validation_description))  # else the bars below one another jump
-
-    def get_metrics(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
-        """What stands behind the bar."""
-        return {} if pl_module.last_loss is None else {"loss": float(pl_module.last_loss)}

@@ -17,13 +17,14 @@ from lightning.pytorch.loggers import Logger
 from loguru import logger
 from torch import Tensor, nn
 
+from sdn.bar import Bar
 from sdn.interrupts import interruptible, without_handlers
 from sdn.lock import locked
 from sdn.resume import Restored, check_training_state
 from sdn.runs import EpochRecord, WholeCheckpointIO, checkpoints, load_checkpoint, resumable, tensorboard
 from sdn.weights import misfit, with_fixed
 from spikingssm.activity import Activity
-from spikingssm.callbacks import Bar, ResumeState, averaging
+from spikingssm.callbacks import ResumeState, averaging
 from spikingssm.datasets.base import SequenceData
 from spikingssm.distributed import Sharded, as_strategy, shared_work
 from spikingssm.energy import account

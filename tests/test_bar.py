@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from spikingssm.callbacks import Bar
+from sdn.bar import Bar
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""The progress bar of a training."""
+
+from typing import Any
+
+from lightning.pytorch.callbacks import RichProgressBar
+
+__all__ = ["Bar"]
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar of rich in 80 columns, with the loss of the last batch; epochs count from 1, as in the log.
+
+    What an epoch came to stands in the log, a line an epoch.
+    """
+
+    def configure_columns(self, trainer: Any) -> list[Any]:
+        """Lightning's columns, the bar itself shorter."""
+        columns = super().configure_columns(trainer)
+        for column in columns:
+            if hasattr(column, "bar_width"):
+                column.bar_width = 12
+        return columns
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        last = self.trainer.max_epochs
+        text = f"epoch {current_epoch + 1}" + ("" if last is None else f"/{last}")
+        return text.ljust(len(self.validation_description))  # else the bars below one another jump
+
+    def get_metrics(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
+        """What stands behind the bar."""
+        return {} if pl_module.last_loss is None else {"loss": float(pl_module.last_loss)}
