@@ -28,4 +28,5 @@ class Bar(RichProgressBar):
 
     def get_metrics(self, trainer: Any, pl_module: Any) -> dict[str, Any]:
         """What stands behind the bar."""
-        return {} if pl_module.last_loss is None else {"loss": float(pl_module.last_loss)}
+        loss = getattr(pl_module, "last_loss", None)
+        return {} if loss is None else {"loss": float(loss)}

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sdn import runs
+from sdn.bar import Bar
 from sdn.dynamics.base import Dynamics
 from sdn.interrupts import interruptible, without_handlers
 from sdn.lock import locked
@@ -266,9 +267,11 @@ def _trainer(run_dir: Path, recipe: Recipe, restored: Restored) -> lightning.Tra
         runs.StopOnNaN("train/loss", "val/loss"),
         *runs.checkpoints(run_dir, "val/loss", "min"),
     ]
+    if shown := sys.stdout.isatty():
+        keep.append(Bar(refresh_rate=10))
     trainer = lightning.Trainer(
         accelerator="cpu", devices=1, max_epochs=recipe.epochs, logger=runs.tensorboard(run_dir), callbacks=keep,
         num_sanity_val_steps=0, plugins=[runs.WholeCheckpointIO()], enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(), log_every_n_steps=1, use_distributed_sampler=False,
+        enable_progress_bar=shown, log_every_n_steps=1, use_distributed_sampler=False,
     )  # fmt: skip
     return without_handlers(trainer)
