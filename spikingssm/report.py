@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from loguru import logger
+
 from sdn.files import read_json
 from spikingssm.results import wrong_value
 from spikingssm.unfinished import is_begun, unfinished
@@ -53,6 +55,7 @@ def report(paths: Iterable[str | Path], best_first: bool = False) -> str:
     Args:
         paths: as in `load_results`, and folders of runs that diverged, were stopped or go on: a row says so. Results of
             SDNs are left out.
+            A folder without a run is left out, unless there are no others.
         best_first: order the runs by the result of their test and not by name; see `results_table`.
 
     Raises:
@@ -60,7 +63,13 @@ def report(paths: Iterable[str | Path], best_first: bool = False) -> str:
     """
     places = [*map(Path, paths)]
     begun = [path for path in places if is_begun(path)]
-    found = load_results(path for path in places if path not in begun)
+    ended = [path for path in places if path not in begun]
+    empty = [path for path in ended if path.is_dir() and not (path / "summary.json").is_file()]
+    if len(empty) < len(places):
+        for path in empty:
+            logger.warning(f"{path}: no run, left out")
+        ended = [path for path in ended if path not in empty]
+    found = load_results(ended)
     runs, swaps = [r for r in found if "test" in r], [r for r in found if r.get("study") == "solver-swap"]
     rows = [row for path in begun if (row := unfinished(path)) is not None]
     if not runs and not swaps and not rows:

@@ -108,6 +108,7 @@ def fit(
         logger.warning(told)
     alone = locked(run_dir) if loop.is_global_zero else contextlib.nullcontext()  # the others share its lock
     with warnings.catch_warnings(), alone, interruptible(loop):
+        warnings.filterwarnings("ignore", ".*returned exact zeros")  # `Activity` says more after the first epoch
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the sampler skips what was trained
         restored.run(lambda: loop.fit(trained, datamodule=data, **start))
     module.load_state_dict(check_weights(best, module))

@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from loguru import logger
 from matplotlib.figure import Figure
 
 from spikingssm.__main__ import main as command
@@ -138,6 +139,17 @@ def test_a_run_without_a_result_is_named(tmp_path):
     assert [row[0] for row in rows] == ["small", "killed", "wrong"]  # a configuration that cannot be read has no name
     assert [row[6] for row in rows[1:]] == ["**not finished**", "**diverged**: train/loss is nan / in step 3"]
     assert {len(row) for row in rows} == {11}
+
+
+def test_a_folder_without_a_run_is_left_out(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "summary.json").write_text(json.dumps(result()))
+    told = []
+    handler = logger.add(told.append, format="{message}")
+    assert report([tmp_path / "a", tmp_path / "b"]) == results_table([result()])
+    logger.remove(handler)
+    assert told == [f"{tmp_path / 'a'}: no run, left out\n"]
 
 
 def test_what_is_no_result_is_one_line(tmp_path):
