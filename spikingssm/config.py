@@ -268,7 +268,10 @@ def _check_key(base: DictConfig, override: Override) -> None:
         if open_ended or not isinstance(node, DictConfig):
             return
         if part not in node:
-            raise ValueError(f"unknown key {override.key_or_group!r}; {at} has the keys {', '.join(map(str, node))}.")
+            way = _addable(node, override, part)
+            raise ValueError(
+                f"unknown key {override.key_or_group!r}; {at} has the keys {', '.join(map(str, node))}{way}."
+            )
         node, at = node._get_node(part), ".".join(path[: depth + 1])
         if not isinstance(node, DictConfig):
             break
@@ -283,6 +286,15 @@ def _check_key(base: DictConfig, override: Override) -> None:
     if problem := next(filter(None, (_misfit(old, part) for part in parts)), None):
         more = " or a list of them" if listed else ""
         raise ValueError(f"{override.key_or_group} takes {problem}{more}, got {new!r}.")
+
+
+def _addable(node: DictConfig, override: Override, part: str) -> str:
+    """How to give an argument that the file leaves at its default."""
+    try:
+        known = part == override.key_or_group.rpartition(".")[2] and takes(node, part)
+    except Exception:  # no target, or one that is not there, of which another check speaks
+        return ""
+    return f"; add it with +{override.input_line}" if known else ""
 
 
 def _misfit(old: Any, new: Any) -> str | None:

@@ -323,3 +323,13 @@ def test_a_variant_is_what_makes_a_run_another_one_than_its_experiment() -> None
     assert variant([*usual, "model.d_model=8", "+trainer.limit_train_batches=3"]) == (
         "model.d_model=8, trainer.limit_train_batches=3"
     )
+
+
+def test_an_argument_that_a_file_leaves_out_can_be_added() -> None:
+    words = ["experiment=spikingssm/digits", "model.dynamics.threshold=2"]
+    with pytest.raises(ValueError, match=r"has the keys _target_, decay; add it with \+model\.dynamics\.threshold=2"):
+        load(words)
+    assert load([words[0], f"+{words[1]}"]).model.dynamics.threshold == 2
+    with pytest.raises(ValueError, match="unknown key 'model.foo'") as caught:
+        load([words[0], "model.foo=2"])
+    assert "add it" not in str(caught.value)
