@@ -1,16 +1,14 @@
-"""Configurations out of ``configs/`` and overrides: with `launch` the only file that knows Hydra."""
+"""Configurations out of ``configs/`` and overrides: with `launch`, `overrides` and `targets` all that knows Hydra."""
 
-import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import get_method, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -20,34 +18,16 @@ from sdn.arguments import ArgumentError
 from sdn.door import shortened
 from sdn.shortage import shortage
 from spikingssm.ending import quoted
+from spikingssm.overrides import check_key, one_line, parse
 from spikingssm.runfolder import FITTED, stored
 
-__all__ = ["MOVABLE", "call", "has_recipes", "load", "parse", "takes"]
+__all__ = ["MOVABLE", "call", "has_recipes", "load"]
 
-NULLABLE = (
-    "threads", "weights", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes",
-    "data.limit_train", "data.limit_eval", "data.rows", "data.steps", "data.distractors", "data.scaling",
-    "data.leave_out", "data.vocabulary", "model.spike", "model.cutoffs", "model.first_discretisation",
-    "model.refractory", "task.unlabelled_as", "optim.slow_lr", "optim.ema", "optim.tbptt",
-    "checkpoint.every_n_steps", "checkpoint.every_minutes", "early_stop.patience", "logger.wandb",
-    "trainer.gradient_clip_val",
-)  # fmt: skip
-"""Keys that may be null, whatever an experiment or a tier sets them to."""
 MOVABLE = (
     "data.root", "data.path", "data.test_path", "data.num_workers", "threads", "trainer.enable_progress_bar",
     "checkpoint.every_n_steps", "checkpoint.every_minutes", "logger.wandb",
 )  # fmt: skip
 """Keys that may change on resume: where things lie and how fast they go, not what comes out."""
-FREE = ("trainer.devices",)
-"""Keys whose values may be of several kinds: a number, a list, auto."""
-LISTS = {"model.d_model": "spikingssm.models.RSNN"}
-"""Keys that take a number or a list of such numbers, and the target that does."""
-ALIASES = {f"experiment=spikingssm/{published}": f"experiment=spikingssm/{ours}" for published, ours in (
-    ("minst", "mnist"), ("pminst", "pmnist"),
-)}  # fmt: skip
-"""The published spellings of two experiments."""
-
-
 WRONG = (TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError)
 """What builders raise for arguments of another kind or size than they take."""
 
@@ -73,7 +53,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
         return _compose(parsed)
     found, moved = stored(run), [o for o in parsed if o.key_or_group in MOVABLE]
     for override in moved:
-        _check_key(found, override)
+        check_key(found, override)
         OmegaConf.update(found, override.key_or_group, override.value(), force_add=True)
     asked = _compose([o for o in parsed if o not in moved])
     changed = [o.key_or_group for o in parsed if o.key_or_group != "resume" and o not in moved]
@@ -120,17 +100,10 @@ def call(section: str, node: DictConfig, **known: Any) -> Any:
         if (short := shortage(cause)) is not None:
             raise ValueError(f"{section}: {short}; its keys are the arguments of {node._target_}.") from cause
         if isinstance(cause, WRONG):
-            raise ValueError(
-                f"{section}: {_one_line(cause)}; its keys are the arguments of {node._target_}."
-            ) from cause
+            raise ValueError(f"{section}: {one_line(cause)}; its keys are the arguments of {node._target_}.") from cause
         if "Error locating target" in str(error) or isinstance(cause, ImportError):
-            raise ValueError(f"{section}: {_one_line(cause or error)}") from cause
+            raise ValueError(f"{section}: {one_line(cause or error)}") from cause
         raise
-
-
-def takes(node: DictConfig, argument: str) -> bool:
-    """Whether the ``_target_`` of a section names this argument."""
-    return argument in inspect.signature(get_method(str(node._target_))).parameters
 
 
 def _compose(parsed: list[Override]) -> DictConfig:
@@ -143,7 +116,7 @@ def _compose(parsed: list[Override]) -> DictConfig:
     base = _hydra(folder, groups)
     for override in parsed:
         if override not in groups:
-            _check_key(base, override)
+            check_key(base, override)
     config = _hydra(folder, parsed)
     _check_taken(folder, config, parsed)
     for override in parsed:  # a new target takes the place of the old one; its arguments are not those of the new
@@ -209,31 +182,7 @@ def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
             return compose("config", [o.input_line or "" for o in parsed])
     except (HydraException, OmegaConfBaseException, YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(shortened(_one_line(error))) from None
-
-
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """Overrides as Hydra reads them.
-
-    Raises:
-        ValueError: one that its grammar refuses; the line says what to write.
-    """
-    try:
-        return OverridesParser.create().parse_overrides([ALIASES.get(text, text) for text in overrides])
-    except (HydraException, RecursionError, ValueError) as error:  # ValueError: a number of too many digits
-        raise ValueError(shortened(f"{_one_line(error).split(' See https')[0]}; {_way_out(overrides)}")) from None
-
-
-def _way_out(overrides: Sequence[str]) -> str:
-    """What to write in place of overrides that Hydra's grammar refuses."""
-    for text in overrides:
-        key, _, value = text.partition("=")
-        if (strange := re.search(r"[^\x00-\x7f]", value)) and not re.match(r"""\s*["'\[{]""", value):
-            return f'a value with a letter such as {strange[0]} stands in quotes of its own: "{key}={quoted(value)}".'
-    return (
-        "an override is key=value, e.g. model.d_model=64; a value with = ~ , ( ) : or a letter that is not of a to z "
-        "stands in quotes of its own: \"data.root='/a,folder'\"."
-    )
+        raise ValueError(shortened(one_line(error))) from None
 
 
 def _folder() -> Path:
@@ -259,65 +208,8 @@ def _check_file(folder: Path, group: str, value: Any) -> None:
         raise ValueError(f"no {group} is named {value!r}; there are: {', '.join(there)}.")
 
 
-def _check_key(base: DictConfig, override: Override) -> None:
-    """Refuse a key that does not exist, and a word where a number stands."""
-    node, at = base, "the top level"
-    path = override.key_or_group.split(".")
-    for depth, part in enumerate(path):
-        open_ended = override.is_add() and depth > 0
-        if open_ended or not isinstance(node, DictConfig):
-            return
-        if part not in node:
-            way = _addable(node, override, part)
-            raise ValueError(
-                f"unknown key {override.key_or_group!r}; {at} has the keys {', '.join(map(str, node))}{way}."
-            )
-        node, at = node._get_node(part), ".".join(path[: depth + 1])
-        if not isinstance(node, DictConfig):
-            break
-    if override.is_sweep_override() or override.is_delete():
-        return
-    old, new = OmegaConf.select(base, override.key_or_group), override.value()
-    if (new is None and override.key_or_group in NULLABLE) or override.key_or_group in FREE:
-        return
-    section = override.key_or_group.rpartition(".")[0]
-    listed = LISTS.get(override.key_or_group, "") == OmegaConf.select(base, f"{section}._target_")
-    parts = new if listed and isinstance(new, list) and new else [new]
-    if problem := next(filter(None, (_misfit(old, part) for part in parts)), None):
-        more = " or a list of them" if listed else ""
-        raise ValueError(f"{override.key_or_group} takes {problem}{more}, got {new!r}.")
-
-
-def _addable(node: DictConfig, override: Override, part: str) -> str:
-    """How to give an argument that the file leaves at its default."""
-    try:
-        known = part == override.key_or_group.rpartition(".")[2] and takes(node, part)
-    except Exception:  # no target, or one that is not there, of which another check speaks
-        return ""
-    return f"; add it with +{override.input_line}" if known else ""
-
-
-def _misfit(old: Any, new: Any) -> str | None:
-    """What a key with the value ``old`` takes, where ``new`` is not that; a key without a value takes anything."""
-    if isinstance(new, str) and "${" in new:
-        return None
-    if isinstance(old, DictConfig):
-        return None if isinstance(new, dict) else "a mapping such as {_target_: ..., key: value}"
-    if isinstance(old, bool):
-        return None if isinstance(new, bool) else f"true or false ({old} here)"
-    if isinstance(old, int):
-        return None if isinstance(new, int) and not isinstance(new, bool) else f"a whole number such as {old}"
-    if isinstance(old, float):
-        return None if isinstance(new, (int, float)) and not isinstance(new, bool) else f"a number such as {old}"
-    return None
-
-
 def _leaves(value: Any, at: str = "") -> dict[str, Any]:
     """Nested mappings as one, from dotted key to value."""
     if not isinstance(value, dict):
         return {at: value}
     return {k: v for name, inner in value.items() for k, v in _leaves(inner, f"{at}.{name}".lstrip(".")).items()}
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -14,11 +14,12 @@ from sdn import Solver, Surrogate
 from sdn.files import read_json
 from sdn.solvers import as_solver
 from spikingssm.agreement import Agreement, exactly
-from spikingssm.config import call, takes
+from spikingssm.config import call
 from spikingssm.datasets import SequenceData
 from spikingssm.distributed import ALONE
 from spikingssm.metrics import neurons_of
 from spikingssm.runfolder import solver_name, stored
+from spikingssm.targets import takes
 from spikingssm.training import SequenceModule, make_trainer, score
 
 __all__ = ["TrainedRun", "check_other", "evaluate", "load_run", "measure", "solver_for"]

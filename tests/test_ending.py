@@ -85,7 +85,7 @@ def test_how_to_go_on_can_be_pasted(tmp_path, name):
     """Through the shell and through Hydra's grammar."""
     import shlex
 
-    from spikingssm.config import parse
+    from spikingssm.overrides import parse
 
     folder = tmp_path / name
     (folder / "checkpoints").mkdir(parents=True)

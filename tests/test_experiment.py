@@ -330,6 +330,6 @@ def test_an_argument_that_a_file_leaves_out_can_be_added() -> None:
     with pytest.raises(ValueError, match=r"has the keys _target_, decay; add it with \+model\.dynamics\.threshold=2"):
         load(words)
     assert load([words[0], f"+{words[1]}"]).model.dynamics.threshold == 2
-    with pytest.raises(ValueError, match="unknown key 'model.foo'") as caught:
+    with pytest.raises(ValueError, match=r"unknown key 'model\.foo'") as caught:
         load([words[0], "model.foo=2"])
     assert "add it" not in str(caught.value)
