@@ -1,6 +1,7 @@
 """The flags of `python train.py --save exp`, and the settings that they come to."""
 
 import argparse
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
@@ -60,7 +61,7 @@ def settings_of(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """The run folder and the settings: new ones from the flags, or those that the resumed run was started with."""
     names = [*SPLITS, "preset", *SIZES, *(f.name for f in fields(Recipe))]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    given |= {name: str(given[name].absolute()) for name in SPLITS if name in given}
+    given |= {name: os.path.realpath(given[name]) for name in SPLITS if name in given}
     if args.resume is None:
         if len(alone := [s for s in SPLITS if s in given]) == 1:
             raise ValueError(f"--{alone[0]} needs --{'test' if alone == ['training'] else 'training'} beside it.")
@@ -98,7 +99,7 @@ def default_files(folder: str | Path) -> dict[str, str]:
             raise FileNotFoundError(
                 f"{folder} holds {numbers[0]} training and {numbers[1]} test files; choose by --training and --test."
             )
-    return {split: str(path.absolute()) for split, path in files.items()}
+    return {split: os.path.realpath(path) for split, path in files.items()}
 
 
 def read_config(path: Path) -> dict[str, Any]:
