@@ -325,10 +325,10 @@ def test_the_class_of_the_error_is_public_enough():
         (lambda: sdn.Fused("no"), "Fused: detach_reset must be True or False"),
         (lambda: RSNN(3, 5, 16, tau_mean=math.inf), "tau_mean > 0 and tau_std >= 0 finite"),
         (lambda: RSNN(3, 5, 16, tau_std=math.nan), "tau_mean > 0 and tau_std >= 0 finite"),
-        (lambda: SpikingSSM(3, 5, 16, 1, 8).with_rate(math.inf), "rate must be a number > 0, got inf"),
+        (lambda: SpikingSSM(3, 5, 16, 1, 8).with_rate(math.inf), "rate must be > 0, got inf"),
         (lambda: S4D(3, 8, dt_max=math.inf), "dt_max inf"),
         (lambda: S5RF(3, 5, 16, 2, num_blocks=2, eta_max=math.inf), "0.001 and inf"),
-        (lambda: sdn.simulate(sdn.LIF(torch.tensor([0.5, 1.5])), torch.zeros(1, 2, 2)), "decay of neuron 1 of 2"),
+        (lambda: sdn.Neuron(sdn.LIF(torch.tensor([0.5, 1.5])), 2), "decay of neuron 1 of 2"),
     ],
 )
 def test_switches_are_bools_and_sizes_are_finite(make, says) -> None:

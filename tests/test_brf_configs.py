@@ -109,6 +109,6 @@ def test_a_folder_that_does_not_say_the_model_has_it_added(capsys) -> None:
 def test_a_model_is_a_variant_where_the_name_does_not_say_it() -> None:
     assert variant(["experiment=brf/ecg", "model=rf"]) == ""
     assert variant(["experiment=brf/ecg", "model=rf", "model.d_model=7"]) == "model.d_model=7"
-    assert variant(["experiment=brf/ecg", "model=rf", "name=mine"]) == "model=rf"
+    assert variant(["experiment=brf/ecg", "model=rf", "name=mine"]) == "experiment=brf/ecg, model=rf"
     assert variant(["experiment=spikingssm/digits", "model=s5rf"]) == "model=s5rf"
     assert variant(["model=s5rf"]) == "model=s5rf"

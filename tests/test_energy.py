@@ -1,5 +1,6 @@
 """Operations and energies against counts written out by hand."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -216,8 +217,10 @@ def test_every_option_has_its_rule(options, part, want):
 
 
 def test_what_no_rule_knows_is_named():
+    @dataclasses.dataclass(frozen=True)
     class Own(sdn.Dynamics):
         threshold = 1.0
+        State = sdn.LIF.State
 
     odd = nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.GRU(2, 2))
     assert not_counted(odd) == ["1 (GELU)", "2 (GRU)"]

@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Each may import from itself and from what stands to its left.
 LAYERS = [
-    "shortage", "files", "lock", "signals", "events", "interrupts", "seals", "tensor_files", "weights", "resume",
-    "tracing", "finite", "runs", "words", "arguments", "axes", "spike", "dynamics", "kernels", "scan", "resonate",
+    "shortage", "files", "logs", "lock", "signals", "events", "interrupts", "bar", "seals", "tensor_files", "weights",
+    "resume", "tracing", "finite", "runs", "words", "arguments", "axes", "spike", "dynamics", "kernels", "scan", "resonate",
     "surrogate", "solvers", "recurrent", "neuron", "door",
 ]  # fmt: skip
 EXTRAS = ["lightning", "loguru", "hydra", "matplotlib", "torchmetrics", "tensorboard", "omegaconf", "rich", "sklearn"]

@@ -16,7 +16,6 @@ from sdn.arguments import ArgumentError, FrozenValue, check_tensor, init_fields,
 from sdn.axes import mend
 from sdn.dynamics.fields import as_field
 from sdn.dynamics.parts import check_class
-from sdn.dynamics.ranges import check_ranges
 from sdn.finite import Diverged, at_once, demand_finite, nothing
 from sdn.spike import SpikeGradient, Triangle, check_gradient, spike
 from sdn.tracing import has_numbers
@@ -206,8 +205,6 @@ def simulate(
     """
     check_dynamics("simulate", dynamics)
     check_current(type(dynamics).__name__, current)
-    if at_once(current):
-        check_ranges(dynamics, current.shape[-1])
     dynamics, state = at_start(dynamics, current, state)
     if spike_gradient is not None:
         check_gradient("simulate", "spike_gradient", spike_gradient)

@@ -12,15 +12,13 @@ __all__ = ["check_ranges", "try_all"]
 
 
 def check_ranges(dynamics: "Dynamics", channels: int) -> None:
-    """Refuse a tensor, not one that is learned, that holds what the field does not take as a number.
+    """Refuse a tensor that holds what the field does not take as a number.
 
     Raises:
         ValueError: what the neuron says of the number, and the neuron that has it.
     """
     for name, value in vars(dynamics).items():
-        if not isinstance(value, Tensor) or name not in dynamics.transforms or value.requires_grad:
-            continue
-        if value.numel() in (1, channels) and value.device.type == "cpu":
+        if isinstance(value, Tensor) and name in dynamics.transforms and value.numel() in (1, channels):
             try_all(dynamics, name, value)
 
 

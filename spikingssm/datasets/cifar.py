@@ -224,7 +224,9 @@ def _read(root: str | Path | None, grey: bool, test_only: bool) -> tuple[Rows, R
         gap = next(name for name in TRAIN if name not in names)
         raise FileNotFoundError(f"cifar: {names[-1]} is in {folder} and {gap} is not; copy or download it again.")
     if names and not (folder / "test_batch").is_file():
-        raise FileNotFoundError(f"cifar: {names[-1]} is in {folder} and test_batch is not; copy or download it again.")
+        raise FileNotFoundError(
+            f"cifar: no test_batch in {folder}, which holds {names[-1]}; copy or download it again."
+        )
     if not names and not (folder / "test_batch").is_file():
         raise FileNotFoundError(
             f"cifar: no {FOLDER}, {ARCHIVE} or train.npz in {home}; set data.root to the folder that holds one, or "

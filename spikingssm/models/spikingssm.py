@@ -238,7 +238,7 @@ class SpikingSSM(Spelled, nn.Module):
             ValueError: a rate that is not positive, or that does not divide the frames.
         """
         if not 0 < rate < math.inf:
-            raise ValueError(f"SpikingSSM: rate must be a number > 0, got {rate}.")
+            raise ValueError(f"SpikingSSM: rate must be > 0, got {rate}.")
         model = self._sharing()
         if self.patch > 1:
             model.encoder = self.encoder.at_rate(rate)
