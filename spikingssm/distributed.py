@@ -7,7 +7,7 @@ from lightning.pytorch.strategies import FSDPStrategy, Strategy
 from lightning.pytorch.utilities import move_data_to_device, rank_zero_only
 from torch import Tensor, distributed, nn
 
-__all__ = ["ALONE", "SHARD", "Sharded", "as_strategy", "first_process", "gathered", "shared_work", "total"]
+__all__ = ["ALONE", "SHARD", "Sharded", "as_strategy", "first_process", "gathered", "leave", "shared_work", "total"]
 
 SHARD = "_fsdp_wrapped_module."
 """What sharding puts into the names of modules."""
@@ -76,6 +76,12 @@ def gathered(value: Any) -> list[Any]:
     found: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(found, value)
     return found
+
+
+def leave() -> None:
+    """Leave the group of processes, whose threads the end of Python would cut off with words of their own."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def total(values: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from spikingssm.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.config import call, load
 from spikingssm.consistency import check_together, check_tokens_are_read
 from spikingssm.datasets import SequenceData
-from spikingssm.distributed import first_process
+from spikingssm.distributed import first_process, leave
 from spikingssm.ending import go_on, quoted, remembered
 from spikingssm.evaluation import evaluate
 from spikingssm.figures import learning_curve, raster
@@ -137,6 +137,7 @@ def run(config: DictConfig, changed: str = "") -> Path:
                 _refuse_held(folder)
             open_here.enter_context(remembered(folder))
         _run(config, folder, resume, changed)
+        leave()
     return folder
 
 

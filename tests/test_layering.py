@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1]
 # Each may import from itself and from what stands to its left.
 LAYERS = [
     "shortage", "files", "logs", "lock", "signals", "events", "interrupts", "bar", "seals", "tensor_files", "weights",
-    "resume", "tracing", "finite", "runs", "words", "arguments", "axes", "spike", "dynamics", "kernels", "scan", "resonate",
-    "surrogate", "solvers", "recurrent", "neuron", "door",
+    "resume", "tracing", "finite", "runs", "words", "arguments", "axes", "spike", "dynamics", "kernels", "scan",
+    "resonate", "surrogate", "solvers", "recurrent", "neuron", "door",
 ]  # fmt: skip
 EXTRAS = ["lightning", "loguru", "hydra", "matplotlib", "torchmetrics", "tensorboard", "omegaconf", "rich", "sklearn"]
 

@@ -45,11 +45,3 @@ def test_who_has_chosen_another_way_keeps_it(capsys):
     logger.remove(handler)
     assert said == ["something\n"]
     assert capsys.readouterr().err == ""
-
-
-def test_report_speaks_so(tmp_path):
-    for name, file in (("one", "config.json"), ("two", "config.yaml")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / file).write_text("{}")
-    found = stderr("-m", "spikingssm", "report", "one", "two", cwd=tmp_path)
-    assert re.match(r"\d\d:\d\d:\d\d \| WARNING \| one: the run of an SDN", found), found
