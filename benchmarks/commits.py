@@ -67,8 +67,8 @@ def cases() -> dict[str, Case]:
     both("S4D", S4D(64, 32), torch.randn(8, 512, 64))
     both("SpikingSSM", SpikingSSM(1, 10, 64, 2, 32, dropout=0.0), torch.randn(8, 512, 1))
     both("S5-RF", S5RF(1, 10, 128, 2), (torch.rand(8, 784, 1) < 0.3).float())
-    both("RSNN of BRF", RSNN(4, 6, 64, pool="mean"), 40 * torch.randn(16, 250, 4))
-    both("RSNN of ALIF", RSNN(4, 6, 64, pool="mean", dynamics=sdn.ALIF()), torch.randn(16, 250, 4))
+    both("RSNN of BRF", RSNN(4, 6, 64, pool="mean"), 40 * torch.randn(16, 1000, 4))
+    both("RSNN of ALIF", RSNN(4, 6, 64, pool="mean", dynamics=sdn.ALIF()), torch.randn(16, 1000, 4))
     steps("LIF", sdn.Neuron(sdn.LIF(0.9), 128), torch.randn(1, 100, 128))
     steps("SpikingSSM", SpikingSSM(1, 10, 64, 3, 32, dropout=0.0), torch.randn(1, 20, 1))
     steps("S5-RF", S5RF(1, 10, 128, 3), (torch.rand(1, 40, 1) < 0.3).float())
@@ -135,11 +135,11 @@ def checkout(commit: str) -> Iterator[Path]:
         yield Path(folder).resolve()
 
 
-def compare(base: str, rounds: int) -> dict[str, dict[str, float]]:
+def compare(base: str, rounds: int, only: str = "") -> dict[str, dict[str, float]]:
     """Case -> seconds of both, the median ratio, and the range of its middle half."""
     with checkout(base) as folder:
         before, now = Worker(folder), Worker(ROOT)
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in now.cases}
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in now.cases if only in name}
         for number in range(rounds):
             for name, pairs in taken.items():
                 first, second = (before, now) if number % 2 else (now, before)
@@ -162,6 +162,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.commits", description=__doc__)
     parser.add_argument("base", help="the commit to compare with")
     parser.add_argument("--rounds", type=int, default=15, help="pairs of each case (default 15)")
+    parser.add_argument("--only", default="", metavar="WORDS", help="cases whose name holds these words")
     parser.add_argument("--most", type=float, default=1.03, help="largest ratio that passes (default 1.03)")
     parser.add_argument("--out", type=Path, help="write the figures there too, as JSON")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -169,7 +170,7 @@ def main() -> int:
     if given.child:
         child()
         return 0
-    found = compare(given.base, given.rounds)
+    found = compare(given.base, given.rounds, given.only)
     width = max(map(len, found))
     for name, row in found.items():
         mark = "  slower" if row["ratio"] > given.most else ""

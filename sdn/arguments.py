@@ -102,7 +102,14 @@ class FrozenValue(Spelled):
 
 def init_fields(value: Any) -> list[str]:
     """The fields of a dataclass, or of one of its values, that its constructor takes."""
-    return [f.name for f in dataclasses.fields(value) if f.init]
+    if torch.compiler.is_compiling():
+        return [f.name for f in dataclasses.fields(value) if f.init]
+    return _init_fields(value if isinstance(value, type) else type(value))
+
+
+@functools.cache
+def _init_fields(kind: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(kind) if f.init]
 
 
 def plain_number(value: Any) -> Any:

@@ -164,7 +164,7 @@ class Neuron(SpikingLayer):
         for renew in self.learned._forward_pre_hooks.values():  # pruning and norms; a ParameterDict is never called
             renew(self.learned, ())
         values = {f: _from_raw(raw, self.dynamics.transforms[f]) for f, raw in self.learned.items()}
-        return self.dynamics.replace(**values)
+        return self.dynamics.with_tensors(values)
 
     def with_solver(self, solver: str | Solver) -> Self:
         """The same neuron, with the very same parameters, under another solver."""

@@ -161,7 +161,7 @@ class Surrogate(FrozenValue):
             ValueError: an artifact that was made for another neuron, or no shipped one for this.
         """
         unit = _unit(dynamics)
-        found = [(made_for, artifact) for known, made_for, artifact in self._known if known == unit]
+        found = [(made_for, artifact) for known, made_for, artifact in self._known if _same(known, unit)]
         if found:
             return found[0]
         artifact = self.artifact if isinstance(self.artifact, Artifact) else _shipped_for(unit)
@@ -187,7 +187,15 @@ def _scaled(net: ReducedSDN, input: Tensor, scale: Value, skip: int) -> Tensor:
 
 
 def _unit(dynamics: Dynamics) -> Dynamics:
-    return dynamics.replace(threshold=1.0) if dynamics.scales_with_threshold else dynamics
+    return dynamics.with_tensors({"threshold": 1.0}) if dynamics.scales_with_threshold else dynamics  # type: ignore[dict-item]
+
+
+def _same(one: Dynamics, other: Dynamics) -> bool:
+    """Whether two neurons are equal; of neurons of plain numbers without their facts, which a step has no time for."""
+    values = (*vars(one).values(), *vars(other).values())
+    if type(one) is not type(other) or any(isinstance(value, Tensor) for value in values):
+        return one == other
+    return vars(one) == vars(other)
 
 
 def _window(state: State, current: Tensor, reach: int) -> Tensor:
@@ -222,7 +230,7 @@ def _shipped_for(dynamics: Dynamics) -> Artifact:
 
 def _on(artifact: Artifact, device: torch.device, dtype: torch.dtype) -> ReducedSDN:
     """Its network on a device; under `torch.func` a copy of its own, which no later call may see."""
-    versions = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in artifact.network.parameters())
+    versions = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in artifact.tensors)
     return (_cast if transforming() else _on_device)(artifact, device, dtype, versions)
 
 

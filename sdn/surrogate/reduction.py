@@ -1,5 +1,6 @@
 """From a trained SDN to the small network that ships: encoder fused, norms folded, saved with its facts."""
 
+import functools
 import json
 import os
 import warnings
@@ -100,6 +101,11 @@ class Artifact:
     def __repr__(self) -> str:
         made_for = self.dynamics if "dynamics" in self.facts else "no dynamics"
         return f"Artifact({made_for}, sha256 {self.digest[:12] or 'unknown'})"
+
+    @functools.cached_property
+    def tensors(self) -> list[Tensor]:
+        """The parameters of the network."""
+        return [*self.network.parameters()]
 
     def as_it_is(self) -> "Artifact":
         """This artifact; if its network was changed since it was read, one that equals no other."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 __all__ = ["is_plain", "is_watched", "weight_of"]
 
 _FORWARD = (nn.Linear.forward, nn.Embedding.forward)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_all = nn.modules.module
 
 
 def is_watched(module: nn.Module) -> bool:
@@ -14,10 +14,11 @@ def is_watched(module: nn.Module) -> bool:
 
     A method other than ``forward`` goes through a call then, since nothing would happen otherwise.
     """
-    everywhere = nn.modules.module
-    return any(getattr(module, name) for name in _HOOKS) or any(
-        getattr(everywhere, f"_global{name}", None) for name in _HOOKS
-    )
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        or _all._global_forward_hooks or _all._global_forward_pre_hooks or _all._global_backward_hooks
+        or _all._global_backward_pre_hooks
+    )  # fmt: skip
 
 
 def is_plain(module: nn.Module) -> bool:
