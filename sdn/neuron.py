@@ -42,6 +42,13 @@ class SpikingLayer(Spelled, nn.Module):
     def solver(self, solver: str | Solver) -> None:
         self._solver = self._checked(solver)
 
+    def with_solver(self, solver: str | Solver) -> Self:
+        """The same neurons, with the very same parameters, under another solver."""
+        clone = copy.copy(self)
+        clone.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in self.__dict__.items()}
+        clone.solver = solver
+        return clone
+
     def _checked(self, solver: str | Solver) -> Any:
         """The solver that is meant, if it fits these neurons."""
         raise NotImplementedError
@@ -164,14 +171,7 @@ class Neuron(SpikingLayer):
         for renew in self.learned._forward_pre_hooks.values():  # pruning and norms; a ParameterDict is never called
             renew(self.learned, ())
         values = {f: _from_raw(raw, self.dynamics.transforms[f]) for f, raw in self.learned.items()}
-        return self.dynamics.with_tensors(values)
-
-    def with_solver(self, solver: str | Solver) -> Self:
-        """The same neuron, with the very same parameters, under another solver."""
-        clone = copy.copy(self)
-        clone.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in self.__dict__.items()}
-        clone.solver = solver
-        return clone
+        return self.dynamics.with_known(values)
 
     def extra_repr(self) -> str:
         """What `print` shows."""

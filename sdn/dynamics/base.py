@@ -144,15 +144,15 @@ class Dynamics(FrozenValue):
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Self:
         """The same neuron with its tensor fields on that device and in that dtype."""
         moved = {n: v.to(device, dtype) for n in init_fields(self) if isinstance(v := getattr(self, n), Tensor)}
-        return self.with_tensors(moved) if any(there is not getattr(self, n) for n, there in moved.items()) else self
+        return self.with_known(moved) if any(there is not getattr(self, n) for n, there in moved.items()) else self
 
     def detached(self) -> Self:
         """The same neuron with tensor fields that carry no gradient."""
         still = {n: v.detach() for n in init_fields(self) if isinstance(v := getattr(self, n), Tensor)}
-        return self.with_tensors(still) if still else self
+        return self.with_known(still) if still else self
 
-    def with_tensors(self, fields: Mapping[str, Tensor]) -> Self:
-        """As `replace`, for tensors of one number a channel, at which nobody looks again: a part of every step."""
+    def with_known(self, fields: Mapping[str, Value]) -> Self:
+        """As `replace`, for values that need no second look, such as its tensors elsewhere: a part of every step."""
         if torch.compiler.is_compiling() or not _is_ours(type(self)):
             return self.replace(**fields)
         found = object.__new__(type(self))

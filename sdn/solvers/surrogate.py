@@ -187,7 +187,7 @@ def _scaled(net: ReducedSDN, input: Tensor, scale: Value, skip: int) -> Tensor:
 
 
 def _unit(dynamics: Dynamics) -> Dynamics:
-    return dynamics.with_tensors({"threshold": 1.0}) if dynamics.scales_with_threshold else dynamics  # type: ignore[dict-item]
+    return dynamics.with_known({"threshold": 1.0}) if dynamics.scales_with_threshold else dynamics
 
 
 def _same(one: Dynamics, other: Dynamics) -> bool:

@@ -1,8 +1,7 @@
 """The layer of S5-RF: a dense complex map and resonate-and-fire neurons that are a diagonal state space model."""
 
-import copy
 import math
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -155,13 +154,6 @@ class ResonateAndFire(SpikingLayer):
         """V of one block as real and imaginary part, (2, n, n)."""
         V = hippo_normal(self.channels // self.num_blocks)[1]
         return torch.stack([V.real, V.imag]).to(torch.get_default_dtype())
-
-    def with_solver(self, solver: str | Solver) -> Self:
-        """The same neurons, with the very same parameters, under another solver."""
-        clone = copy.copy(self)
-        clone.__dict__ = {k: v.copy() if isinstance(v, dict) else v for k, v in self.__dict__.items()}
-        clone.solver = solver
-        return clone
 
     def _checked(self, solver: str | Solver) -> Solver:
         return check_solver(solver, self.spike)
