@@ -13,14 +13,6 @@ class Bar(RichProgressBar):
     What an epoch came to stands in the log, a line an epoch.
     """
 
-    def configure_columns(self, trainer: Any) -> list[Any]:
-        """Lightning's columns, the bar itself shorter."""
-        columns = super().configure_columns(trainer)
-        for column in columns:
-            if hasattr(column, "bar_width"):
-                column.bar_width = 12
-        return columns
-
     def _get_train_description(self, current_epoch: int) -> str:
         last = self.trainer.max_epochs
         text = f"epoch {current_epoch + 1}" + ("" if last is None else f"/{last}")

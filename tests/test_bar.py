@@ -29,5 +29,14 @@ def test_a_bar_is_one_line_of_80_columns() -> None:
         name = bar._get_train_description(99)
         progress.add_task(name, total=4321, completed=1234, loss=f"loss: {float('0.123'):.3f}")
         progress.refresh()
-    lines = [line for line in re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", out.getvalue()).split("\n") if line.strip()]
-    assert all("epoch 100/100" in line and "loss: 0.123" in line and "1234/4321" in line for line in lines), lines
+    shown = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", out.getvalue())
+    lines = [line for line in re.split(r"[\r\n]", shown) if line.strip()]
+    assert lines
+    assert all(len(line) <= 80 and "epoch 100/100" in line and "loss: 0.123" in line for line in lines), lines
+
+
+def test_behind_the_bar_stands_the_loss_alone() -> None:
+    """With the metrics of the epoch before, a line of 80 columns becomes three."""
+    assert Bar().get_metrics(None, SimpleNamespace(last_loss=0.5)) == {"loss": 0.5}
+    assert Bar().get_metrics(None, SimpleNamespace(last_loss=None)) == {}
+    assert Bar().get_metrics(None, SimpleNamespace()) == {}
