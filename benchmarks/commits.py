@@ -64,6 +64,7 @@ def cases() -> dict[str, Case]:
     both("LIF, surrogate", sdn.Neuron(sdn.LIF(0.125), 128, solver="surrogate"), x.clone())
     both("LIF, parallel", sdn.Neuron(sdn.LIF(0.9), 128, solver="parallel"), x.clone())
     both("LIF, loop", sdn.Neuron(sdn.LIF(0.9), 128, solver="loop"), x[:, :64].clone())
+    both("S4D, small", S4D(64, 32), torch.randn(8, 512, 64))
     both("S4D", S4D(128, 64), torch.randn(8, 784, 128))
     both("SpikingSSM", SpikingSSM(1, 10, 64, 2, 32, dropout=0.0), torch.randn(8, 512, 1))
     both("S5-RF", S5RF(1, 10, 128, 2), (torch.rand(8, 784, 1) < 0.3).float())

@@ -1,6 +1,7 @@
 """HDF5 files from anywhere: what they announce is compared with the file, and nothing outside of it is read."""
 
 import contextlib
+import faulthandler
 import math
 import mmap
 import os
@@ -80,7 +81,8 @@ def try_out(path: str | Path, read: Callable[[], Any]) -> None:
         copy = os.fork()
     if not copy:
         with contextlib.suppress(BaseException):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a crash has its own words
+            faulthandler.disable()  # a crash has its own words
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             read()
         os._exit(0)
