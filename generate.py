@@ -13,9 +13,9 @@ if __name__ == "__main__":  # torch takes seconds to import; a signal then ends 
     runpy.run_path(str(Path(__file__).with_name("spikingssm") / "early.py"))["listen"]()
 
 try:
-    from sdn.door import door
     from sdn.dynamics import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF
-    from sdn.signals import explained, held
+    from sdn.runs.cli import door
+    from sdn.runs.signals import explained, held
 except ModuleNotFoundError as error:
     sys.exit(
         f"error: {error.name} is not installed for this Python; run `make install`, then `source .venv/bin/activate`"

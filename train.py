@@ -9,7 +9,7 @@ if __name__ == "__main__":  # torch takes seconds to import; a signal then ends 
     runpy.run_path(str(Path(__file__).with_name("spikingssm") / "early.py"))["listen"]()
 
 try:
-    from sdn.door import door
+    from sdn.runs.cli import door
 except ModuleNotFoundError as error:
     sys.exit(
         f"error: {error.name} is not installed for this Python; run `make install`, then `source .venv/bin/activate`"

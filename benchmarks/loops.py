@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sdn.spike import Triangle, spike
+from sdn.gradients import Triangle, spike
 
 __all__ = ["ScriptedSDN", "select_loop", "unbind_loop"]
 

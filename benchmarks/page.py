@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import brf_page
 from benchmarks.record import RESULTS
 from benchmarks.tables import Row, pivot, times
-from sdn.files import writing
+from sdn.runs.files import writing
 
 __all__ = ["TABLES", "main", "render"]
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from sdn.files import writing
+from sdn.runs.files import writing
 
 __all__ = ["draw"]
 

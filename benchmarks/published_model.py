@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, glu
 
 from benchmarks.loops import ScriptedSDN, select_loop, unbind_loop
-from sdn.spike import Triangle, spike
+from sdn.gradients import Triangle, spike
 from spikingssm.layers.s4d import S4D
 
 __all__ = ["NEURONS", "PublishedModel", "PublishedS4D", "published_neuron"]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.harness import Bench
-from sdn.files import versions, write_json
+from sdn.runs.files import versions, write_json
 
 __all__ = ["RESULTS", "facts", "write"]
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.tree_scan import tree_scan
-from sdn.spike import MultiGaussian, spike
+from sdn.gradients import MultiGaussian, spike
 
 __all__ = ["Form", "Passes", "decayed", "jax_module", "jax_passes", "torch_logits", "torch_passes", "torch_potential"]
 

@@ -15,7 +15,7 @@ import sdn
 from benchmarks.harness import Bench, Run, one_pass
 from benchmarks.loops import ScriptedSDN, unbind_loop
 from benchmarks.memory import available, peak
-from sdn.spike import spike
+from sdn.gradients import spike
 
 __all__ = ["run", "variant"]
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+from sdn.checks.finite import immediate as immediate_checks
+from sdn.checks.words import NAMES
 from sdn.dynamics import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF, Trajectory, simulate
-from sdn.finite import immediate as immediate_checks
+from sdn.gradients import ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, SpikeGradient, Triangle, spike
 from sdn.neuron import Neuron, SpikingLayer, normal, uniform
-from sdn.recurrent import RecurrentState, recurrent
-from sdn.resonate import ResonatorState, resonate
-from sdn.scan import scan
+from sdn.ops.recurrent.recurrent import RecurrentState, recurrent
+from sdn.ops.resonate.resonate import ResonatorState, resonate
+from sdn.ops.scan.operator import scan
 from sdn.solvers import Certificate, Fused, Loop, Parallel, Solver, Surrogate
-from sdn.spike import ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, SpikeGradient, Triangle, spike
 from sdn.surrogate.network import SDN, ReducedSDN
 from sdn.surrogate.reduction import Artifact, load_artifact, reduce, save_artifact
-from sdn.words import NAMES
 
 if TYPE_CHECKING:
     from sdn.surrogate.fidelity import Metrics, evaluate, fidelity

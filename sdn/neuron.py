@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from sdn.arguments import ArgumentError, Spelled, check_count, check_learn, field_meant
-from sdn.axes import check_step
+from sdn.checks.arguments import ArgumentError, Spelled, check_count, check_learn, field_meant
+from sdn.checks.axes import check_step
+from sdn.checks.finite import nothing
+from sdn.checks.words import LAYER_WORDS
 from sdn.dynamics.base import Dynamics, State, Value, check_current, check_dynamics
 from sdn.dynamics.ranges import check_ranges, try_all
-from sdn.finite import nothing
+from sdn.gradients import SpikeGradient, check_gradient
 from sdn.solvers import Solver, as_solver
-from sdn.spike import SpikeGradient, check_gradient
-from sdn.words import LAYER_WORDS
 
 __all__ = ["Fixed", "Neuron", "SpikingLayer", "Start", "normal", "uniform"]
 

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from sdn.door import door
+from sdn.runs.cli import door
 from spikingssm.studies import command as study
 
 
@@ -94,7 +94,7 @@ def _add_published(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> None:
-    from sdn.files import write_json
+    from sdn.runs.files import write_json
     from spikingssm.printed import brief
     from spikingssm.report import table
 
@@ -147,7 +147,7 @@ def _import(given: argparse.Namespace) -> None:
 
 
 def _report(given: argparse.Namespace) -> None:
-    from sdn.files import writing
+    from sdn.runs.files import writing
     from spikingssm.report import report
 
     text = report(given.results, given.best_first)

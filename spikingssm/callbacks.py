@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from loguru import logger
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from sdn.signals import pending
+from sdn.runs.signals import pending
 from spikingssm.distributed import gathered
 
 __all__ = ["EarlyStop", "ResumeState", "StepCheckpoint", "averaging"]
@@ -64,7 +64,7 @@ class ResumeState(Callback):
 class StepCheckpoint(Checkpoint):
     """``checkpoints/last.ckpt`` inside an epoch too: behind an optimiser step, never in the middle of an accumulation.
 
-    A signal that stops the program waits for the end of the batch and gets a checkpoint too, see `sdn.signals`.
+    A signal that stops the program waits for the end of the batch and gets a checkpoint too, see `sdn.runs.signals`.
 
     Args:
         run_dir: the run folder.

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from sdn import ALIF, BRF, RF, Dynamics, Solver
-from sdn.tensor_files import Damaged, load_tensors, save_tensors
+from sdn.runs.tensor_files import Damaged, load_tensors, save_tensors
 from spikingssm.layers.maps import weight_of
 from spikingssm.models.rsnn import RSNN
 

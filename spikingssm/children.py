@@ -3,7 +3,7 @@
 import subprocess
 from collections.abc import Mapping, Sequence
 
-from sdn.signals import GRACE, ending
+from sdn.runs.signals import GRACE, ending
 
 __all__ = ["call"]
 

@@ -14,9 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import spikingssm
-from sdn.arguments import ArgumentError
-from sdn.door import shortened
-from sdn.shortage import shortage
+from sdn.checks.arguments import ArgumentError
+from sdn.runs.cli import shortened
+from sdn.runs.shortage import shortage
 from spikingssm.ending import quoted
 from spikingssm.overrides import check_key, one_line, parse
 from spikingssm.runfolder import FITTED, stored

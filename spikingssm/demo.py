@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import sdn
-from sdn.lock import LOCK, locked
+from sdn.runs.lock import LOCK, locked
 from spikingssm.children import call
 from spikingssm.experiment import build, evaluate
 from spikingssm.figures import demo_figure

@@ -9,7 +9,7 @@ __all__ = ["end", "listen"]
 
 
 def listen() -> None:
-    """End at a signal until `sdn.door` takes over; what is ignored stays ignored."""
+    """End at a signal until `sdn.runs.cli` takes over; what is ignored stays ignored."""
     for number in {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)
@@ -17,7 +17,7 @@ def listen() -> None:
 
 def end(number: int, frame: FrameType | None) -> None:
     """Say so, if this is the first process of its training, and end: before the work has begun, or after its end."""
-    begun = getattr(sys.modules.get("sdn.door"), "opened", False)
+    begun = getattr(sys.modules.get("sdn.runs.cli"), "opened", False)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         when = "the work had ended" if begun else "nothing had begun yet"
         os.write(2, f"stopped by {signal.Signals(number).name}; {when}\n".encode())

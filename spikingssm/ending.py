@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sdn.door import said
 from sdn.dynamics.base import Diverged
-from sdn.files import read_json, write_json
-from sdn.lock import owner
-from sdn.shortage import advised
-from sdn.signals import Stopped, explained
+from sdn.runs.cli import said
+from sdn.runs.files import read_json, write_json
+from sdn.runs.lock import owner
+from sdn.runs.shortage import advised
+from sdn.runs.signals import Stopped, explained
 
 __all__ = ["ENDED", "go_on", "quoted", "remembered", "state"]
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from sdn import Solver, Surrogate
-from sdn.files import read_json
+from sdn.runs.files import read_json
 from sdn.solvers import as_solver
 from spikingssm.agreement import Agreement, exactly
 from spikingssm.config import call

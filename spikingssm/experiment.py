@@ -21,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from sdn import SpikingLayer
-from sdn.files import versions, write_json, writing
-from sdn.lock import locked
-from sdn.runs import load_checkpoint, log_to, read_metrics, seed_everything
-from sdn.signals import explained
+from sdn.runs.files import versions, write_json, writing
+from sdn.runs.folder import load_checkpoint, log_to, read_metrics, seed_everything
+from sdn.runs.lock import locked
+from sdn.runs.signals import explained
 from spikingssm.activity import state_of
 from spikingssm.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.config import call, load
@@ -120,7 +120,7 @@ def run(config: DictConfig, changed: str = "") -> Path:
 
     Raises:
         FileExistsError: the folder already holds a checkpoint and ``resume`` is not set.
-        BlockingIOError: another process writes there, see `sdn.lock`.
+        BlockingIOError: another process writes there, see `sdn.runs.lock`.
         ValueError, OSError, NotImplementedError, ImportError: what data, model and training refuse.
     """
     folder, resume = Path(config.resume or config.run_dir), config.resume is not None

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from sdn import BRF, RF, simulate
-from sdn.files import writing
+from sdn.runs.files import writing
 
 __all__ = ["Comparison", "Trace", "checked", "chirp", "compare", "explain", "save", "trace"]
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sdn import Trajectory
-from sdn.files import writing
+from sdn.runs.files import writing
 
 __all__ = ["demo_figure", "learning_curve", "raster"]
 

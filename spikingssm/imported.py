@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from sdn.files import versions, write_json, writing
-from sdn.lock import locked
-from sdn.tensor_files import save_tensors
+from sdn.runs.files import versions, write_json, writing
+from sdn.runs.lock import locked
+from sdn.runs.tensor_files import save_tensors
 from spikingssm.checkpoints import OWN, Published, read, rsnn_from_pt
 from spikingssm.config import load
 from spikingssm.evaluation import TrainedRun, known_key, measure

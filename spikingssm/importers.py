@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdn.files import writing
+from sdn.runs.files import writing
 from spikingssm.datasets.numpy_files import read_npz
 from spikingssm.layers.maps import weight_of
 from spikingssm.models.s5rf import S5RF

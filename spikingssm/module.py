@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 
 from sdn import immediate_checks
-from sdn.finite import Diverged, arrived
+from sdn.checks.finite import Diverged, arrived
 from spikingssm.callbacks import averaging
 from spikingssm.datasets.base import Batch
 from spikingssm.distributed import SHARD, Sharded, total

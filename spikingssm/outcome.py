@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping
 
-from sdn.door import said
+from sdn.runs.cli import said
 
 __all__ = ["failure", "tell"]
 

@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from sdn.door import shortened
+from sdn.runs.cli import shortened
 from spikingssm.ending import quoted
 from spikingssm.targets import takes
 

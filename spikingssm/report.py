@@ -9,7 +9,7 @@ from typing import Any
 
 from loguru import logger
 
-from sdn.files import read_json
+from sdn.runs.files import read_json
 from spikingssm.results import wrong_value
 from spikingssm.unfinished import is_begun, unfinished
 

@@ -17,12 +17,12 @@ from lightning.pytorch.loggers import Logger
 from loguru import logger
 from torch import Tensor, nn
 
-from sdn.bar import Bar
-from sdn.interrupts import interruptible, without_handlers
-from sdn.lock import locked
-from sdn.resume import Restored, check_training_state
-from sdn.runs import EpochRecord, WholeCheckpointIO, checkpoints, load_checkpoint, resumable, tensorboard
-from sdn.weights import misfit, with_fixed
+from sdn.runs.bar import Bar
+from sdn.runs.folder import EpochRecord, WholeCheckpointIO, checkpoints, load_checkpoint, resumable, tensorboard
+from sdn.runs.interrupts import interruptible, without_handlers
+from sdn.runs.lock import locked
+from sdn.runs.resume import Restored, check_training_state
+from sdn.runs.weights import misfit, with_fixed
 from spikingssm.activity import Activity
 from spikingssm.callbacks import ResumeState, averaging
 from spikingssm.datasets.base import SequenceData
@@ -182,7 +182,7 @@ def fitting(path: str | Path, content: Mapping[str, Any], module: nn.Module) -> 
 
     Args:
         path: of the checkpoint, for errors.
-        content: what `sdn.runs.load_checkpoint` gives.
+        content: what `sdn.runs.folder.load_checkpoint` gives.
         module: on any device, also on meta.
     """
     found, own = content.get("state_dict"), module.state_dict()

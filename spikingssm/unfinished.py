@@ -5,7 +5,7 @@ from typing import Any
 
 from loguru import logger
 
-from sdn.runs import read_metrics
+from sdn.runs.folder import read_metrics
 from spikingssm.ending import state
 from spikingssm.runfolder import stored
 

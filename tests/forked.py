@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from sdn.door import door
+from sdn.runs.cli import door
 
 
 class Child:
-    """A forked process that runs ``main`` under `sdn.door.door`, with its stderr in a pipe."""
+    """A forked process that runs ``main`` under `sdn.runs.cli.door`, with its stderr in a pipe."""
 
     def __init__(self, main: Callable[[], None]) -> None:
         out, self._in = os.pipe()

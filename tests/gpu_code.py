@@ -26,8 +26,8 @@ DOUBLE = {"sums", "skip_sums"}
 
 
 def neurons():
-    from sdn.kernels import neuron_triton as t
-    from sdn.kernels.neuron import MODELS
+    from sdn.ops.neuron import gpu as t
+    from sdn.ops.neuron.operator import MODELS
 
     for name, (s, p) in MODELS.items():
         c0, c1 = CONSTANTS[name]
@@ -38,7 +38,7 @@ def neurons():
 
 
 def resonators():
-    from sdn.kernels import resonate_triton as t
+    from sdn.ops.resonate import gpu as t
 
     for fields, magnitude, n in (
         (2, False, 0),
@@ -59,8 +59,8 @@ def resonators():
 
 
 def recurrents():
-    from sdn.kernels import recurrent_triton as t
-    from sdn.kernels.neuron import MODELS
+    from sdn.ops.neuron.operator import MODELS
+    from sdn.ops.recurrent import gpu as t
 
     for channels in (64, 128, 256, 512):
         block, tiles, launch = t._tiles(torch.empty(channels + 1, channels))
@@ -73,7 +73,9 @@ def recurrents():
 
 
 def linear():
-    from sdn.kernels import modes_triton, predict_triton, scan_triton
+    from sdn.ops.membrane import predict_gpu as predict_triton
+    from sdn.ops.modes import gpu as modes_triton
+    from sdn.ops.scan import gpu as scan_triton
 
     for n in (16, 32, 64, 128):
         shared = {"REVERSE": False, "BLOCK": modes_triton.BLOCK, "CELL": modes_triton.CELL, "N": n}

@@ -15,7 +15,7 @@ from helpers import every_dynamics
 
 import sdn
 from sdn import ALIF, BRF, HRF, LIF, RF, IzhikevichRF, Neuron, simulate
-from sdn.arguments import ArgumentError
+from sdn.checks.arguments import ArgumentError
 from spikingssm import RSNN, S4D, S5, S5RF, Recurrent, SpikingBlock, SpikingSSM, load
 
 X, WEIGHT = torch.zeros(1, 3, 2), torch.zeros(4, 6)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from sdn.bar import Bar
+from sdn.runs.bar import Bar
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from fuzz.packing import as_tar
 from test_network import lively_sdn
 
 import sdn
-from sdn.runs import load_checkpoint
-from sdn.tensor_files import save_tensors
+from sdn.runs.folder import load_checkpoint
+from sdn.runs.tensor_files import save_tensors
 from spikingssm import RSNN
 from spikingssm.checkpoints import rsnn_from_pt, rsnn_to_pt
 from spikingssm.datasets import cifar, imdb

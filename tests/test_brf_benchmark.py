@@ -5,7 +5,7 @@ import torch
 
 from benchmarks import brf_case, brf_reference, gpu, page, record, recurrent_peers
 from benchmarks.harness import Bench
-from sdn.spike import Triangle, spike
+from sdn.gradients import Triangle, spike
 
 
 @pytest.fixture(scope="module", params=["smnist 64", "ecg 16", "shd 32"])

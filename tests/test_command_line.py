@@ -11,7 +11,7 @@ import torch
 from scripts import NAMES, QUICK, ROOT, call, ended, files, script
 
 import sdn
-from sdn import runs
+from sdn.runs import folder as runs
 from sdn.surrogate import settings
 
 

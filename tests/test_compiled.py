@@ -15,8 +15,8 @@ from numba.core import config
 from numba.core.caching import NullCache
 from scripts import ROOT
 
-from sdn.kernels import compiled
-from sdn.kernels.compiled import jit
+from sdn.ops.common import compiled
+from sdn.ops.common.compiled import jit
 
 
 def twice(x):

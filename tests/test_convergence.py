@@ -11,7 +11,7 @@ from small_runs import recurrent_run
 
 from sdn import ALIF, BRF, LIF, RF
 from sdn.dynamics import HRF
-from sdn.runs import read_metrics
+from sdn.runs.folder import read_metrics
 from spikingssm.studies import command
 from spikingssm.studies.convergence import convergence, csv_rows, figure, membrane_jacobian, spectral_radius, table
 

@@ -15,7 +15,7 @@ import two_processes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdn.runs import load_checkpoint
+from sdn.runs.folder import load_checkpoint
 from spikingssm.datasets.order import EpochSampler, shared_batches
 from spikingssm.distributed import Sharded, as_strategy, gathered, shared_work, total
 from spikingssm.layers.block import Residual

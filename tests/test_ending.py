@@ -10,10 +10,10 @@ from forked import Child, wait_until
 from scripts import QUICK, call, files
 from small_runs import recurrent_run
 
-from sdn import lock
 from sdn.dynamics.base import Diverged
-from sdn.lock import LOCK, locked
-from sdn.signals import Stopped
+from sdn.runs import lock
+from sdn.runs.lock import LOCK, locked
+from sdn.runs.signals import Stopped
 from spikingssm.ending import ENDED, go_on, quoted, remembered, state
 from spikingssm.experiment import load, run
 

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from test_datasets import write_mnist
 
 from sdn import Loop
-from sdn.runs import load_checkpoint
+from sdn.runs.folder import load_checkpoint
 from spikingssm import experiment
 from spikingssm.experiment import build, evaluate, load, main, run
 from spikingssm.variants import folder_label, variant

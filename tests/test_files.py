@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import sdn
-from sdn.files import read_json, versions, write_json, writing
+from sdn.runs.files import read_json, versions, write_json, writing
 
 
 def names(folder):
@@ -82,7 +82,7 @@ def test_a_killed_process_leaves_the_old_file(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")
     code = (
-        "import os, sys; from sdn.files import writing\n"
+        "import os, sys; from sdn.runs.files import writing\n"
         "with writing(sys.argv[1]) as p:\n    p.write_text('half'); os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == 9

@@ -5,8 +5,8 @@ import torch
 from helpers import CHANNELS, assert_close, assert_lively, currents, every_dtype
 
 from sdn import ALIF, LIF, ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, Triangle, spike
-from sdn.kernels.fire import _fire, fire, takes
-from sdn.kernels.gradients import channelwise, compiled
+from sdn.ops.common.gradients import channelwise, compiled
+from sdn.ops.membrane.fire import _fire, fire, takes
 
 GRADIENTS = [Triangle(0.7), DoubleGaussian(), MultiGaussian(), ArcTan(), Sigmoid()]
 

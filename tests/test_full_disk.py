@@ -17,9 +17,9 @@ from forked import Child
 from scripts import QUICK, files
 
 import sdn
-from sdn import runs
-from sdn.files import write_json
-from sdn.shortage import shortage
+from sdn.runs import folder as runs
+from sdn.runs.files import write_json
+from sdn.runs.shortage import shortage
 from sdn.surrogate.command import main as train_sdn
 from spikingssm.datasets.cache import Pieces, cached
 from spikingssm.ending import ENDED

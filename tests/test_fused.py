@@ -7,7 +7,7 @@ import torch
 from helpers import CHANNELS, assert_close, assert_lively, currents, every_fused, some_state
 
 from sdn import ALIF, LIF, RF, Fused, Loop, Neuron, Triangle, spike
-from sdn.kernels import neuron
+from sdn.ops.neuron import operator as neuron
 from sdn.solvers.fused import operands
 
 
@@ -84,8 +84,8 @@ def test_a_state_too_small_to_be_normal_becomes_zero():
 
 
 def test_the_tail_of_a_gaussian_is_zero_not_noise():
-    from sdn.kernels.cpu import jit
-    from sdn.kernels.slopes import exp
+    from sdn.ops.common.cpu import jit
+    from sdn.ops.common.slopes_cpu import exp
 
     @jit
     def run(z, out):
@@ -179,7 +179,10 @@ def test_one_graph_serves_every_batch():
 
 def test_compiled_code_is_of_the_sources_as_they_are():
     """numba itself looks at one file only; a private place of it holds the hash of all, so this says if it moves."""
-    from sdn.kernels import compiled, fire_cpu, neuron_loops, predict_cpu, scan_cpu
+    from sdn.ops.common import compiled
+    from sdn.ops.membrane import fire_cpu, predict_cpu
+    from sdn.ops.neuron import loops as neuron_loops
+    from sdn.ops.scan import cpu as scan_cpu
 
     assert len(compiled._sources()) == 64
     kernels = [k for m in (neuron_loops, fire_cpu, predict_cpu, scan_cpu) for k in vars(m).values()]

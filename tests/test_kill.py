@@ -15,7 +15,7 @@ from kill.jobs import JOBS
 from kill.moments import SIGNALS, Kill, plan
 from scripts import ROOT
 
-from sdn.files import write_json
+from sdn.runs.files import write_json
 
 KILLS = 10
 

@@ -10,8 +10,8 @@ import time
 import pytest
 from forked import Child, wait_until
 
-from sdn import lock
-from sdn.lock import LOCK, locked, owner
+from sdn.runs import lock
+from sdn.runs.lock import LOCK, locked, owner
 
 
 def write_lock(folder, **changes):

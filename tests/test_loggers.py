@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers.logger import DummyLogger
 
-from sdn.bar import Bar
+from sdn.runs.bar import Bar
 from spikingssm.experiment import load, main, run
 from spikingssm.loggers import more_loggers
 

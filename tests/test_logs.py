@@ -8,7 +8,7 @@ import sys
 from loguru import logger
 from scripts import ROOT
 
-from sdn import logs
+from sdn.runs import logs
 
 
 def stderr(*words, cwd):
@@ -21,8 +21,8 @@ def test_with_a_log_file_and_without_one(tmp_path):
     code = """
 from pathlib import Path
 from loguru import logger
-from sdn.door import door
-from sdn.runs import log_to
+from sdn.runs.cli import door
+from sdn.runs.folder import log_to
 
 def main():
     logger.warning("something")

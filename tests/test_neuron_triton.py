@@ -28,13 +28,14 @@ from helpers import (
 from hypothesis import HealthCheck, given, settings
 
 from sdn import ALIF, BRF, LIF, RF, ArcTan, DoubleGaussian, Loop, MultiGaussian, Neuron, Sigmoid, Triangle
-from sdn.kernels import neuron, neuron_cpu
-from sdn.kernels.neuron import MODELS, STRIDE, spikes_like
+from sdn.ops.neuron import cpu as neuron_cpu
+from sdn.ops.neuron import operator as neuron
+from sdn.ops.neuron.operator import MODELS, STRIDE, spikes_like
 from sdn.solvers.fused import operands
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)
-from sdn.kernels import neuron_triton
+from sdn.ops.neuron import gpu as neuron_triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 GRADIENTS = [Triangle(0.7), DoubleGaussian(0.2, 0.4, 5.0, 0.7), MultiGaussian(normalised=True), ArcTan(3.0), Sigmoid()]

@@ -8,7 +8,7 @@ import torch
 from helpers import DYNAMICS, FUSED, currents, some_state
 
 import sdn
-from sdn import finite
+from sdn.checks import finite
 from sdn.dynamics.base import Diverged
 from spikingssm import RSNN, S4D, S5RF, SpikingSSM
 

@@ -8,9 +8,13 @@ import torch
 from helpers import TOLERANCE
 
 import sdn
-from sdn.kernels import fire, modes, neuron, recurrent, resonate
-from sdn.kernels.gradients import compiled
-from sdn.scan import scan
+from sdn.ops.common.gradients import compiled
+from sdn.ops.membrane import fire
+from sdn.ops.modes import operator as modes
+from sdn.ops.neuron import operator as neuron
+from sdn.ops.recurrent import operator as recurrent
+from sdn.ops.resonate import operator as resonate
+from sdn.ops.scan.operator import scan
 from sdn.solvers.fused import KERNELS, operands
 from sdn.surrogate.predict import predict
 from sdn.surrogate.sweeps import sweep

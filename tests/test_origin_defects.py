@@ -16,7 +16,7 @@ from torch import nn
 
 import sdn
 import spikingssm
-from sdn import runs
+from sdn.runs import folder as runs
 from sdn.surrogate import command, training
 from sdn.surrogate.fidelity import Tally
 from sdn.surrogate.trajectories import TrajectoryFile

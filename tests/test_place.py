@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import sdn
-from sdn.kernels import place
-from sdn.scan import scan_loop
+from sdn.ops.common import place
+from sdn.ops.scan.operator import scan_loop
 from spikingssm.layers import LeakyIntegrator
 
 
@@ -31,7 +31,7 @@ def test_a_device_without_kernels_is_refused_by_every_operator(device, change, m
         monkeypatch.setattr(place, name, value)
     ways = {"modes": "algorithm='fft'", "resonate": "solver='parallel' or 'loop'"}
     for name in ("neuron", "recurrent", "resonate", "modes", "scan"):
-        operator = __import__(f"sdn.kernels.{name}" if name != "scan" else "sdn.scan", fromlist=["_kernels"])
+        operator = __import__(f"sdn.ops.{name}.operator", fromlist=["_kernels"])
         with pytest.raises(NotImplementedError, match=f"{name}: .*{message}.*{ways.get(name, 'solver=.loop.')}"):
             operator._kernels(on(device))
     assert not place.has_kernels(on(device))
@@ -41,12 +41,12 @@ def test_here_and_on_a_gpu_of_nvidia_there_are_kernels(monkeypatch):
     monkeypatch.setattr(place, "FOR_AMD", False)
     monkeypatch.setattr(place, "HAS_TRITON", True)
     assert all(place.has_kernels(on(device)) for device in ("cpu", "cuda", "meta"))
-    assert place.kernels("scan", on("cpu")).__name__ == "sdn.kernels.scan_cpu"
+    assert place.kernels("scan", on("cpu")).__name__ == "sdn.ops.scan.cpu"
 
 
 def test_elsewhere_a_scan_is_the_plain_loop(monkeypatch):
     """So that the readout of a recurrent network runs there too, under solver="loop"."""
-    module = __import__("sdn.scan", fromlist=["has_kernels"])
+    module = __import__("sdn.ops.scan.operator", fromlist=["has_kernels"])
     a, b = torch.rand(4, requires_grad=True), torch.randn(2, 9, 4)
     want = sdn.scan(a, b)
     monkeypatch.setattr(module, "has_kernels", lambda _: False)
@@ -61,7 +61,7 @@ def test_elsewhere_a_scan_is_the_plain_loop(monkeypatch):
 
 def test_without_a_c_compiler_triton_names_what_to_install():
     pytest.importorskip("triton")
-    from sdn.kernels import launch_triton
+    from sdn.ops.common import launch_gpu as launch_triton
 
     class Kernel:
         __name__ = "_forward"
@@ -83,7 +83,7 @@ def test_without_a_c_compiler_triton_names_what_to_install():
 
 def test_the_first_launch_of_a_kind_says_that_it_compiles(capsys, monkeypatch):
     pytest.importorskip("triton")
-    from sdn.kernels import launch_triton
+    from sdn.ops.common import launch_gpu as launch_triton
 
     monkeypatch.setattr(launch_triton, "PATIENCE", 0.01)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)

@@ -8,7 +8,7 @@ from test_predict import LAYOUTS, lively_net
 from sdn.surrogate.predict import _fused, plain_predict, predict
 
 pytest.importorskip("triton")
-from sdn.kernels.predict_triton import predict_triton
+from sdn.ops.membrane.predict_gpu import predict_triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -8,7 +8,7 @@ from helpers import TOLERANCE, assert_close, assert_lively
 
 import sdn
 from sdn import ALIF, BRF, LIF, RF, MultiGaussian, RecurrentState, recurrent
-from sdn.kernels import recurrent as kernel
+from sdn.ops.recurrent import operator as kernel
 
 H = 37
 _h = torch.linspace(0.0, 1.0, H, dtype=torch.float64)

@@ -16,15 +16,16 @@ import torch
 from helpers import assert_close, assert_lively, some_state
 
 from sdn import ALIF, BRF, LIF, RF, ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, Triangle
-from sdn.kernels import recurrent as operator
-from sdn.kernels import recurrent_cpu
-from sdn.kernels.neuron import MODELS
-from sdn.recurrent import RecurrentState, recurrent
+from sdn.ops.neuron.operator import MODELS
+from sdn.ops.recurrent import cpu as recurrent_cpu
+from sdn.ops.recurrent import operator
+from sdn.ops.recurrent.recurrent import RecurrentState, recurrent
 from sdn.solvers.fused import operands
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)
-from sdn.kernels import recurrent_tiles_triton, recurrent_triton
+from sdn.ops.recurrent import gpu as recurrent_triton
+from sdn.ops.recurrent import tiles as recurrent_tiles_triton
 
 STRIDE = recurrent_triton.STRIDE  # before it is made short
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -17,13 +17,13 @@ import torch
 from helpers import assert_close, assert_lively, every_dtype
 
 from sdn import ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, Triangle
-from sdn.kernels import resonate as operator
-from sdn.kernels import resonate_cpu  # now, while the steps between two kept states are its own
-from sdn.resonate import ResonatorState, resonate
+from sdn.ops.resonate import cpu as resonate_cpu
+from sdn.ops.resonate import operator
+from sdn.ops.resonate.resonate import ResonatorState, resonate
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)
-from sdn.kernels import resonate_triton
+from sdn.ops.resonate import gpu as resonate_triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STRIDE = resonate_triton.STRIDE  # before it is made short

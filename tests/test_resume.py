@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from sdn.runs import WholeCheckpointIO, load_checkpoint
+from sdn.runs.folder import WholeCheckpointIO, load_checkpoint
 from spikingssm.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.datasets import Rows, SequenceData
 from spikingssm.experiment import load, run

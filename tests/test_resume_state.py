@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_resume import TRAINER, KillAt, Killed, data, module
 
-from sdn.runs import load_checkpoint, read_metrics
+from sdn.runs.folder import load_checkpoint, read_metrics
 from spikingssm.callbacks import StepCheckpoint
 from spikingssm.training import fit
 

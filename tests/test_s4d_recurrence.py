@@ -1,4 +1,4 @@
-"""The operator `sdn.kernels.modes.modes` against its recurrence written out, closed forms and finite differences."""
+"""The operator `sdn::modes` against its recurrence written out, closed forms and finite differences."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from helpers import assert_close, every_dtype
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdn.kernels.modes import _modes, modes
+from sdn.ops.modes.operator import _modes, modes
 from spikingssm.layers import S4D
 from spikingssm.layers.ssm import kernel_naive
 

@@ -5,7 +5,9 @@ import torch
 from helpers import assert_close, every_dtype
 
 pytest.importorskip("triton")
-from sdn.kernels import modes, modes_cpu, modes_triton
+from sdn.ops.modes import cpu as modes_cpu
+from sdn.ops.modes import gpu as modes_triton
+from sdn.ops.modes import operator as modes
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZES = [(module.BLOCK, module.CELL) for module in (modes, modes_cpu, modes_triton)]  # before they are made short

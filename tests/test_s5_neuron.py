@@ -6,8 +6,8 @@ from helpers import assert_close, assert_lively, assert_same_spikes, every_dtype
 from s5rf_oracle import MultiGaussianSpike, bars, resonate_and_fire, surrogate
 from torch.autograd import gradcheck
 
-from sdn.resonate import ResonatorState, resonate
-from sdn.scan import scan
+from sdn.ops.resonate.resonate import ResonatorState, resonate
+from sdn.ops.scan.operator import scan
 
 NAMES = ["dirac", "zoh", "bilinear"]
 SOLVERS = ["fused", "parallel", "loop"]

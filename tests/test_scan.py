@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 from benchmarks.tree_scan import tree_scan
-from sdn.kernels import scan_cpu
-from sdn.scan import scan, scan_loop
+from sdn.ops.scan import cpu as scan_cpu
+from sdn.ops.scan.operator import scan, scan_loop
 
 DTYPES = [torch.float64, torch.float32, torch.complex128, torch.complex64]
 every_kind = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))

@@ -4,11 +4,11 @@ import pytest
 import torch
 from test_scan import both_ways, case, close, normal, wide
 
-from sdn.kernels import scan_cpu
-from sdn.scan import scan_loop
+from sdn.ops.scan import cpu as scan_cpu
+from sdn.ops.scan.operator import scan_loop
 
 pytest.importorskip("triton")
-from sdn.kernels import scan_triton
+from sdn.ops.scan import gpu as scan_triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":  # the interpreter merges element by element
@@ -66,7 +66,7 @@ def test_strides_and_conjugate_views():
 def test_the_operator_on_a_gpu():
     if DEVICE == "cpu":
         pytest.skip("no GPU")
-    from sdn.scan import scan
+    from sdn.ops.scan.operator import scan
 
     a, b, initial = (v.to(DEVICE).requires_grad_() for v in case("H", 3, 1000, 70, torch.complex64))
     got = torch.autograd.grad(scan(a, b, initial).abs().sum(), (a, b, initial))

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from test_tbptt import KillAt, Killed, data, network, table
 
-from sdn.runs import load_checkpoint
+from sdn.runs.folder import load_checkpoint
 from spikingssm.callbacks import StepCheckpoint
 from spikingssm.tasks import EveryStepClassification
 from spikingssm.training import SequenceModule, fit

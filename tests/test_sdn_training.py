@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sdn
-from sdn import runs
+from sdn.runs import folder as runs
 from sdn.surrogate.crops import Blocks, Crops
 from sdn.surrogate.population import Population
 from sdn.surrogate.training import fit, load_sdn

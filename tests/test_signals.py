@@ -13,9 +13,9 @@ import torch
 from forked import Child, wait_until
 from scripts import QUICK, ROOT, ended, files, script
 
-from sdn import lock, signals
-from sdn.runs import load_checkpoint
-from sdn.signals import Stopped, check, explained, held, listening, pending
+from sdn.runs import lock, signals
+from sdn.runs.folder import load_checkpoint
+from sdn.runs.signals import Stopped, check, explained, held, listening, pending
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 every_signal = pytest.mark.parametrize("number", CODES, ids=lambda n: n.name)
@@ -371,7 +371,7 @@ def test_ctrl_c_without_a_door_stays_a_keyboard_interrupt(tmp_path):
     """In a notebook or a program of the user; Lightning makes a SystemExit of it and ignores the next one."""
     from lightning import LightningModule
 
-    from sdn.interrupts import interruptible
+    from sdn.runs.interrupts import interruptible
     from spikingssm.training import make_trainer
 
     trainer = make_trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -396,7 +396,7 @@ def test_lightning_leaves_sigterm_alone(tmp_path):
     """Its own handler ends a run with exit code 0."""
     from lightning import LightningModule
 
-    from sdn.interrupts import interruptible
+    from sdn.runs.interrupts import interruptible
     from spikingssm.training import make_trainer
 
     seen = []
@@ -462,7 +462,7 @@ def test_a_finished_network_is_rid_of_the_lock_of_a_killed_process(tmp_path):
 
 @pytest.mark.parametrize(("opened", "says"), [(False, "nothing had begun yet"), (True, "the work had ended")])
 def test_a_signal_beside_the_work_says_so(monkeypatch, opened, says):
-    from sdn import door
+    from sdn.runs import cli as door
     from spikingssm import early
 
     def main():

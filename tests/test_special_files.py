@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from sdn.files import check_regular, read_json
+from sdn.runs.files import check_regular, read_json
 from spikingssm.datasets import cifar
 from spikingssm.datasets.hdf5 import try_out
 from spikingssm.datasets.numpy_files import read_npy, read_npz

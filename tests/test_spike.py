@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sdn import LIF, ArcTan, DoubleGaussian, MultiGaussian, Neuron, Sigmoid, Triangle, simulate, spike
-from sdn.spike import _Step
+from sdn.gradients import _Step
 
 BRF_MULTI = MultiGaussian(gain=0.5, normalised=True)
 GRADIENTS = [Triangle(0.7), MultiGaussian(), BRF_MULTI, DoubleGaussian(), ArcTan(3), Sigmoid(5)]

@@ -6,7 +6,7 @@ import torch
 from omegaconf import OmegaConf
 from small_runs import CLASSES, recurrent_run
 
-from sdn.runs import load_checkpoint
+from sdn.runs.folder import load_checkpoint
 from spikingssm import experiment
 from spikingssm.experiment import load, run
 

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import sdn
-from sdn.runs import load_checkpoint
+from sdn.runs.folder import load_checkpoint
 from spikingssm import builders, datasets, tasks
 from spikingssm.config import call, load
 from spikingssm.experiment import build, evaluate, run
@@ -123,7 +123,7 @@ def test_nothing_on_the_list_writes_or_fetches_because_of_its_arguments(name, tm
 FOREIGN = [
     "sdn.save_artifact", "sdn.save_trajectories", "sdn.fit", "sdn.load_sdn", "sdn.load_artifact", "sdn.generate",
     "spikingssm.run", "spikingssm.load", "spikingssm.evaluate", "spikingssm.datasets.read_idx", "numpy.load",
-    "os.system", "builtins.eval", "sdn.files.os.system", "sdn.LIF.from_tau", "hydra.utils.get_method", "", "sdn",
+    "os.system", "builtins.eval", "sdn.runs.files.os.system", "sdn.LIF.from_tau", "hydra.utils.get_method", "", "sdn",
     "spikingssm.datasets.SequenceData", "sdn.LIF ", " sdn.LIF", "SDN.LIF", "sdn..LIF", "sdn.LIF\n",
 ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import sdn
-from sdn.runs import load_checkpoint
+from sdn.runs.folder import load_checkpoint
 from spikingssm.callbacks import StepCheckpoint
 from spikingssm.datasets import Batch, Rows, SequenceData
 from spikingssm.models import S5RF, SpikingSSM

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from sdn.seals import MARK
-from sdn.tensor_files import Damaged, digest, load_tensors, save_tensors
+from sdn.runs.seals import MARK
+from sdn.runs.tensor_files import Damaged, digest, load_tensors, save_tensors
 
 CONTENT = {"a": torch.arange(1000.0), "b": [1, 2.5, "word", None, (True, {"c": torch.tensor([1 + 2j])})]}
 

@@ -7,16 +7,23 @@ import torch
 from helpers import assert_close, assert_lively, currents, some_state
 
 from sdn import ALIF, BRF, LIF, RF
-from sdn.kernels import modes, modes_cpu, neuron_cpu, resonate_cpu, scan_cpu  # with the sizes that are their own
-from sdn.kernels import neuron as neuron_operator
-from sdn.kernels import resonate as resonate_operator
-from sdn.kernels.gradients import compiled
+from sdn.gradients import MultiGaussian
+from sdn.ops.common.gradients import compiled
+from sdn.ops.modes import cpu as modes_cpu
+from sdn.ops.modes import operator as modes
+from sdn.ops.neuron import cpu as neuron_cpu
+from sdn.ops.neuron import operator as neuron_operator
+from sdn.ops.resonate import cpu as resonate_cpu
+from sdn.ops.resonate import operator as resonate_operator
+from sdn.ops.scan import cpu as scan_cpu
 from sdn.solvers.fused import operands
-from sdn.spike import MultiGaussian
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)
-from sdn.kernels import modes_triton, neuron_triton, resonate_triton, scan_triton
+from sdn.ops.modes import gpu as modes_triton
+from sdn.ops.neuron import gpu as neuron_triton
+from sdn.ops.resonate import gpu as resonate_triton
+from sdn.ops.scan import gpu as scan_triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

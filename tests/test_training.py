@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from sdn.runs import load_checkpoint
+from sdn.runs.folder import load_checkpoint
 from spikingssm.callbacks import EarlyStop
 from spikingssm.datasets import digits
 from spikingssm.models import SpikingSSM

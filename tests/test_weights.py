@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sdn.weights import misfit, with_fixed
+from sdn.runs.weights import misfit, with_fixed
 from spikingssm.training import check_weights
 
 

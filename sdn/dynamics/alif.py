@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, Value, check_range
-from sdn.spike import DoubleGaussian, SpikeGradient
+from sdn.gradients import DoubleGaussian, SpikeGradient
 
 __all__ = ["ALIF", "ALIFState"]
 

@@ -12,14 +12,14 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 import torch
 from torch import Tensor
 
-from sdn.arguments import ArgumentError, FrozenValue, check_tensor, init_fields, not_a_value, plain_number, shown
-from sdn.axes import mend
+from sdn.checks.arguments import ArgumentError, FrozenValue, check_tensor, init_fields, not_a_value, plain_number, shown
+from sdn.checks.axes import mend
+from sdn.checks.finite import Diverged, at_once, demand_finite, nothing
+from sdn.checks.tracing import has_numbers
+from sdn.checks.words import DYNAMICS_WORDS
 from sdn.dynamics.fields import as_field
 from sdn.dynamics.parts import check_class
-from sdn.finite import Diverged, at_once, demand_finite, nothing
-from sdn.spike import SpikeGradient, Triangle, check_gradient, spike
-from sdn.tracing import has_numbers
-from sdn.words import DYNAMICS_WORDS
+from sdn.gradients import SpikeGradient, Triangle, check_gradient, spike
 
 __all__ = ["Diverged", "Dynamics", "State", "Trajectory", "Value", "check_current", "check_dynamics", "simulate"]
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from sdn.checks.tracing import transforming
 from sdn.dynamics.base import Dynamics, Value, check_range
-from sdn.spike import DoubleGaussian, SpikeGradient
-from sdn.tracing import transforming
+from sdn.gradients import DoubleGaussian, SpikeGradient
 
 __all__ = ["BRF", "BRFState"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdn.arguments import ArgumentError, plain_number, shown
+from sdn.checks.arguments import ArgumentError, plain_number, shown
 
 __all__ = ["as_field", "numeric_fields"]
 

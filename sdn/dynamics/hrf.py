@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple
 from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, Value, check_range
-from sdn.spike import DoubleGaussian, SpikeGradient
+from sdn.gradients import DoubleGaussian, SpikeGradient
 
 __all__ = ["HRF", "HRFState"]
 

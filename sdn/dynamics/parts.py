@@ -1,6 +1,6 @@
 """Whether the class of a user's own neuron has the parts that a neuron needs."""
 
-from sdn.arguments import ArgumentError
+from sdn.checks.arguments import ArgumentError
 
 __all__ = ["check_class"]
 

@@ -4,7 +4,7 @@ import difflib
 import functools
 from typing import Any
 
-from sdn.arguments import ArgumentError, shown
+from sdn.checks.arguments import ArgumentError, shown
 from sdn.solvers.base import Solver
 from sdn.solvers.fused import Fused
 from sdn.solvers.loop import Loop

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, State
-from sdn.spike import SpikeGradient
+from sdn.gradients import SpikeGradient
 
 __all__ = ["Solver"]
 

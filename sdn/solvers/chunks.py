@@ -5,8 +5,8 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sdn.kernels import neuron
-from sdn.kernels.neuron import Kernel
+from sdn.ops.neuron import operator as neuron
+from sdn.ops.neuron.operator import Kernel
 
 __all__ = ["Chunked", "run_in_chunks"]
 

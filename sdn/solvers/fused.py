@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sdn.arguments import FrozenValue
+from sdn.checks.arguments import FrozenValue
 from sdn.dynamics import ALIF, BRF, LIF, RF
 from sdn.dynamics.base import Dynamics, State, Value, at_start, check_current, check_finite
-from sdn.kernels import neuron
-from sdn.kernels.gradients import channelwise, compiled
-from sdn.kernels.neuron import Kernel
-from sdn.kernels.place import check_place
+from sdn.gradients import SpikeGradient, spike
+from sdn.ops.common.gradients import channelwise, compiled
+from sdn.ops.common.place import check_place
+from sdn.ops.neuron import operator as neuron
+from sdn.ops.neuron.operator import Kernel
 from sdn.solvers import linear
-from sdn.spike import SpikeGradient, spike
 
 __all__ = ["Fused", "check_kind", "operands"]
 

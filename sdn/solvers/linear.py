@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sdn.kernels.neuron import Kernel
-from sdn.scan import scan
+from sdn.ops.neuron.operator import Kernel
+from sdn.ops.scan.operator import scan
 
 __all__ = ["Linear", "distance_error", "solve"]
 

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sdn.arguments import FrozenValue
+from sdn.checks.arguments import FrozenValue
 from sdn.dynamics.base import Dynamics, State, simulate
-from sdn.spike import SpikeGradient
+from sdn.gradients import SpikeGradient
 
 __all__ = ["Loop"]
 

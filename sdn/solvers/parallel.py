@@ -7,19 +7,19 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sdn.arguments import FrozenValue
+from sdn.checks.arguments import FrozenValue
+from sdn.checks.tracing import transforming
 from sdn.dynamics import RF
 from sdn.dynamics.base import Dynamics, State, at_start, check_current, check_finite
-from sdn.kernels import neuron
-from sdn.kernels.neuron import Kernel
-from sdn.kernels.operator import operator
+from sdn.gradients import SpikeGradient, spike
+from sdn.ops.common.operator import operator
+from sdn.ops.neuron import operator as neuron
+from sdn.ops.neuron.operator import Kernel
 from sdn.solvers.chunks import run_in_chunks
 from sdn.solvers.fused import Fused, operands
 from sdn.solvers.linear import distance_error
 from sdn.solvers.linear import solve as solve_linear
 from sdn.solvers.surrogate import Surrogate
-from sdn.spike import SpikeGradient, spike
-from sdn.tracing import transforming
 
 __all__ = ["Certificate", "Parallel", "solve"]
 

@@ -10,17 +10,17 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sdn.arguments import ArgumentError, FrozenValue, shown
+from sdn.checks.arguments import ArgumentError, FrozenValue, shown
+from sdn.checks.tracing import transforming
 from sdn.dynamics.base import Dynamics, State, Value, check_current, check_numbers, check_parameters
 from sdn.dynamics.lif import LIF
-from sdn.kernels.fire import fire, takes
-from sdn.kernels.gradients import COMPILED, channelwise, compiled
-from sdn.spike import SpikeGradient, spike
+from sdn.gradients import SpikeGradient, spike
+from sdn.ops.common.gradients import COMPILED, channelwise, compiled
+from sdn.ops.membrane.fire import fire, takes
 from sdn.surrogate.network import ReducedSDN
 from sdn.surrogate.predict import is_exporting, predict
 from sdn.surrogate.reduction import Artifact, load_artifact, shipped_artifacts
 from sdn.surrogate.sweeps import sweep
-from sdn.tracing import transforming
 
 __all__ = ["InputWindow", "Surrogate"]
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NoReturn
 
-from sdn.words import NAMES
+from sdn.checks.words import NAMES
 
 if not TYPE_CHECKING:  # which would take every name of the package for one that is missing
 

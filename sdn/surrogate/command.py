@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from loguru import logger
 
-from sdn import runs
-from sdn.files import versions, write_json
-from sdn.lock import locked
-from sdn.shortage import advised
-from sdn.signals import explained
+from sdn.runs import folder as runs
+from sdn.runs.files import versions, write_json
+from sdn.runs.lock import locked
+from sdn.runs.shortage import advised
+from sdn.runs.signals import explained
 from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
 from sdn.surrogate.network import SDN
 from sdn.surrogate.recipe import Recipe

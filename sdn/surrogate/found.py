@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sdn.files import read_json
+from sdn.runs.files import read_json
 
 __all__ = ["newest_run"]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from sdn.weights import misfit
+from sdn.runs.weights import misfit
 
 __all__ = ["SDN", "ReducedSDN", "of_weights", "receptive_field"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sdn.kernels.operator import operator
+from sdn.ops.common.operator import operator
 from sdn.surrogate.folded import folded_forward
 from sdn.surrogate.network import ReducedSDN, receptive_field
 
@@ -68,11 +68,11 @@ def _weights(net: ReducedSDN) -> dict[str, Tensor]:
 def _whole(input: Tensor, weights: Sequence[Tensor], skip: int) -> Tensor:
     """(B, L, H) and the values of `ReducedSDN.state_dict` -> (B, L - skip, H); differentiable in nothing."""
     if input.dtype in FUSED and input.device.type == "cpu":
-        from sdn.kernels.predict_cpu import predict_cpu
+        from sdn.ops.membrane.predict_cpu import predict_cpu
 
         return _fused(predict_cpu, input, weights, skip)
     if input.dtype in FUSED and input.is_cuda and len(weights) == 6 and find_spec("triton") is not None:
-        from sdn.kernels.predict_triton import predict_triton
+        from sdn.ops.membrane.predict_gpu import predict_triton
 
         return _fused(predict_triton, input, weights, skip)
     return _plain(input, weights, skip)

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, check_dynamics
-from sdn.files import versions, writing
-from sdn.shortage import shortage
+from sdn.runs.files import versions, writing
+from sdn.runs.shortage import shortage
+from sdn.runs.tensor_files import digest
 from sdn.surrogate.network import SDN, ReducedSDN, of_weights
-from sdn.tensor_files import digest
 
 __all__ = ["Artifact", "copy_artifact", "fold", "load_artifact", "reduce", "save_artifact", "shipped_artifacts"]
 

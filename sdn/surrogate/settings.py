@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from loguru import logger
 
-from sdn.files import read_json
+from sdn.runs.files import read_json
 from sdn.surrogate.recipe import Recipe
 
 __all__ = ["PUBLISHED_NAME", "SIZES", "SPLITS", "default_files", "parser", "read_config", "settings_of"]

@@ -5,10 +5,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sdn.checks.tracing import transforming
 from sdn.dynamics.lif import LIF
-from sdn.kernels.operator import operator
+from sdn.ops.common.operator import operator
 from sdn.surrogate.predict import FUSED, flat, is_exporting
-from sdn.tracing import transforming
 
 __all__ = ["sweep"]
 
@@ -45,7 +45,7 @@ def _in_place(mem: Tensor, input: Tensor, decay: Tensor, threshold: Tensor, rese
     if mem.dtype not in FUSED or mem.device.type != "cpu":
         _plain(mem, input, decay, threshold, reset, sweeps)
         return
-    from sdn.kernels.sweep_cpu import sweep_cpu
+    from sdn.ops.membrane.sweep_cpu import sweep_cpu
 
     rows, dilation = flat(input)
     guess = mem.transpose(1, 2) if dilation == 1 else mem

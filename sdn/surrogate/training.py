@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sdn import runs
-from sdn.bar import Bar
 from sdn.dynamics.base import Dynamics
-from sdn.interrupts import interruptible, without_handlers
-from sdn.lock import locked
-from sdn.resume import Restored, check_training_state
+from sdn.runs import folder as runs
+from sdn.runs.bar import Bar
+from sdn.runs.interrupts import interruptible, without_handlers
+from sdn.runs.lock import locked
+from sdn.runs.resume import Restored, check_training_state
 from sdn.surrogate.crops import STEPS_PER_BLOCK, Blocks, Crops
 from sdn.surrogate.fidelity import LOSSES
 from sdn.surrogate.network import SDN, of_weights

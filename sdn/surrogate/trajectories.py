@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics, simulate
-from sdn.files import versions
-from sdn.tensor_files import Damaged, digest, load_tensors, save_tensors
+from sdn.runs.files import versions
+from sdn.runs.tensor_files import Damaged, digest, load_tensors, save_tensors
 
 __all__ = [
     "TrajectoryFile", "check_request", "default_seed", "generate", "load_trajectories", "save_trajectories",

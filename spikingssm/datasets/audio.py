@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 from torch import Tensor
 
-from sdn.signals import held
+from sdn.runs.signals import held
 from spikingssm.datasets.packed import tar_members
 
 __all__ = [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sdn.arguments import check_count
+from sdn.checks.arguments import check_count
 from spikingssm.datasets.fingerprint import fingerprint
 from spikingssm.datasets.order import EpochSampler, limited, shared_batches, split_rows
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from loguru import logger
 
-from sdn.files import read_json, remove_stale, write_json
-from sdn.shortage import named
+from sdn.runs.files import read_json, remove_stale, write_json
+from sdn.runs.shortage import named
 
 __all__ = ["CACHE", "Pieces", "cached", "source_facts"]
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from sdn.kernels.cpu import spread
+from sdn.ops.common.cpu import spread
 from spikingssm.datasets.audio import PEAK
 
 __all__ = ["Cochlea", "HairCell", "greenwood"]

@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sdn.signals import held
+from sdn.runs.signals import held
 
 __all__ = ["fetch"]
 

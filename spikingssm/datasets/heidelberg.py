@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sdn.files import writing
+from sdn.runs.files import writing
 from spikingssm.datasets.cache import CACHE, Pieces, cached, source_facts
 from spikingssm.datasets.hdf5 import Hdf5, h5py_module, opened, try_out
 from spikingssm.datasets.packed import BLOCK, check_expansion, one_line, unpacked

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from sdn.files import check_regular
+from sdn.runs.files import check_regular
 from spikingssm.datasets.packed import check_expansion, one_line
 
 __all__ = ["npz_names", "read_npy", "read_npz"]

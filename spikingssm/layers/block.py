@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sdn import Dynamics, Neuron, Solver, SpikeGradient
-from sdn.arguments import check_kind
-from sdn.finite import nothing
+from sdn.checks.arguments import check_kind
+from sdn.checks.finite import nothing
 from spikingssm.layers.maps import is_plain, is_watched
 from spikingssm.layers.s4d import S4D, S4DState
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sdn.finite import at_once, demand
-from sdn.tracing import has_numbers
+from sdn.checks.finite import at_once, demand
+from sdn.checks.tracing import has_numbers
 from spikingssm.layers.maps import weight_of
 
 __all__ = ["Frames", "TokenEncoder"]

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sdn.arguments import ArgumentError, check_kind
-from sdn.axes import check_sequence, check_step
-from sdn.finite import demand
-from sdn.tracing import has_numbers
+from sdn.checks.arguments import ArgumentError, check_kind
+from sdn.checks.axes import check_sequence, check_step
+from sdn.checks.finite import demand
+from sdn.checks.tracing import has_numbers
 
 __all__ = ["EachStep", "LastState", "LastStep", "MeanOverTime", "MeanState", "PairDecoder", "as_pool"]
 

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdn import scan
-from sdn.arguments import check_kind
-from sdn.axes import check_sequence, check_step
-from sdn.finite import nothing
-from sdn.kernels.cpu import huge
-from sdn.tracing import transforming
+from sdn.checks.arguments import check_kind
+from sdn.checks.axes import check_sequence, check_step
+from sdn.checks.finite import nothing
+from sdn.checks.tracing import transforming
+from sdn.ops.common.cpu import huge
 
 __all__ = ["LeakyIntegrator"]
 

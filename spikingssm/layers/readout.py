@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sdn.arguments import check_kind
-from sdn.axes import check_sequence, check_step
-from sdn.finite import nothing
+from sdn.checks.arguments import check_kind
+from sdn.checks.axes import check_sequence, check_step
+from sdn.checks.finite import nothing
 from spikingssm.layers.heads import check_lengths, padding
 from spikingssm.layers.ssm import lecun_normal_
 

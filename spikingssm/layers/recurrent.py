@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from sdn import Dynamics, Fused, Loop, Neuron, RecurrentState, Solver, SpikeGradient, recurrent
-from sdn.arguments import check_count, check_tensor
-from sdn.axes import mend
+from sdn.checks.arguments import check_count, check_tensor
+from sdn.checks.axes import mend
 from sdn.neuron import Start
 from sdn.solvers import as_solver
 from spikingssm.layers.maps import is_plain, weight_of

@@ -6,12 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sdn.arguments import Spelled, check_count, check_kind, check_tensor
-from sdn.axes import mend, mend_step
-from sdn.finite import nothing
-from sdn.kernels.modes import modes
-from sdn.kernels.operator import COMPLEX
-from sdn.words import MODEL_WORDS
+from sdn.checks.arguments import Spelled, check_count, check_kind, check_tensor
+from sdn.checks.axes import mend, mend_step
+from sdn.checks.finite import nothing
+from sdn.checks.words import MODEL_WORDS
+from sdn.ops.common.operator import COMPLEX
+from sdn.ops.modes.operator import modes
 from spikingssm.layers.maps import is_watched
 from spikingssm.layers.ssm import complex_normal, convolve, discretise, kernel, last_state, log_uniform, s4d_lin
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from sdn import Fused, Loop, MultiGaussian, Parallel, ResonatorState, Solver, SpikeGradient, SpikingLayer, resonate
-from sdn.arguments import check_count, check_tensor
-from sdn.axes import check_dtype, check_step, mend, mend_step
-from sdn.finite import nothing
-from sdn.kernels.gradients import compiled
-from sdn.kernels.operator import COMPLEX
+from sdn.checks.arguments import check_count, check_tensor
+from sdn.checks.axes import check_dtype, check_step, mend, mend_step
+from sdn.checks.finite import nothing
+from sdn.gradients import check_gradient
+from sdn.ops.common.gradients import compiled
+from sdn.ops.common.operator import COMPLEX
 from sdn.solvers import as_solver
-from sdn.spike import check_gradient
 from spikingssm.layers.encoders import check_dropout
 from spikingssm.layers.ssm import DISCRETISATIONS, discretise_spikes, hippo_normal, lecun_normal_, log_uniform
 

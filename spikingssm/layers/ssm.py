@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdn.tracing import transforming
+from sdn.checks.tracing import transforming
 
 __all__ = [
     "DISCRETISATIONS", "complex_normal", "convolve", "discretise", "discretise_spikes", "fast_length", "hippo_normal",

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from sdn import BRF, Dynamics, RecurrentState, Solver, SpikeGradient
-from sdn.arguments import Spelled, check_count, check_tensor
-from sdn.axes import mend, mend_step
+from sdn.checks.arguments import Spelled, check_count, check_tensor
+from sdn.checks.axes import mend, mend_step
+from sdn.checks.words import MODEL_WORDS
 from sdn.neuron import Start
-from sdn.words import MODEL_WORDS
 from spikingssm.layers.heads import as_pool
 from spikingssm.layers.integrator import LeakyIntegrator
 from spikingssm.layers.recurrent import Recurrent

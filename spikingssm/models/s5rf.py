@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from sdn import ResonatorState, Solver, SpikeGradient
-from sdn.arguments import Spelled, check_count, check_kind, check_tensor
-from sdn.axes import check_dtype, mend, mend_step
-from sdn.words import MODEL_WORDS
+from sdn.checks.arguments import Spelled, check_count, check_kind, check_tensor
+from sdn.checks.axes import check_dtype, mend, mend_step
+from sdn.checks.words import MODEL_WORDS
 from spikingssm.layers.encoders import check_dropout
 from spikingssm.layers.heads import check_lengths
 from spikingssm.layers.readout import LeakyReadout, ReadoutState

@@ -4,7 +4,7 @@ import warnings
 
 from torch import Tensor, nn
 
-from sdn.finite import at_once
+from sdn.checks.finite import at_once
 
 __all__ = ["WARNED", "warn_if_silent"]
 

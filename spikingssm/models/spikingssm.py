@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sdn import LIF, Dynamics, Neuron, Solver, SpikeGradient
-from sdn.arguments import Spelled, check_count, check_kind, check_tensor
-from sdn.axes import check_dtype, mend, mend_step
-from sdn.words import MODEL_WORDS
+from sdn.checks.arguments import Spelled, check_count, check_kind, check_tensor
+from sdn.checks.axes import check_dtype, mend, mend_step
+from sdn.checks.words import MODEL_WORDS
 from spikingssm.layers.block import BlockState, Residual, SpikingBlock
 from spikingssm.layers.encoders import Frames, TokenEncoder
 from spikingssm.layers.heads import PairDecoder, as_pool, check_lengths, padding

@@ -62,7 +62,7 @@ def run(given: argparse.Namespace) -> None:
     if given.study == "solver-swap":
         _swap(given)
         return
-    from sdn.files import write_json
+    from sdn.runs.files import write_json
     from spikingssm.studies.common import check_different, label, write_csv
 
     module = importlib.import_module(f"spikingssm.studies.{given.study}")
@@ -90,7 +90,7 @@ def _place(given: argparse.Namespace, folder: str, name: str) -> Path:
 
 
 def _swap(given: argparse.Namespace) -> None:
-    from sdn.files import write_json
+    from sdn.runs.files import write_json
     from spikingssm.report import swap_table
     from spikingssm.studies import swap
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import nn
 
-from sdn.files import versions, writing
+from sdn.runs.files import versions, writing
 from spikingssm.datasets.base import Batch
 from spikingssm.distributed import ALONE
 from spikingssm.evaluation import TrainedRun, load_run

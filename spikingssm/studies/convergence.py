@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from sdn import Dynamics
-from sdn.runs import read_metrics
+from sdn.runs.folder import read_metrics
 from spikingssm.metrics import neurons_of
 from spikingssm.studies.common import Subject, by_label, facts, markdown, open_run, save_figure, shown
 

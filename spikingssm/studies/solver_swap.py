@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sdn import Solver
-from sdn.files import versions
+from sdn.runs.files import versions
 from spikingssm.agreement import exactly
 from spikingssm.evaluation import load_run, measure, solver_for
 from spikingssm.metrics import neurons_of

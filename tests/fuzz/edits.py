@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sdn.tensor_files import save_tensors
+from sdn.runs.tensor_files import save_tensors
 
 __all__ = [
     "WRONG",

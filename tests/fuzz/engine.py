@@ -18,7 +18,7 @@ from typing import Any
 from loguru import logger
 
 from fuzz.mutate import damage, flip_bit, special
-from sdn.door import said
+from sdn.runs.cli import said
 
 __all__ = ["Format", "Outcome", "case", "run_cases", "template"]
 
@@ -32,7 +32,7 @@ CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.tru
 LEAVES = ("os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "socket.connect", "os.fork")
 """Audit events of files that are changed, and of what leaves the process."""
 USER_ERRORS = (ValueError, OSError, NotImplementedError, ImportError)
-"""What `sdn.door` turns into one line."""
+"""What `sdn.runs.cli` turns into one line."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 
 import sdn
 from fuzz.engine import Format
-from sdn.runs import load_checkpoint
+from sdn.runs.folder import load_checkpoint
 from spikingssm import datasets
 from spikingssm.checkpoints import rsnn_from_pt
 from spikingssm.datasets.images import _order

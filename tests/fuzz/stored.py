@@ -14,11 +14,11 @@ from fuzz.contents import content
 from fuzz.edits import WRONG, bombed_torch, change_place, edited_json, edited_npz, edited_torch, wrong_tensor
 from fuzz.engine import Format
 from fuzz.packing import npz_bomb
-from sdn.resume import check_training_state
-from sdn.runs import load_checkpoint, read_metrics, resumable
+from sdn.runs.folder import load_checkpoint, read_metrics, resumable
+from sdn.runs.resume import check_training_state
+from sdn.runs.tensor_files import save_tensors
 from sdn.surrogate.settings import read_config
 from sdn.surrogate.training import load_sdn
-from sdn.tensor_files import save_tensors
 from spikingssm import RSNN, S5RF, SpikingSSM
 from spikingssm.checkpoints import rsnn_from_pt, rsnn_to_pt
 from spikingssm.datasets.images import _order

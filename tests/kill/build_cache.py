@@ -6,7 +6,7 @@ from pathlib import Path
 if __name__ == "__main__":  # as the scripts of the project
     runpy.run_path(str(Path(__file__).parents[2] / "spikingssm" / "early.py"))["listen"]()
 
-from sdn.door import door
+from sdn.runs.cli import door
 
 
 @door

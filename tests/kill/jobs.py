@@ -13,8 +13,8 @@ import yaml
 from safetensors import safe_open
 
 import sdn
-from sdn.runs import load_checkpoint
-from sdn.tensor_files import load_tensors
+from sdn.runs.folder import load_checkpoint
+from sdn.runs.tensor_files import load_tensors
 
 ROOT = Path(__file__).parents[2]
 VARYING = ("seconds", "cpu_seconds", "cpu_minutes", "command", "argv")

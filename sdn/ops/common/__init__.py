@@ -1,0 +1,1 @@
+"""What the operations share: registration with torch, compilation and its cache, tiles, slopes of spikes."""

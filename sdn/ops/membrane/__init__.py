@@ -1,0 +1,1 @@
+"""From a surrogate's membrane to spikes."""

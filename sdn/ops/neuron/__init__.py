@@ -1,0 +1,1 @@
+"""A neuron over a whole sequence."""

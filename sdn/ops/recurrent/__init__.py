@@ -1,0 +1,1 @@
+"""A recurrent layer of neurons over a whole sequence."""

@@ -1,0 +1,269 @@
+"""The operator of a recurrent layer on CUDA devices.
+
+What an input adds to the currents is known beforehand: one product over all steps and rows, with all programs of the
+device. Then a program owns ROWS rows of the batch and all H neurons and goes through the steps, since each neuron waits
+for the spikes of all others. The state of up to WIDEST neurons stays in registers; more are taken in tiles of so many,
+with the state in memory. Spikes come back to the next product through the array of spikes itself, behind a barrier of
+the program; they overwrite the currents in it. The backward pass knows the spikes, so that all currents are again one
+product; it goes back chunk by chunk, from every 16th state to those between and then from the last step to the first,
+and writes the gradients of the currents over these. The gradients of x, weight and bias are products and sums of them
+outside, in the precision that torch is set to for float32.
+
+Currents are sums in the order of the operator, in full precision whatever torch is set to. A product with a spike is
+exact, and one with an input is rounded together with its sum, as on the CPU. The neurons are those of `neuron_triton`.
+
+Checked in Triton's interpreter and in the code compiled for sm_90: in float32 all products are chains of fused
+multiply-adds in order and nothing else is contracted. A thread of the backward kernel spills 0.6 kB from 65 neurons on,
+0.9 kB from 129 and 1.6 kB from 257; the forward kernel spills 0.7 to 0.8 kB from 129 on. In float64 products go through
+the tensor cores, four terms at a time. No GPU was at hand. Not measured: any speed; ROWS, INNER, WIDEST and the numbers
+of warps and stages; how much of the weights, read anew in each step, stays in the caches of a multiprocessor.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sdn.ops.common.launch_gpu import launch
+from sdn.ops.common.tiles_gpu import padded
+from sdn.ops.neuron.gpu import _pull, _step, _two
+from sdn.ops.neuron.operator import MODELS
+from sdn.ops.recurrent.operator import STRIDE
+from sdn.ops.recurrent.tiles import (
+    INNER,
+    add_rows,
+    collect,
+    currents,
+    lanes,
+    load_fields,
+    parameters,
+    product,
+    rows,
+    store_fields,
+)
+
+__all__ = ["backward", "forward"]
+
+ROWS = 16
+"""Rows of the batch of a program: the fewest of a product in older Tritons."""
+WIDEST = 256
+"""Neurons of a tile, of float32; half as many of float64."""
+
+
+def forward(
+    name: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    first: Tensor,
+    spikes0: Tensor,
+    fixed: Tensor,
+    constants: Sequence[float],
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, last state and kept states, as the operator returns them."""
+    (batch, length, inputs), (_, fields, width) = x.shape, first.shape
+    block, tiles, options = _tiles(weight)
+    table = weight.detach().contiguous()
+    spikes = currents(x, None, table, bias)
+    state = first.detach().clone(memory_format=torch.contiguous_format)
+    saved = first.new_empty(batch if save else 0, -(-length // STRIDE), fields, width)
+    given = table[inputs:], spikes0.detach().contiguous(), fixed.detach().contiguous()
+    launch(
+        _forward, (triton.cdiv(batch, ROWS),), x, *given, spikes, state, saved, batch, length, width,
+        name, *_two(name, constants), *MODELS[name], save, STRIDE, ROWS, block, tiles, INNER, **options,
+    )  # fmt: skip
+    return spikes, state, saved
+
+
+def backward(
+    name: str,
+    grad_spikes: Tensor | None,
+    grad_final: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    spikes0: Tensor,
+    fixed: Tensor,
+    spikes: Tensor,
+    saved: Tensor,
+    constants: Sequence[float],
+    gradient: str,
+    shape: Sequence[float],
+    through_reset: bool,
+    need_x: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x (empty unless ``need_x``), weight, bias, state, spikes0 and ``fixed``, summed in a fixed order."""
+    (batch, length, inputs), (_, _, fields, width) = x.shape, saved.shape
+    block, tiles, options = _tiles(weight)
+    table, programs = weight.detach().contiguous(), triton.cdiv(batch, ROWS)
+    before = torch.cat([spikes0.detach().unsqueeze(1), spikes.detach()[:, :-1]], 1)
+    grad = currents(x, before, table, bias)
+    gs = torch.zeros_like(grad) if grad_spikes is None else grad_spikes.contiguous()
+    grad_first, grad_spikes0 = x.new_zeros(batch, fields, width), x.new_empty(batch, width)
+    if grad_final is not None:
+        grad_first.copy_(grad_final)
+    past = x.new_empty(batch, STRIDE, fields, width)
+    sums = torch.zeros(programs, len(fixed), width, dtype=torch.float64, device=x.device)
+    given = table[inputs:].T.contiguous(), fixed.detach().contiguous(), saved, gs
+    launch(
+        _backward, (programs,), x, *given, grad, grad_first, grad_spikes0, past, sums, batch, length, width,
+        name, *_two(name, constants), *MODELS[name], gradient, *padded(shape, 5), through_reset,
+        STRIDE, ROWS, block, tiles, INNER, **options,
+    )  # fmt: skip
+    steps = grad.flatten(0, 1)
+    grad_weight = torch.cat([x.detach().flatten(0, 1).T @ steps, before.flatten(0, 1).T @ steps])
+    grad_bias = steps.sum(0, dtype=torch.float64).to(x.dtype)
+    grad_x = grad @ table[:inputs].T if need_x else x.new_empty(0)
+    return grad_x, grad_weight, grad_bias, grad_first, grad_spikes0, sums.sum(0).to(fixed.dtype)
+
+
+def _tiles(weight: Tensor) -> tuple[int, int, dict[str, Any]]:
+    """Neurons of a tile, the number of tiles, and how a program is launched."""
+    sources, channels = weight.shape
+    if sources * channels >= 2**31:
+        raise NotImplementedError(
+            f"recurrent: {sources} x {channels} weights, on a GPU 2**31 is the most; use solver='loop'."
+        )
+    widest = WIDEST * 4 // weight.element_size()
+    block = max(16, min(triton.next_power_of_2(channels), widest))
+    return block, triton.cdiv(channels, block), {"num_warps": 8 if block > 32 else 4, "enable_fp_fusion": False}
+
+
+# ---- The kernels. All tensors are contiguous, in the shapes of the operator.
+@triton.jit
+def _forward(  # type: ignore[no-untyped-def]
+    table, spikes0, fixed, spikes, state, saved, batch, length, width,
+    MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, S: tl.constexpr, P: tl.constexpr, SAVE: tl.constexpr,
+    STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, INNER: tl.constexpr,
+):  # fmt: skip
+    """Spikes over the currents of the inputs, last state over the first; every STRIDE-th state where SAVE."""
+    row, lane = rows(ROWS), lanes(0, BLOCK)
+    there = row < batch
+    inside = there & (lane < width)
+    kept = saved + row * tl.cdiv(length, STRIDE) * S * width
+    p0, p1, p2, p3, p4, p5 = parameters(fixed, lane, width, P)
+    u, v, q = load_fields(state + row * S * width + lane, width, inside, S)
+    ahead = tl.load(spikes + row * length * width + lane, mask=inside, other=0.0)
+    for t in range(length):
+        here = spikes + (row * length + t) * width
+        before = tl.where(t > 0, here - width, spikes0 + row * width)
+        for tile in range(TILES):
+            if TILES > 1:
+                lane = lanes(tile, BLOCK)
+                inside = there & (lane < width)
+                p0, p1, p2, p3, p4, p5 = parameters(fixed, lane, width, P)
+                u, v, q = load_fields(state + row * S * width + lane, width, inside, S)
+                now = tl.load(here + lane, mask=inside, other=0.0)
+            else:
+                now = ahead
+                ahead = tl.load(here + tl.minimum(1, length - 1 - t) * width + lane, mask=inside, other=0.0)
+            if SAVE and t % STRIDE == 0:
+                store_fields(kept + t // STRIDE * S * width + lane, width, inside, u, v, q, S)
+            now = product(now, before, there, width, table, lane, width, INNER)
+            spike, u, v, q = _step(MODEL, C0, C1, now, u, v, q, p0, p1, p2, p3, p4, p5)
+            tl.store(here + lane, spike, mask=inside)
+            if TILES > 1:
+                store_fields(state + row * S * width + lane, width, inside, u, v, q, S)
+        tl.debug_barrier()  # the next product reads what all threads have written
+    if TILES == 1:
+        store_fields(state + row * S * width + lane, width, inside, u, v, q, S)
+
+
+@triton.jit
+def _recall(  # type: ignore[no-untyped-def]
+    fixed, saved, given, past, row, there, begin, length, width,
+    MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, S: tl.constexpr, P: tl.constexpr,
+    STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
+):  # fmt: skip
+    """The states before each step of the chunk that starts at ``begin``, into ``past``."""
+    chunk = row * tl.cdiv(length, STRIDE) + begin // STRIDE
+    steps = tl.minimum(STRIDE, length - begin)
+    for tile in range(TILES):
+        lane = lanes(tile, BLOCK)
+        inside = there & (lane < width)
+        p0, p1, p2, p3, p4, p5 = parameters(fixed, lane, width, P)
+        u, v, q = load_fields(saved + chunk * S * width + lane, width, inside, S)
+        here = given + (row * length + begin) * width + lane
+        ahead = tl.load(here, mask=inside, other=0.0)
+        for k in range(steps):
+            now = ahead
+            ahead = tl.load(here + tl.minimum(k + 1, steps - 1) * width, mask=inside, other=0.0)
+            store_fields(past + (row * STRIDE + k) * S * width + lane, width, inside, u, v, q, S)
+            _, u, v, q = _step(MODEL, C0, C1, now, u, v, q, p0, p1, p2, p3, p4, p5)
+    tl.debug_barrier()
+
+
+@triton.jit
+def _spikes_before(  # type: ignore[no-untyped-def]
+    table, grad, gspikes0, row, there, length, width, BLOCK: tl.constexpr, TILES: tl.constexpr, INNER: tl.constexpr
+):
+    """The gradients of the spikes before the first step, from those of the first currents."""
+    for tile in range(TILES):
+        lane = lanes(tile, BLOCK)
+        gz = tl.zeros((row.shape[0], BLOCK), grad.dtype.element_ty)
+        gz = product(gz, grad + row * length * width, there, width, table, lane, width, INNER)
+        tl.store(gspikes0 + row * width + lane, gz, mask=there & (lane < width))
+
+
+@triton.jit
+def _backward(  # type: ignore[no-untyped-def]
+    table, fixed, saved, gs, grad, state, gspikes0, past, sums, batch, length, width,
+    MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, S: tl.constexpr, P: tl.constexpr,
+    GRADIENT: tl.constexpr, N0: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, N4: tl.constexpr,
+    THROUGH: tl.constexpr,
+    STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, INNER: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the currents over these, of the first state over those of the last; ``table`` goes from its targets.
+
+    Those of the parameters are summed over rows and steps, over one chunk at most before they become float64.
+    """
+    row, lane = rows(ROWS), lanes(0, BLOCK)
+    there = row < batch
+    inside = there & (lane < width)
+    chunks = tl.cdiv(length, STRIDE)
+    p0, p1, p2, p3, p4, p5 = parameters(fixed, lane, width, P)
+    gu, gv, gq = load_fields(state + row * S * width + lane, width, inside, S)
+    zero = tl.zeros((1, BLOCK), gu.dtype)
+    sums += tl.program_id(0).to(tl.int64) * P * width
+    for back in range(chunks):
+        begin = (chunks - 1 - back) * STRIDE
+        steps = tl.minimum(STRIDE, length - begin)
+        _recall(
+            fixed, saved, grad, past, row, there, begin, length, width,
+            MODEL, C0, C1, S, P, STRIDE, ROWS, BLOCK, TILES,
+        )  # fmt: skip
+        s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
+        for done in range(steps):
+            k = steps - 1 - done
+            step = row * length + begin + k
+            after = there & (step + 1 < (row + 1) * length)
+            for tile in range(TILES):
+                if TILES > 1:
+                    lane = lanes(tile, BLOCK)
+                    inside = there & (lane < width)
+                    p0, p1, p2, p3, p4, p5 = parameters(fixed, lane, width, P)
+                    gu, gv, gq = load_fields(state + row * S * width + lane, width, inside, S)
+                    s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
+                u, v, q = load_fields(past + (row * STRIDE + k) * S * width + lane, width, inside, S)
+                now = tl.load(grad + step * width + lane, mask=inside, other=0.0)
+                gz = tl.load(gs + step * width + lane, mask=inside, other=0.0)
+                gz = product(gz, grad + (step + 1) * width, after, width, table, lane, width, INNER)
+                gi, gu, gv, gq, d0, d1, d2, d3, d4, d5 = _pull(
+                    MODEL, C0, C1, GRADIENT, N0, N1, N2, N3, N4, THROUGH,
+                    now, u, v, q, gu, gv, gq, gz, p0, p1, p2, p3, p4, p5,
+                )  # fmt: skip
+                tl.store(grad + step * width + lane, gi, mask=inside)
+                s0, s1, s2, s3, s4, s5 = add_rows(s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5, P)
+                if TILES > 1:
+                    store_fields(state + row * S * width + lane, width, inside, gu, gv, gq, S)
+                    collect(sums, lane, width, s0, s1, s2, s3, s4, s5, P)
+            tl.debug_barrier()  # the next product reads what all threads have written
+        if TILES == 1:
+            collect(sums, lane, width, s0, s1, s2, s3, s4, s5, P)
+    if TILES == 1:
+        store_fields(state + row * S * width + lane, width, inside, gu, gv, gq, S)
+    _spikes_before(table, grad, gspikes0, row, there, length, width, BLOCK, TILES, INNER)

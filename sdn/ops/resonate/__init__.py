@@ -1,0 +1,1 @@
+"""The resonate-and-fire neurons of S5-RF over a whole sequence."""

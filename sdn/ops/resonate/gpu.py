@@ -1,0 +1,353 @@
+"""Linear complex neurons on CUDA devices: one forward and one backward kernel for all their forms.
+
+A program owns BLOCK lanes of a row, one lane to a thread, and takes T steps at a time, a (T, BLOCK) tile in registers,
+the next tile asked for before the present one is used. Only the recurrences go step by step: the state knows nothing
+of the spikes, so that the potentials of a whole tile are one product with the rotation, those of the adjoint another.
+Blocks of a rotation lie side by side on the diagonal of one BLOCK x BLOCK matrix, with zeros around them. Every 32nd
+state is kept; the backward kernel goes from there to the state before every T-th step, and from these to all others.
+
+Products and sums are rounded one by one in the order of the CPU (``enable_fp_fusion``), but for those of a rotation.
+
+Checked in Triton's interpreter and in the code compiled for sm_90, in float32: without a rotation nothing is contracted
+or goes through shared memory, and at most 8 bytes of a thread are spilled. With a rotation of up to 32 channels a
+thread of the backward kernel spills 0.6 kB. With a wider one it spills 3.0 kB and the forward kernel 0.5 kB; with
+magnitude and refractory neurons both spill 4.5 to 4.9 kB. No GPU was at hand. Not measured: any speed, that against the
+traffic of memory above all; the numbers of steps, warps and registers; few lanes (one dependent step after another);
+what the products cost, where small blocks multiply zeros as well; float64; and the copies that are made of a drive or a
+gradient that is not contiguous.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sdn.ops.common.launch_gpu import launch
+from sdn.ops.common.slopes_gpu import slope
+from sdn.ops.common.tiles_gpu import (
+    join_four,
+    load_rows,
+    normal,
+    padded,
+    part_six,
+    part_three,
+    pick_row,
+    put_row,
+    spike_of,
+    store_rows,
+)
+from sdn.ops.resonate.operator import STRIDE
+
+__all__ = ["backward", "forward"]
+
+LANES, WIDEST = 32, 64
+"""Lanes of a program; as many as the block of a rotation, padded, where that is wider, but no more than WIDEST."""
+AHEAD, BEHIND, TURNED = 16, 8, 16
+"""Steps per tile forward, backward, and both ways with a rotation (older Tritons want 16); divisors of STRIDE."""
+REGISTERS = 128
+"""Of a thread of the plain backward kernel, so that 16 programs fit a multiprocessor; it would use 168."""
+RUNTIME = ["length", "width", "step"]
+"""Sizes that are not compiled in: of a known alignment, Triton would give a thread several lanes and fewer steps."""
+
+
+def forward(
+    drive: Tensor, state: Tensor, fixed: Tensor, rotation: Tensor, magnitude: bool, refractory: float, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, last state and kept states, as the operator returns them."""
+    (batch, length, step), (_, fields, width) = drive.shape, state.shape
+    spikes, final = (
+        drive.new_empty(batch, length, width),
+        torch.empty_like(state, memory_format=torch.contiguous_format),
+    )
+    saved = drive.new_empty(batch if save else 0, -(-length // STRIDE), fields, width)
+    per, block, planes, options = _blocks(rotation)
+    given = drive.detach().contiguous(), state.detach().contiguous(), _parameters(fixed, refractory), planes
+    launch(
+        _forward, (batch * triton.cdiv(width, per),), drive, *given, spikes, final, saved, length, width, step,
+        fields, magnitude, len(planes) > 0, save, STRIDE, TURNED if len(planes) else AHEAD, per, block, **options,
+    )  # fmt: skip
+    return spikes, final, saved
+
+
+def backward(
+    grad_spikes: Tensor | None,
+    grad_final: Tensor | None,
+    drive: Tensor,
+    fixed: Tensor,
+    rotation: Tensor,
+    saved: Tensor,
+    magnitude: bool,
+    refractory: float,
+    gradient: str,
+    shape: Sequence[float],
+    through_reset: bool,
+    grad_drive: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of state and ``fixed``, sums over time in float64; that of the drive into ``grad_drive``.
+
+    That may be the drive itself: a step is read for the last time before it is written.
+    """
+    (batch, length, step), (_, _, fields, width) = drive.shape, saved.shape
+    gs = drive.new_zeros(1).expand(batch, length, width) if grad_spikes is None else grad_spikes
+    gf = drive.new_zeros(batch, fields, width) if grad_final is None else grad_final
+    grad_first = drive.new_empty(batch, fields, width)
+    sums = torch.empty(batch, 5, width, dtype=torch.float64, device=drive.device)
+    per, block, planes, options = _blocks(rotation)
+    if drive.dtype == torch.float32 and fields == 2 and not magnitude and not len(planes):
+        options["maxnreg"] = REGISTERS
+    given = drive.detach().contiguous(), _parameters(fixed, refractory), planes, saved, gs.contiguous(), gf.contiguous()
+    launch(
+        _backward, (batch * triton.cdiv(width, per),), drive, *given, grad_drive, grad_first, sums, length, width, step,
+        fields, magnitude, len(planes) > 0, gradient, *padded(shape, 5), through_reset,
+        STRIDE, TURNED if len(planes) else BEHIND, per, block, **options,
+    )  # fmt: skip
+    return grad_first, sums.sum(0).to(fixed.dtype)
+
+
+def _parameters(fixed: Tensor, refractory: float) -> Tensor:
+    """(5, P) -> (6, P)."""
+    return torch.cat([fixed.detach(), fixed.new_full((1, fixed.shape[1]), refractory)])
+
+
+def _blocks(rotation: Tensor) -> tuple[int, int, Tensor, dict[str, Any]]:
+    """Channels of a program, its lanes, the planes (4, lanes, lanes) of its rotation (or none), and its launch.
+
+    Planes are the real and the imaginary part, transposed for the way forward, and then as they are for the way back.
+    """
+    n = rotation.shape[1]
+    if n > WIDEST:
+        raise NotImplementedError(
+            f"resonate: a rotation of {n} channels, on a GPU {WIDEST} is the most; use solver='parallel'."
+        )
+    lanes = LANES if n <= LANES else WIDEST
+    options = {"num_warps": lanes // 32, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": False}
+    if n == 0:
+        return lanes, lanes, rotation.new_empty(0), options
+    count, device = lanes // n, rotation.device
+    diagonal = torch.kron(torch.eye(count, dtype=rotation.dtype, device=device), rotation.detach().contiguous())
+    whole = torch.nn.functional.pad(diagonal, (0, lanes - count * n) * 2)
+    return count * n, lanes, torch.cat([whole.mT, whole]), options
+
+
+# ---- Tiles of T steps. ``count`` is how many of them are there; past the end of the sequence nothing changes.
+@triton.jit
+def _place(width, PER: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The row of this program, its channels, and which of these exist."""
+    blocks = tl.cdiv(width, PER)
+    program = tl.program_id(0)
+    lane = tl.arange(0, BLOCK)[None, :]
+    channel = program % blocks * PER + lane
+    return (program // blocks).to(tl.int64), channel, (lane < PER) & (channel < width)
+
+
+@triton.jit
+def _dot(x, rotation, k: tl.constexpr, more):  # type: ignore[no-untyped-def]
+    """``x R + more`` in full precision, R plane k of the rotation. Read anew each time: registers could not hold it."""
+    BLOCK: tl.constexpr = x.shape[1]
+    lane = tl.arange(0, BLOCK)
+    plane = tl.load(rotation + k * BLOCK * BLOCK + lane[:, None] * BLOCK + lane[None, :])
+    return tl.dot(x, plane, more, input_precision="ieee", out_dtype=x.dtype)
+
+
+@triton.jit
+def _advance(xr, xi, ur, ui, fr, fi, gr, gi, count):  # type: ignore[no-untyped-def]
+    """``x = factor x + gain u``: the states before each step, those after it, and the last of them."""
+    dr, di = gr * ur - gi * ui, gr * ui + gi * ur
+    zero = tl.zeros_like(ur)
+    before_r, before_i, after_r, after_i = zero, zero, zero, zero
+    for k in tl.static_range(ur.shape[0]):
+        before_r, before_i = put_row(before_r, k, xr), put_row(before_i, k, xi)
+        re = (fr * xr - fi * xi) + pick_row(dr, k)
+        im = (fr * xi + fi * xr) + pick_row(di, k)
+        xr, xi = tl.where(k < count, normal(re), xr), tl.where(k < count, normal(im), xi)
+        after_r, after_i = put_row(after_r, k, xr), put_row(after_i, k, xi)
+    return before_r, before_i, after_r, after_i, xr, xi
+
+
+@triton.jit
+def _potential(re, im, rotation, MAGNITUDE: tl.constexpr, ROTATE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """``V x``, real and imaginary, and the potential that is read off it."""
+    if ROTATE:
+        zero = tl.zeros_like(re)
+        turned = _dot(-im, rotation, 1, _dot(re, rotation, 0, zero))
+        if MAGNITUDE:
+            im = _dot(im, rotation, 0, _dot(re, rotation, 1, zero))
+        re = turned
+    size = re
+    if MAGNITUDE:
+        size = re * re + im * im
+        size = tl.sqrt(size) if re.dtype == tl.float64 else tl.sqrt_rn(size)
+    return re, im, size
+
+
+@triton.jit
+def _distance(p, threshold, gamma, q, count, S: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Distances of the potentials to their thresholds, which the spikes raise where S is 3, and q after the last."""
+    v = p - threshold
+    if S == 3:
+        for k in tl.static_range(p.shape[0]):
+            now = pick_row(v, k) - q
+            v = put_row(v, k, now)
+            q = tl.where(k < count, gamma * q + (now > 0).to(p.dtype), q)
+    return v, q
+
+
+# ---- The kernels. All tensors are contiguous: drive and gdrive (B, L, 2P), spikes and gs (B, L, P), first, final,
+# gfinal, gfirst (B, S, P), fixed (6, P), rotation (4, BLOCK, BLOCK), saved (B, ceil(L / STRIDE), S, P), sums (B, 5, P).
+@triton.jit(do_not_specialize=RUNTIME)
+def _forward(  # type: ignore[no-untyped-def]
+    drive, first, fixed, rotation, spikes, final, saved, length, width, step,
+    S: tl.constexpr, MAGNITUDE: tl.constexpr, ROTATE: tl.constexpr, SAVE: tl.constexpr,
+    STRIDE: tl.constexpr, T: tl.constexpr, PER: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Spikes and last state of BLOCK lanes; every STRIDE-th state where SAVE."""
+    row, channel, inside = _place(width, PER, BLOCK)
+    drive += row * length * step + channel
+    spikes += row * length * width + channel
+    saved += row * tl.cdiv(length, STRIDE) * S * width + channel
+    fr, fi, gr, gi, threshold, gamma = part_six(load_rows(fixed + channel, 0, 6, width, inside, 8))
+    xr, xi, q = part_three(load_rows(first + row * S * width + channel, 0, S, width, inside, 4))
+    next_r = load_rows(drive, 0, length, step, inside, T)
+    next_i = load_rows(drive + width, 0, length, step, inside, T)
+    for start in range(0, length, T):
+        ur, ui = next_r, next_i
+        next_r = load_rows(drive, start + T, length, step, inside, T)
+        next_i = load_rows(drive + width, start + T, length, step, inside, T)
+        if SAVE and start % STRIDE == 0:
+            store_rows(saved + start // STRIDE * S * width, 0, S, width, inside, join_four(xr, xi, q, q))
+        _, _, re, im, xr, xi = _advance(xr, xi, ur, ui, fr, fi, gr, gi, length - start)
+        _, _, p = _potential(re, im, rotation, MAGNITUDE, ROTATE)
+        v, q = _distance(p, threshold, gamma, q, length - start, S)
+        store_rows(spikes, start, length, width, inside, spike_of(v > 0, v))
+    store_rows(final + row * S * width + channel, 0, S, width, inside, join_four(xr, xi, q, q))
+
+
+@triton.jit
+def _errors(gs, slopes, gamma, aq, count, S: tl.constexpr, THROUGH: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Gradients of the potentials of a tile, and that of q before it."""
+    e = gs * slopes
+    if S == 3:
+        for back in tl.static_range(gs.shape[0]):
+            k = gs.shape[0] - 1 - back
+            error = pick_row(e, k)
+            if THROUGH:
+                error += aq * pick_row(slopes, k)
+            e = put_row(e, k, error)
+            aq = tl.where(k < count, gamma * aq - error, aq)
+    return tl.where(tl.arange(0, gs.shape[0])[:, None] < count, e, 0.0), aq
+
+
+@triton.jit
+def _back(er, ei, rotation, MAGNITUDE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """conj(V) transposed times the gradient of V x."""
+    zero = tl.zeros_like(er)
+    re, im = _dot(er, rotation, 2, zero), _dot(-er, rotation, 3, zero)
+    if MAGNITUDE:
+        re, im = _dot(ei, rotation, 3, re), _dot(ei, rotation, 2, im)
+    return re, im
+
+
+@triton.jit
+def _retreat(ar, ai, er, ei, fr, fi, count):  # type: ignore[no-untyped-def]
+    """Gradients of the states of a tile, 0 for steps that are not there, and that of the state before it."""
+    out_r, out_i = tl.zeros_like(er), tl.zeros_like(er)
+    for back in tl.static_range(er.shape[0]):
+        k = er.shape[0] - 1 - back
+        ar, ai = ar + pick_row(er, k), ai + pick_row(ei, k)
+        out_r, out_i = put_row(out_r, k, tl.where(k < count, ar, 0.0)), put_row(out_i, k, tl.where(k < count, ai, 0.0))
+        re, im = normal(fr * ar + fi * ai), normal(fr * ai - fi * ar)
+        ar, ai = tl.where(k < count, re, ar), tl.where(k < count, im, ai)
+    return out_r, out_i, ar, ai
+
+
+@triton.jit
+def _total(tile):  # type: ignore[no-untyped-def]
+    """The sum over the steps, as float64."""
+    return tl.sum(tile, 0, keep_dims=True).to(tl.float64)
+
+
+@triton.jit(do_not_specialize=RUNTIME)
+def _backward(  # type: ignore[no-untyped-def]
+    drive, fixed, rotation, saved, gs, gfinal, gdrive, gfirst, sums, length, width, step,
+    S: tl.constexpr, MAGNITUDE: tl.constexpr, ROTATE: tl.constexpr,
+    GRADIENT: tl.constexpr, N0: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, N4: tl.constexpr,
+    THROUGH: tl.constexpr, STRIDE: tl.constexpr, T: tl.constexpr, PER: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Gradients of BLOCK lanes; those of the parameters are summed over time, per lane.
+
+    A chunk of STRIDE steps has STRIDE // T parts. ``next_r``, ``next_i`` and ``next_g`` hold what is needed next:
+    forward through the parts of a chunk but its last, then back from the last to the first, then in the chunk before.
+    """
+    PARTS: tl.constexpr = STRIDE // T
+    row, channel, inside = _place(width, PER, BLOCK)
+    chunks = tl.cdiv(length, STRIDE)
+    drive += row * length * step + channel
+    gdrive += row * length * step + channel
+    gs += row * length * width + channel
+    saved += row * chunks * S * width + channel
+    fr, fi, gr, gi, threshold, gamma = part_six(load_rows(fixed + channel, 0, 6, width, inside, 8))
+    ar, ai, aq = part_three(load_rows(gfinal + row * S * width + channel, 0, S, width, inside, 4))
+    last = (chunks - 1) * STRIDE
+    next_r = load_rows(drive, last, length, step, inside, T)
+    next_i = load_rows(drive + width, last, length, step, inside, T)
+    next_g = load_rows(gs, last + STRIDE - T, length, width, inside, T)
+    s0 = tl.zeros((1, BLOCK), tl.float64)
+    s1, s2, s3, s4 = s0, s0, s0, s0
+    for back in range(chunks):
+        begin = last - back * STRIDE
+        xr, xi, q = part_three(load_rows(saved + begin // STRIDE * S * width, 0, S, width, inside, 4))
+        xrs = tl.zeros((PARTS, BLOCK), xr.dtype)
+        xis, qs = xrs, xrs
+        for part in range(PARTS - 1):
+            ur, ui, count = next_r, next_i, length - begin - part * T
+            next_r = load_rows(drive, begin + part * T + T, length, step, inside, T)
+            next_i = load_rows(drive + width, begin + part * T + T, length, step, inside, T)
+            xrs, xis, qs = put_row(xrs, part, xr), put_row(xis, part, xi), put_row(qs, part, q)
+            _, _, re, im, xr, xi = _advance(xr, xi, ur, ui, fr, fi, gr, gi, count)
+            if S == 3:
+                _, _, p = _potential(re, im, rotation, MAGNITUDE, ROTATE)
+                _, q = _distance(p, threshold, gamma, q, count, S)
+        xrs, xis, qs = put_row(xrs, PARTS - 1, xr), put_row(xis, PARTS - 1, xi), put_row(qs, PARTS - 1, q)
+        for done in range(PARTS):
+            part = PARTS - 1 - done
+            start = begin + part * T
+            ur, ui, now, count = next_r, next_i, next_g, length - start
+            ahead = max(begin - STRIDE if part == 0 else start - T, 0)
+            next_r = load_rows(drive, ahead, length, step, inside, T)
+            next_i = load_rows(drive + width, ahead, length, step, inside, T)
+            next_g = load_rows(gs, max(start - T, 0), length, width, inside, T)
+            old_r, old_i, re, im, _, _ = _advance(
+                pick_row(xrs, part), pick_row(xis, part), ur, ui, fr, fi, gr, gi, count
+            )
+            re, im, p = _potential(re, im, rotation, MAGNITUDE, ROTATE)
+            v, _ = _distance(p, threshold, gamma, pick_row(qs, part), count, S)
+            slopes = slope(GRADIENT, N0, N1, N2, N3, N4, v)
+            er, aq = _errors(now, slopes, gamma, aq, count, S, THROUGH)
+            s4 -= _total(er)
+            ei = tl.zeros_like(er)
+            if MAGNITUDE:
+                scale = er * tl.where(p > 0, 1.0 / tl.where(p > 0, p, 1.0), 0.0)
+                er, ei = scale * re, scale * im
+            if ROTATE:
+                turned, toward = _back(er, ei, rotation, MAGNITUDE)
+                # Through memory, so that a lane comes back to its thread: `pick_row` would have to ask the others.
+                store_rows(gdrive, start, length, step, inside, turned)
+                store_rows(gdrive + width, start, length, step, inside, toward)
+                tl.debug_barrier()
+                er = load_rows(gdrive, start, length, step, inside, T)
+                ei = load_rows(gdrive + width, start, length, step, inside, T)
+                tl.debug_barrier()
+            er, ei, ar, ai = _retreat(ar, ai, er, ei, fr, fi, count)
+            store_rows(gdrive, start, length, step, inside, gr * er + gi * ei)
+            store_rows(gdrive + width, start, length, step, inside, gr * ei - gi * er)
+            s0 += _total(er * old_r + ei * old_i)
+            s1 += _total(ei * old_r - er * old_i)
+            s2 += _total(er * ur + ei * ui)
+            s3 += _total(ei * ur - er * ui)
+    store_rows(gfirst + row * S * width + channel, 0, S, width, inside, join_four(ar, ai, aq, aq))
+    sums += row * 5 * width + channel
+    store_rows(sums, 0, 4, width, inside, join_four(s0, s1, s2, s3))
+    tl.store(sums + 4 * width, s4, mask=inside)
