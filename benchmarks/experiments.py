@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from benchmarks.harness import Bench, Run
 from benchmarks.published_model import published_neuron
 from sdn import Neuron
-from spikingssm.config import call, load
 from spikingssm.datasets import Batch
+from spikingssm.experiments.config import call, load
 
 __all__ = ["SHAPES", "PublishedNeuron", "run", "step"]
 

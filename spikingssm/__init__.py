@@ -10,11 +10,11 @@ if sys.argv[:1] == ["-m"]:  # `python -m spikingssm` comes by here before its ow
     early.listen()
 
 from spikingssm.layers import S4D, S5, Recurrent, Residual, SpikingBlock
-from spikingssm.metrics import record_spikes, spikes_of
+from spikingssm.measures.spikes import record_spikes, spikes_of
 from spikingssm.models import RSNN, S5RF, SpikingSSM
 
 if TYPE_CHECKING:
-    from spikingssm.experiment import evaluate, load, run
+    from spikingssm.experiments.run import evaluate, load, run
 
 __all__ = [
     "RSNN", "S4D", "S5", "S5RF", "Recurrent", "Residual", "SpikingBlock", "SpikingSSM", "evaluate", "load",
@@ -30,7 +30,7 @@ def __getattr__(name: str) -> Any:
     if name not in _NEED_TRAIN:
         raise AttributeError(f"module 'spikingssm' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     try:
-        from spikingssm import experiment
+        from spikingssm.experiments import run as experiment
     except ModuleNotFoundError as error:
         extra = "install the extra `train`: pip install 'sdn-spikingssm[train]'"
         raise ImportError(f"spikingssm.{name} needs the package {error.name}; {extra}.") from error

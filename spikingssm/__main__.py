@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sdn.runs.cli import door
-from spikingssm.studies import command as study
+from spikingssm.commands import studies as study
 
 
 def main() -> None:
@@ -95,8 +95,8 @@ def _add_published(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(given: argparse.Namespace) -> None:
     from sdn.runs.files import write_json
-    from spikingssm.printed import brief
-    from spikingssm.report import table
+    from spikingssm.reports.printed import brief
+    from spikingssm.reports.tables import table
 
     found: dict[str, Any] = {"run": given.run, **(_published if _is_published(given) else _own)(given)}
     if given.json is not None:
@@ -106,7 +106,7 @@ def _evaluate(given: argparse.Namespace) -> None:
 
 def _own(given: argparse.Namespace) -> dict[str, Any]:
     """The test of a run folder."""
-    from spikingssm.evaluation import evaluate, solver_for
+    from spikingssm.experiments.evaluation import evaluate, solver_for
 
     words = {f"--{name}": getattr(given, name) for name in ("neuron", "experiment", "permutation")}
     told = [f"{option} {word}" for option, word in words.items() if word is not None]
@@ -120,8 +120,8 @@ def _own(given: argparse.Namespace) -> dict[str, Any]:
 def _published(given: argparse.Namespace) -> dict[str, Any]:
     """The test of a published checkpoint."""
     from sdn.solvers import as_solver
-    from spikingssm.evaluation import measure
-    from spikingssm.imported import open_checkpoint
+    from spikingssm.experiments.evaluation import measure
+    from spikingssm.published.run import open_checkpoint
 
     for name in ("artifact", "refine", "rate"):
         if getattr(given, name) is not None:
@@ -137,8 +137,8 @@ def _is_published(given: argparse.Namespace) -> bool:
 
 
 def _import(given: argparse.Namespace) -> None:
-    from spikingssm.imported import import_checkpoint
-    from spikingssm.report import report
+    from spikingssm.published.run import import_checkpoint
+    from spikingssm.reports.tables import report
 
     options = {"permutation": given.permutation, "limit": given.limit, "root": given.root}
     print(
@@ -148,7 +148,7 @@ def _import(given: argparse.Namespace) -> None:
 
 def _report(given: argparse.Namespace) -> None:
     from sdn.runs.files import writing
-    from spikingssm.report import report
+    from spikingssm.reports.tables import report
 
     text = report(given.results, given.best_first)
     if given.out is None:
@@ -166,7 +166,7 @@ def _cochlea(given: argparse.Namespace) -> None:
 
 
 def _explain(given: argparse.Namespace) -> None:
-    from spikingssm.explainer import checked, compare, explain, save
+    from spikingssm.reports.animation import checked, compare, explain, save
 
     checked(given.out, 15)
     comparison = compare(given.omega, given.b_offset, given.dt, given.length)
@@ -174,7 +174,7 @@ def _explain(given: argparse.Namespace) -> None:
 
 
 def _demo(given: argparse.Namespace) -> None:
-    from spikingssm.demo import run_demo
+    from spikingssm.commands.demo import run_demo
 
     run_demo(given.out)
 

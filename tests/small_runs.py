@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spikingssm.config import load
-from spikingssm.experiment import run
+from spikingssm.experiments.config import load
+from spikingssm.experiments.run import run
 
 STEPS, CHANNELS, CLASSES, TEST = 40, 3, 4, 19
 

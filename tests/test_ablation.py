@@ -8,7 +8,7 @@ import torch
 from small_runs import recurrent_run
 
 from sdn import BRF
-from spikingssm.evaluation import evaluate, load_run, measure
+from spikingssm.experiments.evaluation import evaluate, load_run, measure
 from spikingssm.studies.ablation import ablation, figure, switches, table, without
 from spikingssm.studies.common import check_different, open_run
 
@@ -96,7 +96,7 @@ def test_two_runs_of_one_seed_are_refused(trained):
 def test_the_command_writes_beside_the_run_or_where_it_is_told(trained, found, tmp_path, monkeypatch, capsys):
     import argparse
 
-    from spikingssm.studies import command
+    from spikingssm.commands import studies as command
 
     def told(*words):
         monkeypatch.setattr(sys, "argv", ["spikingssm", "study", *words])

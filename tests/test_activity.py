@@ -15,11 +15,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import sdn
 from spikingssm import RSNN, S5RF, SpikingSSM
-from spikingssm.activity import REVIVED, Activity, state_of, working_factors
-from spikingssm.config import load
 from spikingssm.datasets import Batch, arrays
-from spikingssm.experiment import run
-from spikingssm.metrics import record_spikes
+from spikingssm.experiments.config import load
+from spikingssm.experiments.run import run
+from spikingssm.measures.activity import REVIVED, Activity, state_of, working_factors
+from spikingssm.measures.spikes import record_spikes
 from spikingssm.models.silence import WARNED, warn_if_silent
 
 CLASSES, STEPS = 3, 60

@@ -15,8 +15,8 @@ import sdn
 from sdn.runs.folder import load_checkpoint
 from sdn.runs.tensor_files import save_tensors
 from spikingssm import RSNN
-from spikingssm.checkpoints import rsnn_from_pt, rsnn_to_pt
 from spikingssm.datasets import cifar, imdb
+from spikingssm.published.brf import rsnn_from_pt, rsnn_to_pt
 
 FLIPS = 200
 

@@ -10,9 +10,9 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from spikingssm.config import load
-from spikingssm.experiment import main
-from spikingssm.variants import sweep, variant
+from spikingssm.experiments.config import load
+from spikingssm.experiments.run import main
+from spikingssm.experiments.variants import sweep, variant
 
 ROOT = Path(__file__).parents[1]
 

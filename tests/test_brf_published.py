@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 import sdn
 from sdn import ALIF, BRF, RF, Loop, Neuron
 from sdn.dynamics import HRF
-from spikingssm.metrics import spikes_of
+from spikingssm.measures.spikes import spikes_of
 from spikingssm.models.rsnn import RSNN
 
 STEPS, INPUTS, HIDDEN, CLASSES = 1000, 4, 12, 6

@@ -8,9 +8,9 @@ import torch
 from helpers import assert_lively
 
 from sdn import ALIF, BRF, LIF, RF
-from spikingssm.checkpoints import rsnn_from_pt, rsnn_to_pt
-from spikingssm.metrics import spikes_of
+from spikingssm.measures.spikes import spikes_of
 from spikingssm.models.rsnn import RSNN
+from spikingssm.published.brf import rsnn_from_pt, rsnn_to_pt
 
 GAINS = {"brf": (60.0, 8.0), "rf": (30.0, 8.0), "alif": (2.0, 2.0)}
 every_neuron = pytest.mark.parametrize("neuron", GAINS)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from spikingssm import RSNN, S5RF, SpikingSSM
-from spikingssm.config import load
-from spikingssm.consistency import check_together, check_tokens_are_read
 from spikingssm.datasets import Rows, SequenceData
-from spikingssm.experiment import build, run
+from spikingssm.experiments.config import load
+from spikingssm.experiments.consistency import check_together, check_tokens_are_read
+from spikingssm.experiments.run import build, run
 from spikingssm.tasks import Classification, EveryStepClassification, LanguageModel, StepClassification
 
 TASKS = {
@@ -139,7 +139,7 @@ def file(tmp_path):
 @pytest.mark.parametrize("model", ["brf", "rf", "alif"])
 def test_a_recurrent_model_with_one_label_is_refused_before_it_runs(file, model, monkeypatch):
     """newcomer.md 8: it came at the first batch, with the advice for labels of every step."""
-    monkeypatch.setattr("spikingssm.experiment.fit", lambda *_, **__: pytest.fail("it was trained"))
+    monkeypatch.setattr("spikingssm.experiments.run.fit", lambda *_, **__: pytest.fail("it was trained"))
     words = [
         "dataset=arrays",
         f"data.path={file / 'one.npz'}",

@@ -12,7 +12,7 @@ from small_runs import recurrent_run
 from sdn import ALIF, BRF, LIF, RF
 from sdn.dynamics import HRF
 from sdn.runs.folder import read_metrics
-from spikingssm.studies import command
+from spikingssm.commands import studies as command
 from spikingssm.studies.convergence import convergence, csv_rows, figure, membrane_jacobian, spectral_radius, table
 
 OMEGA = torch.tensor([3.0, 17.0, 42.0, 85.0, 99.0], dtype=torch.float64)

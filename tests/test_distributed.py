@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from sdn.runs.folder import load_checkpoint
 from spikingssm.datasets.order import EpochSampler, shared_batches
-from spikingssm.distributed import Sharded, as_strategy, gathered, shared_work, total
 from spikingssm.layers.block import Residual
-from spikingssm.training import fit
+from spikingssm.processes.distributed import Sharded, as_strategy, gathered, shared_work, total
+from spikingssm.training.fit import fit
 
 ROOT = Path(__file__).parents[1]
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -14,8 +14,8 @@ from sdn.dynamics.base import Diverged
 from sdn.runs import lock
 from sdn.runs.lock import LOCK, locked
 from sdn.runs.signals import Stopped
-from spikingssm.ending import ENDED, go_on, quoted, remembered, state
-from spikingssm.experiment import load, run
+from spikingssm.experiments.ending import ENDED, go_on, quoted, remembered, state
+from spikingssm.experiments.run import load, run
 
 TINY = [
     "experiment=spikingssm/digits", "+tier=smoke", "model.solver=loop", "model.d_model=8", "model.d_state=4",
@@ -85,7 +85,7 @@ def test_how_to_go_on_can_be_pasted(tmp_path, name):
     """Through the shell and through Hydra's grammar."""
     import shlex
 
-    from spikingssm.overrides import parse
+    from spikingssm.experiments.overrides import parse
 
     folder = tmp_path / name
     (folder / "checkpoints").mkdir(parents=True)

@@ -11,11 +11,11 @@ from torch import nn
 
 import sdn
 from sdn import ALIF, BRF, LIF, RF, Neuron, Surrogate
-from spikingssm.energy import ADD, FUNCTION, MAC, MULTIPLY, account, joule, published
 from spikingssm.layers import S4D
-from spikingssm.metrics import record_spikes
+from spikingssm.measures.energy import ADD, FUNCTION, MAC, MULTIPLY, account, joule, published
+from spikingssm.measures.operations import UPDATES, Operations, not_counted, operations
+from spikingssm.measures.spikes import record_spikes
 from spikingssm.models import SpikingSSM
-from spikingssm.operations import UPDATES, Operations, not_counted, operations
 
 ROOT = Path(__file__).parents[1]
 LAYER = "blocks.0.layer.neuron"

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from spikingssm.datasets import Rows, SequenceData
-from spikingssm.energy import account, joule, published
-from spikingssm.metrics import record_spikes, spikes_of
+from spikingssm.measures.energy import account, joule, published
+from spikingssm.measures.operations import Operations, driven, not_counted, operations
+from spikingssm.measures.spikes import record_spikes, spikes_of
 from spikingssm.models import S5RF
-from spikingssm.operations import Operations, driven, not_counted, operations
 from spikingssm.tasks import Classification
-from spikingssm.training import SequenceModule, make_trainer, score
+from spikingssm.training.fit import SequenceModule, make_trainer, score
 
 SILENT = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": False}
 SILENT |= {"enable_progress_bar": False, "enable_model_summary": False}

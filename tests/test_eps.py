@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from spikingssm.models import RSNN
-from spikingssm.module import SequenceModule
 from spikingssm.tasks import EveryStepClassification
+from spikingssm.training.module import SequenceModule
 
 
 def test_a_mean_with_eps_over_t_is_a_sum_with_eps():

@@ -14,14 +14,14 @@ import sdn
 from sdn import LIF, Fused, Parallel, Surrogate
 from sdn.surrogate.reduction import shipped_artifacts
 from spikingssm.__main__ import main as command
-from spikingssm.agreement import Agreement, SpikeTally, exactly
-from spikingssm.config import load
 from spikingssm.datasets import Rows, SequenceData
-from spikingssm.evaluation import check_other, evaluate, load_run, measure, solver_for
-from spikingssm.experiment import run
+from spikingssm.experiments.config import load
+from spikingssm.experiments.evaluation import check_other, evaluate, load_run, measure, solver_for
+from spikingssm.experiments.run import run
+from spikingssm.measures.agreement import Agreement, SpikeTally, exactly
 from spikingssm.models import SpikingSSM
 from spikingssm.tasks import Classification, LanguageModel
-from spikingssm.training import SequenceModule, make_trainer, score
+from spikingssm.training.fit import SequenceModule, make_trainer, score
 
 ROOT = Path(__file__).parents[1]
 QUIET = ["threads=1", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "trainer.max_epochs=1"]

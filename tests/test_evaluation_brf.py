@@ -12,11 +12,11 @@ import torch
 from test_ecg import write as write_ecg
 
 from spikingssm.__main__ import main as command
-from spikingssm.checkpoints import rsnn_to_pt
 from spikingssm.datasets.base import IGNORED
 from spikingssm.datasets.ecg import ecg
-from spikingssm.evaluation import evaluate, load_run, measure
-from spikingssm.imported import import_checkpoint, open_checkpoint
+from spikingssm.experiments.evaluation import evaluate, load_run, measure
+from spikingssm.published.brf import rsnn_to_pt
+from spikingssm.published.run import import_checkpoint, open_checkpoint
 
 ROOT = Path(__file__).parents[1]
 QUIET = ["threads=1", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "trainer.precision=64-true"]
@@ -230,7 +230,7 @@ def test_a_network_that_cannot_be_tested_leaves_no_folder(place, tmp_path, monke
     def diverged(run):
         raise ValueError("RF: neuron 3 of row 0 became NaN or infinite at step 7")
 
-    monkeypatch.setattr("spikingssm.imported.measure", diverged)
+    monkeypatch.setattr("spikingssm.published.run.measure", diverged)
     with pytest.raises(ValueError, match=r"RF: .*neuron"):
         import_checkpoint(place / "rf.pt", tmp_path / "run", "brf/ecg", "rf", ECG, root=place)
     assert not (tmp_path / "run").exists()

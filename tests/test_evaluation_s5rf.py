@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from spikingssm.__main__ import main as command
-from spikingssm.config import load
-from spikingssm.evaluation import evaluate, solver_for
-from spikingssm.experiment import run
+from spikingssm.experiments.config import load
+from spikingssm.experiments.evaluation import evaluate, solver_for
+from spikingssm.experiments.run import run
 from spikingssm.studies import swap
 
 ROOT = Path(__file__).parents[1]

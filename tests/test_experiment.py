@@ -17,9 +17,9 @@ from test_datasets import write_mnist
 
 from sdn import Loop
 from sdn.runs.folder import load_checkpoint
-from spikingssm import experiment
-from spikingssm.experiment import build, evaluate, load, main, run
-from spikingssm.variants import folder_label, variant
+from spikingssm.experiments import run as experiment
+from spikingssm.experiments.run import build, evaluate, load, main, run
+from spikingssm.experiments.variants import folder_label, variant
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -157,10 +157,10 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_a_run_killed_from_outside_resumes_bit_for_bit(finished, tmp_path) -> None:
     folder = tmp_path / "killed"
     code = (
-        "import sys; from spikingssm.experiment import main; import torch; torch.set_num_threads(1); main(sys.argv[1:])"
+        "import sys, torch; from spikingssm.experiments.run import main; torch.set_num_threads(1); main(sys.argv[1:])"
     )
     # the loop is made slow enough to be hit in its second epoch
-    slow = "import time, spikingssm.training as t; s = t.SequenceModule.training_step\n"
+    slow = "import time, spikingssm.training.fit as t; s = t.SequenceModule.training_step\n"
     slow += "t.SequenceModule.training_step = lambda *a: (time.sleep(0.3), s(*a))[1]\n"
     command = [sys.executable, "-W", "ignore", "-c", slow + code, *TINY, "trainer.max_epochs=2", f"run_dir={folder}"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

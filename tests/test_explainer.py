@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from PIL import Image
 
 from sdn import BRF, RF, simulate
-from spikingssm.explainer import chirp, compare, explain, save, trace
+from spikingssm.reports.animation import chirp, compare, explain, save, trace
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,10 +11,10 @@ from small_runs import recurrent_run, rows
 from spikingssm.datasets import arrays
 from spikingssm.datasets.base import Selected
 from spikingssm.datasets.fingerprint import fingerprint
-from spikingssm.evaluation import evaluate
-from spikingssm.report import report
-from spikingssm.training import _check_data
-from spikingssm.variants import variant
+from spikingssm.experiments.evaluation import evaluate
+from spikingssm.experiments.variants import variant
+from spikingssm.reports.tables import report
+from spikingssm.training.fit import _check_data
 
 
 def test_it_follows_from_the_rows_however_they_are_kept():

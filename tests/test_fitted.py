@@ -10,10 +10,10 @@ import torch
 from loguru import logger
 from omegaconf import OmegaConf
 
-from spikingssm.config import load
 from spikingssm.datasets import imdb, wikitext
-from spikingssm.evaluation import load_run
-from spikingssm.experiment import run
+from spikingssm.experiments.config import load
+from spikingssm.experiments.evaluation import load_run
+from spikingssm.experiments.run import run
 
 TINY = [
     "dataset=fsdd", "data.length=40", "data.batch_size=8", "data.val_fraction=0.2", "model.d_model=4",

@@ -22,8 +22,8 @@ from sdn.runs.files import write_json
 from sdn.runs.shortage import shortage
 from sdn.surrogate.command import main as train_sdn
 from spikingssm.datasets.cache import Pieces, cached
-from spikingssm.ending import ENDED
-from spikingssm.experiment import main as train
+from spikingssm.experiments.ending import ENDED
+from spikingssm.experiments.run import main as train
 
 NETWORK = [
     "experiment=spikingssm/digits", "+tier=smoke", "model.solver=loop", "model.d_model=8", "model.d_state=4",
@@ -70,13 +70,13 @@ def a_cache_in_pieces(path):
 
 
 def a_figure(path):
-    from spikingssm.figures import raster
+    from spikingssm.experiments.figures import raster
 
     raster(torch.eye(50), "x", path / "x.png")
 
 
 def an_animation(path):
-    from spikingssm.explainer import compare, explain, save
+    from spikingssm.reports.animation import compare, explain, save
 
     save(explain(compare(15.0, 1.0, 0.01, 60), frames=3), path / "x.gif")
 
@@ -90,7 +90,7 @@ def recorded_spikes(path):
 
 def a_published_checkpoint(path):
     from spikingssm import RSNN
-    from spikingssm.checkpoints import rsnn_to_pt
+    from spikingssm.published.brf import rsnn_to_pt
 
     rsnn_to_pt(path / "x.pt", RSNN(3, 4, 40, dynamics=sdn.BRF()))
 

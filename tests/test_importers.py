@@ -10,8 +10,8 @@ import s5rf_oracle as oracle
 import torch
 from helpers import assert_close, assert_lively
 
-from spikingssm.importers import s5rf_from_npz, s5rf_to_npz
 from spikingssm.models.s5rf import S5RF
+from spikingssm.published.s5rf import s5rf_from_npz, s5rf_to_npz
 
 SIZES = (3, 8, 8, 8, 5)
 ZOH = {"first_discretisation": "zoh"}

@@ -10,7 +10,7 @@ import torch
 from small_runs import recurrent_run
 
 from sdn.dynamics.base import Diverged
-from spikingssm.evaluation import evaluate, load_run, measure
+from spikingssm.experiments.evaluation import evaluate, load_run, measure
 from spikingssm.models import S5RF, SpikingSSM
 from spikingssm.models.rsnn import RSNN
 from spikingssm.studies.common import Subject, generator

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from spikingssm import experiment, launch
-from spikingssm.experiment import load, main, run
-from spikingssm.launch import split
-from spikingssm.report import report
+from spikingssm.experiments import launch
+from spikingssm.experiments import run as experiment
+from spikingssm.experiments.launch import split
+from spikingssm.experiments.run import load, main, run
+from spikingssm.reports.tables import report
 
 ROOT = Path(__file__).parents[1]
 TINY = [

@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from sdn.runs.bar import Bar
-from spikingssm.experiment import load, main, run
-from spikingssm.loggers import more_loggers
+from spikingssm.experiments.run import load, main, run
+from spikingssm.training.loggers import more_loggers
 
 TINY = [
     "experiment=spikingssm/digits", "+tier=smoke", "model.solver=loop", "model.d_model=8", "model.d_state=4",

@@ -6,7 +6,7 @@ from torch import nn
 
 import sdn
 from sdn import LIF, Neuron
-from spikingssm.metrics import record_spikes, spikes_of, watch_neurons
+from spikingssm.measures.spikes import record_spikes, spikes_of, watch_neurons
 from spikingssm.models import S5RF, SpikingSSM
 from spikingssm.models.rsnn import RSNN
 

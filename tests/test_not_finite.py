@@ -385,7 +385,7 @@ def training_step(module, batch):
 def test_a_training_step_waits_for_the_device_once(name, monkeypatch):
     from spikingssm.datasets import Batch
     from spikingssm.tasks import Classification
-    from spikingssm.training import SequenceModule
+    from spikingssm.training.fit import SequenceModule
 
     model, std = MODELS[name]()
     module = SequenceModule(model, Classification(), classes=5)
@@ -402,7 +402,7 @@ def test_a_training_step_waits_for_the_device_once(name, monkeypatch):
 def test_a_training_step_names_the_neuron_that_an_answer_only_reported():
     from spikingssm.datasets import Batch
     from spikingssm.tasks import Classification
-    from spikingssm.training import SequenceModule
+    from spikingssm.training.fit import SequenceModule
 
     module = SequenceModule(ssm(solver="fused")[0], Classification(), classes=5)
     batch = Batch(torch.randn(4, 30, 3), torch.tensor([0, 1, 2, 3]))

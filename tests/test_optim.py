@@ -6,7 +6,7 @@ from torch import nn
 
 from spikingssm.layers import S4D
 from spikingssm.models import SpikingSSM
-from spikingssm.optim import parameter_groups, warmup_cosine
+from spikingssm.training.optim import parameter_groups, warmup_cosine
 
 
 @pytest.mark.parametrize("options", [{}, {"norm": "batch", "learn_b": True, "bidirectional": True}])

@@ -23,7 +23,7 @@ from sdn.surrogate.trajectories import TrajectoryFile
 from spikingssm.datasets import digits
 from spikingssm.models import SpikingSSM
 from spikingssm.tasks import Classification
-from spikingssm.training import SequenceModule, fit, score
+from spikingssm.training.fit import SequenceModule, fit, score
 
 ROOT = Path(__file__).parents[1]
 DYNAMICS = sdn.LIF(0.125)

@@ -3,7 +3,7 @@
 import sys
 
 from spikingssm.__main__ import main as command
-from spikingssm.printed import brief
+from spikingssm.reports.printed import brief
 
 
 def found(**changes):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from spikingssm.experiment import build, load, run
-from spikingssm.metrics import spikes_of
+from spikingssm.experiments.run import build, load, run
+from spikingssm.measures.spikes import spikes_of
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = sorted(

@@ -8,8 +8,8 @@ from loguru import logger
 from matplotlib.figure import Figure
 
 from spikingssm.__main__ import main as command
-from spikingssm.figures import learning_curve
-from spikingssm.report import report, results_table, swap_table, table
+from spikingssm.experiments.figures import learning_curve
+from spikingssm.reports.tables import report, results_table, swap_table, table
 
 
 def result(seed=0, **changes):

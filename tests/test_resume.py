@@ -16,12 +16,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from sdn.runs.folder import WholeCheckpointIO, load_checkpoint
-from spikingssm.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.datasets import Rows, SequenceData
-from spikingssm.experiment import load, run
+from spikingssm.experiments.run import load, run
 from spikingssm.models import SpikingSSM
 from spikingssm.tasks import Classification
-from spikingssm.training import SequenceModule, fit, score
+from spikingssm.training.callbacks import EarlyStop, StepCheckpoint
+from spikingssm.training.fit import SequenceModule, fit, score
 
 TRAINER = {"accelerator": "cpu", "devices": 1, "max_epochs": 3, "enable_progress_bar": False}
 
@@ -266,8 +266,8 @@ TINY = [
 SLOW = """
 import sys, time
 import torch
-import spikingssm.training as t
-from spikingssm.experiment import main
+import spikingssm.training.fit as t
+from spikingssm.experiments.run import main
 torch.set_num_threads(1)
 step = t.SequenceModule.training_step
 t.SequenceModule.training_step = lambda *a: (time.sleep(0.3), step(*a))[1]

@@ -7,8 +7,8 @@ import torch
 from test_resume import TRAINER, KillAt, Killed, data, module
 
 from sdn.runs.folder import load_checkpoint, read_metrics
-from spikingssm.callbacks import StepCheckpoint
-from spikingssm.training import fit
+from spikingssm.training.callbacks import StepCheckpoint
+from spikingssm.training.fit import fit
 
 
 @pytest.fixture(scope="module")

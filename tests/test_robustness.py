@@ -10,11 +10,11 @@ from small_runs import recurrent_run
 
 from sdn import ALIF, BRF, LIF, RF, simulate
 from spikingssm.datasets import Batch
-from spikingssm.evaluation import evaluate
+from spikingssm.experiments.evaluation import evaluate
 from spikingssm.layers.integrator import LeakyIntegrator
 from spikingssm.layers.readout import LeakyReadout
 from spikingssm.layers.recurrent import Recurrent
-from spikingssm.metrics import record_spikes
+from spikingssm.measures.spikes import record_spikes
 from spikingssm.models import S5RF, SpikingSSM
 from spikingssm.models.rsnn import RSNN
 from spikingssm.studies import perturbations as do

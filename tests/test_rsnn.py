@@ -9,9 +9,9 @@ from helpers import assert_close, assert_lively
 import sdn
 from sdn import ALIF, BRF, LIF, RF, Fused, Loop, RecurrentState
 from spikingssm import RSNN, Recurrent, record_spikes
-from spikingssm.energy import account
 from spikingssm.layers import LeakyIntegrator, integrator
-from spikingssm.operations import driven, not_counted
+from spikingssm.measures.energy import account
+from spikingssm.measures.operations import driven, not_counted
 
 LEARN = {"omega": sdn.uniform(8, 30), "b_offset": sdn.uniform(0.1, 1)}
 

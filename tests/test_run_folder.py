@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 import sdn
 from sdn.surrogate.reduction import shipped_artifacts
-from spikingssm.experiment import evaluate, load, main, run
+from spikingssm.experiments.run import evaluate, load, main, run
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -65,7 +65,9 @@ def test_a_run_keeps_the_shipped_surrogate_too(tmp_path):
     assert evaluate(tmp_path, "surrogate")["solver"] == name
 
 
-@pytest.mark.parametrize("target", ["torch.load", "os.system", "spikingssm.demo._command", "spikingssm.experiment.run"])
+@pytest.mark.parametrize(
+    "target", ["torch.load", "os.system", "spikingssm.commands.demo._command", "spikingssm.experiments.run.run"]
+)
 def test_a_run_folder_calls_no_code_but_ours(copied, target):
     edited(copied, lambda c: OmegaConf.update(c, "data", {"_target_": target, "f": "evil.bin"}, merge=False))
     with pytest.raises(ValueError, match=f"names '{target}', which is not of this project"):

@@ -8,7 +8,7 @@ import torch
 from helpers import assert_close, assert_lively, assert_same_spikes
 
 from spikingssm.models.s5rf import S5RF
-from spikingssm.optim import parameter_groups, warmup_cosine
+from spikingssm.training.optim import parameter_groups, warmup_cosine
 
 SOLVERS = ["fused", "parallel", "loop"]
 SIZES = {1: (3, 8, 5), 2: (3, 8, 8, 5), 4: (3, 8, 8, 8, 8, 5)}

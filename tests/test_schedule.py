@@ -6,9 +6,9 @@ from lightning.pytorch.callbacks import Callback
 from test_tbptt import KillAt, Killed, data, network, table
 
 from sdn.runs.folder import load_checkpoint
-from spikingssm.callbacks import StepCheckpoint
 from spikingssm.tasks import EveryStepClassification
-from spikingssm.training import SequenceModule, fit
+from spikingssm.training.callbacks import StepCheckpoint
+from spikingssm.training.fit import SequenceModule, fit
 
 TRAINER = {"accelerator": "cpu", "devices": 1, "max_epochs": 4, "enable_progress_bar": False}
 

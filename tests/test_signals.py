@@ -372,7 +372,7 @@ def test_ctrl_c_without_a_door_stays_a_keyboard_interrupt(tmp_path):
     from lightning import LightningModule
 
     from sdn.runs.interrupts import interruptible
-    from spikingssm.training import make_trainer
+    from spikingssm.training.fit import make_trainer
 
     trainer = make_trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
 
@@ -397,7 +397,7 @@ def test_lightning_leaves_sigterm_alone(tmp_path):
     from lightning import LightningModule
 
     from sdn.runs.interrupts import interruptible
-    from spikingssm.training import make_trainer
+    from spikingssm.training.fit import make_trainer
 
     seen = []
 
@@ -452,7 +452,7 @@ def test_a_finished_sdn_says_so_whenever_it_is_stopped(tmp_path, trained, monkey
 def test_a_finished_network_is_rid_of_the_lock_of_a_killed_process(tmp_path):
     from omegaconf import OmegaConf
 
-    from spikingssm.experiment import run
+    from spikingssm.experiments.run import run
 
     (tmp_path / "summary.json").write_text("{}")
     (tmp_path / ".lock").write_text(json.dumps({"host": lock._host(), "pid": 7, "start": None}))

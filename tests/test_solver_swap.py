@@ -9,10 +9,10 @@ import pytest
 
 from sdn import Surrogate
 from spikingssm.__main__ import main as command
-from spikingssm.config import load
-from spikingssm.evaluation import evaluate
-from spikingssm.experiment import run
-from spikingssm.report import swap_table
+from spikingssm.experiments.config import load
+from spikingssm.experiments.evaluation import evaluate
+from spikingssm.experiments.run import run
+from spikingssm.reports.tables import swap_table
 from spikingssm.studies import swap
 
 ROOT = Path(__file__).parents[1]

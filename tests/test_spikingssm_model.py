@@ -18,7 +18,7 @@ from spikingssm.layers import (
     SpikingBlock,
     TiedDropout,
 )
-from spikingssm.metrics import record_spikes
+from spikingssm.measures.spikes import record_spikes
 from spikingssm.models import SpikingSSM, SpikingSSMState
 
 FAR = 100.0  # float64: 1e-10

@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 from small_runs import CLASSES, recurrent_run
 
 from sdn.runs.folder import load_checkpoint
-from spikingssm import experiment
-from spikingssm.experiment import load, run
+from spikingssm.experiments import run as experiment
+from spikingssm.experiments.run import load, run
 
 
 class Begun(ValueError):

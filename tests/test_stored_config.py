@@ -17,11 +17,12 @@ from omegaconf import OmegaConf
 
 import sdn
 from sdn.runs.folder import load_checkpoint
-from spikingssm import builders, datasets, tasks
-from spikingssm.config import call, load
-from spikingssm.experiment import build, evaluate, run
-from spikingssm.plain import read_yaml
-from spikingssm.runfolder import stored
+from spikingssm import datasets, tasks
+from spikingssm.experiments import builders
+from spikingssm.experiments.config import call, load
+from spikingssm.experiments.plain import read_yaml
+from spikingssm.experiments.run import build, evaluate, run
+from spikingssm.experiments.runfolder import stored
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TINY = [

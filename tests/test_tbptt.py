@@ -13,13 +13,13 @@ from torch.nn import functional
 
 import sdn
 from sdn.runs.folder import load_checkpoint
-from spikingssm.callbacks import StepCheckpoint
 from spikingssm.datasets import Batch, Rows, SequenceData
 from spikingssm.models import S5RF, SpikingSSM
-from spikingssm.optim import parameter_groups
 from spikingssm.tasks import Classification, EveryStepClassification, StepClassification
-from spikingssm.tbptt import chunk, detached, spans
-from spikingssm.training import SequenceModule, fit
+from spikingssm.training.callbacks import StepCheckpoint
+from spikingssm.training.fit import SequenceModule, fit
+from spikingssm.training.optim import parameter_groups
+from spikingssm.training.tbptt import chunk, detached, spans
 
 TRAINER = {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "enable_progress_bar": False}
 LENGTH = 11

@@ -13,12 +13,12 @@ import test_ecg
 import test_shd
 from loguru import logger
 
-from spikingssm.config import load
 from spikingssm.datasets import aan, cifar, fsdd_spikes, listops, mnist, shd, ssc
 from spikingssm.datasets.ecg import ecg
 from spikingssm.datasets.heidelberg import write_recordings
-from spikingssm.evaluation import evaluate, load_run
-from spikingssm.experiment import run
+from spikingssm.experiments.config import load
+from spikingssm.experiments.evaluation import evaluate, load_run
+from spikingssm.experiments.run import run
 
 ROOT = Path(__file__).parents[1]
 TINY = [

@@ -8,11 +8,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from sdn.runs.folder import load_checkpoint
-from spikingssm.callbacks import EarlyStop
 from spikingssm.datasets import digits
 from spikingssm.models import SpikingSSM
 from spikingssm.tasks import Classification
-from spikingssm.training import SequenceModule, fit, score
+from spikingssm.training.callbacks import EarlyStop
+from spikingssm.training.fit import SequenceModule, fit, score
 
 TRAINER = {
     "accelerator": "cpu",

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sdn.runs.weights import misfit, with_fixed
-from spikingssm.training import check_weights
+from spikingssm.training.fit import check_weights
 
 
 class Neuron(nn.Module):

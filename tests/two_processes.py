@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from sdn import Neuron
-from spikingssm.callbacks import StepCheckpoint
 from spikingssm.datasets import Rows, SequenceData
 from spikingssm.models import SpikingSSM
 from spikingssm.tasks import StepClassification
-from spikingssm.training import SequenceModule, fit, score
+from spikingssm.training.callbacks import StepCheckpoint
+from spikingssm.training.fit import SequenceModule, fit, score
 
 TRAINER = {"accelerator": "cpu", "precision": "64-true", "max_epochs": 2, "enable_progress_bar": False}
 

@@ -49,7 +49,7 @@ class SpikingBlock(nn.Module):
     """S4D, spiking neuron, dropout tied over time, Linear(H, 2H) and a gated linear unit: (B, L, H) -> (B, L, H).
 
     The spikes are the only input of the linear map, so inference needs no multiplications there. In training, dropout
-    makes them 0 and 1/(1-p): read spike rates with `spikingssm.metrics.record_spikes`, which looks before it.
+    makes them 0 and 1/(1-p): read spike rates with `spikingssm.measures.spikes.record_spikes`, which looks before it.
 
     Args:
         dynamics: the neuron.

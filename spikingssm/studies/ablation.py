@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from sdn.dynamics.base import Diverged
-from spikingssm.metrics import neurons_of
+from spikingssm.measures.spikes import neurons_of
 from spikingssm.studies.common import by_label, facts, markdown, open_run, percent, save_figure, shown
 
 __all__ = ["ablation", "csv_rows", "figure", "switches", "table", "without"]

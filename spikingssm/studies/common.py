@@ -19,12 +19,12 @@ from torch import nn
 
 from sdn.runs.files import versions, writing
 from spikingssm.datasets.base import Batch
-from spikingssm.distributed import ALONE
-from spikingssm.evaluation import TrainedRun, load_run
-from spikingssm.metrics import neurons_of, record_spikes
-from spikingssm.runfolder import stored
+from spikingssm.experiments.evaluation import TrainedRun, load_run
+from spikingssm.experiments.runfolder import stored
+from spikingssm.measures.spikes import neurons_of, record_spikes
+from spikingssm.processes.distributed import ALONE
 from spikingssm.tasks import WeightedMean
-from spikingssm.training import make_trainer
+from spikingssm.training.fit import make_trainer
 
 __all__ = [
     "Shown", "Subject", "by_label", "check_different", "facts", "generator", "label", "markdown", "mean_sd", "open_run",
@@ -73,7 +73,7 @@ class Subject:
         *,
         together: bool = False,
     ) -> dict[str, float]:
-        """Test a network on all test rows: the numbers of `spikingssm.evaluation.evaluate`, the same to the last bit.
+        """Test a network on all test rows: the numbers of `spikingssm.evaluate`, the same to the last bit.
 
         Args:
             model: the network, None for the run's own; it is put into eval mode, on the device of the run's trainer.
@@ -136,7 +136,7 @@ class Shown(NamedTuple):
 
 
 def open_run(run_dir: str | Path, *, limit: int | None = None, root: str | Path | None = None) -> Subject:
-    """A run folder, opened; arguments and errors as in `spikingssm.evaluation.evaluate`."""
+    """A run folder, opened; arguments and errors as in `spikingssm.experiments.evaluation.evaluate`."""
     return Subject(load_run(run_dir, limit=limit, root=root), _variant(Path(run_dir)))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdn import Dynamics
 from sdn.runs.folder import read_metrics
-from spikingssm.metrics import neurons_of
+from spikingssm.measures.spikes import neurons_of
 from spikingssm.studies.common import Subject, by_label, facts, markdown, open_run, save_figure, shown
 
 __all__ = ["convergence", "csv_rows", "figure", "membrane_jacobian", "spectral_radius", "table"]

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from sdn.dynamics.base import Diverged
-from spikingssm.metrics import neurons_of
+from spikingssm.measures.spikes import neurons_of
 from spikingssm.studies.common import by_label, facts, generator, label, markdown, open_run, save_figure, shown
 
 __all__ = ["csv_rows", "direction", "figure", "hidden_weights", "landscape", "shape", "table"]

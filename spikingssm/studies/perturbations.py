@@ -13,7 +13,7 @@ from spikingssm.datasets.base import Batch
 from spikingssm.layers.integrator import LeakyIntegrator
 from spikingssm.layers.readout import LeakyReadout
 from spikingssm.layers.recurrent import Recurrent
-from spikingssm.metrics import neurons_of
+from spikingssm.measures.spikes import neurons_of
 
 __all__ = ["losing_spikes", "noisy_input", "noisy_weights", "quantise", "quantised", "quantised_input"]
 

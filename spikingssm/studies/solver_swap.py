@@ -9,10 +9,10 @@ from typing import Any
 
 from sdn import Solver
 from sdn.runs.files import versions
-from spikingssm.agreement import exactly
-from spikingssm.evaluation import load_run, measure, solver_for
-from spikingssm.metrics import neurons_of
-from spikingssm.runfolder import stored
+from spikingssm.experiments.evaluation import load_run, measure, solver_for
+from spikingssm.experiments.runfolder import stored
+from spikingssm.measures.agreement import exactly
+from spikingssm.measures.spikes import neurons_of
 
 __all__ = ["swap"]
 
@@ -31,7 +31,7 @@ def swap(
     Returns:
         plain values: name, seed and dataset of the run, the solver it was ``trained`` with, and ``rows``: for each
         neuron its solver, ``metrics`` of the task, loss, spike rates, and but for the exact one ``agreement`` by layer,
-        as `spikingssm.agreement.Agreement` gives it.
+        as `spikingssm.measures.agreement.Agreement` gives it.
 
     Raises:
         FileNotFoundError: no run there, or no checkpoint yet.

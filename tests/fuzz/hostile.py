@@ -17,9 +17,9 @@ import sdn
 from fuzz.engine import Format
 from sdn.runs.folder import load_checkpoint
 from spikingssm import datasets
-from spikingssm.checkpoints import rsnn_from_pt
 from spikingssm.datasets.images import _order
-from spikingssm.importers import s5rf_from_npz
+from spikingssm.published.brf import rsnn_from_pt
+from spikingssm.published.s5rf import s5rf_from_npz
 
 __all__ = ["FORMATS"]
 

@@ -13,11 +13,11 @@ from fuzz.contents import content
 from fuzz.edits import WRONG, change_place
 from fuzz.engine import Format
 from sdn.runs.tensor_files import save_tensors
-from spikingssm.builders import DATA, MODELS, PARTS, TASKS
-from spikingssm.config import load
-from spikingssm.evaluation import evaluate, load_run
+from spikingssm.experiments.builders import DATA, MODELS, PARTS, TASKS
+from spikingssm.experiments.config import load
+from spikingssm.experiments.evaluation import evaluate, load_run
+from spikingssm.experiments.runfolder import stored
 from spikingssm.models import SpikingSSM
-from spikingssm.runfolder import stored
 
 __all__ = ["FORMATS"]
 
@@ -42,7 +42,7 @@ HOSTILE = [
     "os.system", "builtins.eval", "builtins.exec", "subprocess.Popen", "sdn.save_artifact", "sdn.save_trajectories",
     "sdn.fit", "spikingssm.run", "spikingssm.load", "spikingssm.evaluate", "numpy.load", "torch.load", "sdn.load_sdn",
     "shutil.rmtree", "pathlib.Path.write_text", "sdn.runs.files.os.system", "hydra.utils.call",
-    "spikingssm.demo.run_demo", "functools.partial", "operator.attrgetter", "sdn.surrogate.training.fit",
+    "spikingssm.commands.demo.run_demo", "functools.partial", "operator.attrgetter", "sdn.surrogate.training.fit",
     "spikingssm.datasets.read_idx",
     "spikingssm.datasets.base.SequenceData", "importlib.import_module", "sdn.LIF.from_tau", "sdn.simulate",
 ]  # fmt: skip

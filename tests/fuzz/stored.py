@@ -20,11 +20,11 @@ from sdn.runs.tensor_files import save_tensors
 from sdn.surrogate.settings import read_config
 from sdn.surrogate.training import load_sdn
 from spikingssm import RSNN, S5RF, SpikingSSM
-from spikingssm.checkpoints import rsnn_from_pt, rsnn_to_pt
 from spikingssm.datasets.images import _order
-from spikingssm.importers import s5rf_from_npz, s5rf_to_npz
-from spikingssm.report import report
-from spikingssm.training import check_weights
+from spikingssm.published.brf import rsnn_from_pt, rsnn_to_pt
+from spikingssm.published.s5rf import s5rf_from_npz, s5rf_to_npz
+from spikingssm.reports.tables import report
+from spikingssm.training.fit import check_weights
 
 __all__ = ["FORMATS"]
 

@@ -19,7 +19,7 @@ from kill.moments import Kill, Operations
 
 MODULES = (
     "generate", "train", "lightning", "matplotlib.pyplot", "sdn.surrogate.command", "sklearn.datasets",
-    "spikingssm.experiment", "torch.utils.tensorboard",
+    "spikingssm.experiments.run", "torch.utils.tensorboard",
 )  # fmt: skip
 LIMIT = 180.0
 """Seconds that any piece of work may take."""

@@ -10,8 +10,8 @@ from typing import Any
 from loguru import logger
 
 from sdn.runs.files import read_json
-from spikingssm.results import wrong_value
-from spikingssm.unfinished import is_begun, unfinished
+from spikingssm.experiments.unfinished import is_begun, unfinished
+from spikingssm.reports.results import wrong_value
 
 __all__ = [
     "load_results",
@@ -116,7 +116,7 @@ def results_table(
 
     Args:
         results: of finished runs.
-        unfinished: rows as `spikingssm.unfinished.unfinished` gives them; they are the last ones.
+        unfinished: rows as `spikingssm.experiments.unfinished.unfinished` gives them; they are the last ones.
         best_first: within each data set, order the experiments by the mean of the first metric of their test.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}

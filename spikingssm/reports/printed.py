@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from spikingssm.report import COSTS, short
+from spikingssm.reports.tables import COSTS, short
 
 __all__ = ["brief"]
 
@@ -14,7 +14,7 @@ PREFIXES = (("J", 1.0), ("mJ", 1e-3), ("uJ", 1e-6), ("nJ", 1e-9), ("pJ", 1e-12))
 
 
 def brief(found: Mapping[str, Any]) -> str:
-    """The result of `spikingssm.evaluation.evaluate` in a few lines with units; `spikingssm.report.table` shows all.
+    """The result of `spikingssm.evaluate` in a few lines with units; `spikingssm.reports.tables.table` shows all.
 
     Args:
         found: the result; ``run`` names the folder.

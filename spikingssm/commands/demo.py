@@ -13,11 +13,11 @@ import torch
 
 import sdn
 from sdn.runs.lock import LOCK, locked
-from spikingssm.children import call
-from spikingssm.experiment import build, evaluate
-from spikingssm.figures import demo_figure
-from spikingssm.metrics import spikes_of
-from spikingssm.runfolder import stored
+from spikingssm.experiments.figures import demo_figure
+from spikingssm.experiments.run import build, evaluate
+from spikingssm.experiments.runfolder import stored
+from spikingssm.measures.spikes import spikes_of
+from spikingssm.processes.children import call
 
 __all__ = ["run_demo"]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spikingssm.metrics import SpikeRecord
-from spikingssm.operations import FORMS, INPUT, Operations, connections, driven, not_counted, operations
+from spikingssm.measures.operations import FORMS, INPUT, Operations, connections, driven, not_counted, operations
+from spikingssm.measures.spikes import SpikeRecord
 
 __all__ = ["ADD", "FUNCTION", "MAC", "MULTIPLY", "account", "joule", "published"]
 
@@ -38,7 +38,7 @@ def published(model: nn.Module, steps: float, rates: Mapping[str, float]) -> dic
     that of the layer before; where a skip ends, the sum of the rates of all layers whose spikes arrive.
 
     Args:
-        model: a network that says by ``synapses`` what its spikes drive, see `spikingssm.operations.driven`.
+        model: a network that says by ``synapses`` what its spikes drive, see `spikingssm.measures.operations.driven`.
         steps: of one sample.
         rates: of each neuron layer, in [0, 1], as `SpikeRecord.rates` gives them.
 

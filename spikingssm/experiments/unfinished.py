@@ -6,8 +6,8 @@ from typing import Any
 from loguru import logger
 
 from sdn.runs.folder import read_metrics
-from spikingssm.ending import state
-from spikingssm.runfolder import stored
+from spikingssm.experiments.ending import state
+from spikingssm.experiments.runfolder import stored
 
 __all__ = ["is_begun", "unfinished"]
 
@@ -19,7 +19,7 @@ def is_begun(path: Path) -> bool:
 
 
 def unfinished(folder: Path) -> list[str] | None:
-    """The cells of `spikingssm.report.results_table` for such a folder; None for the run of an SDN, which the log says.
+    """The cells of the results table for such a folder; None for the run of an SDN, which the log says.
 
     Args:
         folder: see `is_begun`.

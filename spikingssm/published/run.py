@@ -12,13 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from sdn.runs.files import versions, write_json, writing
 from sdn.runs.lock import locked
 from sdn.runs.tensor_files import save_tensors
-from spikingssm.checkpoints import OWN, Published, read, rsnn_from_pt
-from spikingssm.config import load
-from spikingssm.evaluation import TrainedRun, known_key, measure
-from spikingssm.experiment import build
-from spikingssm.runfolder import keep_fitted
-from spikingssm.training import SequenceModule
-from spikingssm.variants import variant
+from spikingssm.experiments.config import load
+from spikingssm.experiments.evaluation import TrainedRun, known_key, measure
+from spikingssm.experiments.run import build
+from spikingssm.experiments.runfolder import keep_fitted
+from spikingssm.experiments.variants import variant
+from spikingssm.published.brf import OWN, Published, read, rsnn_from_pt
+from spikingssm.training.fit import SequenceModule
 
 __all__ = ["import_checkpoint", "open_checkpoint"]
 
@@ -36,9 +36,9 @@ def open_checkpoint(
     """A published checkpoint, opened like a run folder; nothing is written.
 
     Args:
-        path: of the .pt file, see `spikingssm.checkpoints`.
+        path: of the .pt file, see `spikingssm.published.brf`.
         experiment: what it was trained on, such as "brf/ecg".
-        neuron: "brf", "rf" or "alif", see `spikingssm.checkpoints.rsnn_from_pt`.
+        neuron: "brf", "rf" or "alif", see `spikingssm.published.brf.rsnn_from_pt`.
         overrides: of the experiment, as for `spikingssm.load`.
         permutation: file of the order of the pixels, for MNIST; needed where the experiment's is random, unless an
             override of ``data.permute`` or ``data.permute_seed`` says another.

@@ -9,8 +9,8 @@ from loguru import logger
 from torch import Tensor, nn
 
 from spikingssm.datasets.base import Batch
-from spikingssm.distributed import SHARD, Sharded
-from spikingssm.metrics import neurons_of, record_spikes
+from spikingssm.measures.spikes import neurons_of, record_spikes
+from spikingssm.processes.distributed import SHARD, Sharded
 
 __all__ = ["Activity", "state_of", "working_factors"]
 

@@ -17,9 +17,9 @@ import spikingssm
 from sdn.checks.arguments import ArgumentError
 from sdn.runs.cli import shortened
 from sdn.runs.shortage import shortage
-from spikingssm.ending import quoted
-from spikingssm.overrides import check_key, one_line, parse
-from spikingssm.runfolder import FITTED, stored
+from spikingssm.experiments.ending import quoted
+from spikingssm.experiments.overrides import check_key, one_line, parse
+from spikingssm.experiments.runfolder import FITTED, stored
 
 __all__ = ["MOVABLE", "call", "has_recipes", "load"]
 
@@ -45,7 +45,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
     if isinstance(overrides, str):
         raise ArgumentError(
             f"load takes a list of overrides, such as ['experiment=spikingssm/digits'], got the text {overrides!r}; a "
-            "finished run is opened by spikingssm.evaluation.load_run."
+            "finished run is opened by spikingssm.experiments.evaluation.load_run."
         )
     parsed = parse(overrides)
     run = next((o.value() for o in parsed if o.key_or_group == "resume"), None)

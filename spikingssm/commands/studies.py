@@ -91,7 +91,7 @@ def _place(given: argparse.Namespace, folder: str, name: str) -> Path:
 
 def _swap(given: argparse.Namespace) -> None:
     from sdn.runs.files import write_json
-    from spikingssm.report import swap_table
+    from spikingssm.reports.tables import swap_table
     from spikingssm.studies import swap
 
     found = []

@@ -13,7 +13,7 @@ from loguru import logger
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sdn.runs.signals import pending
-from spikingssm.distributed import gathered
+from spikingssm.processes.distributed import gathered
 
 __all__ = ["EarlyStop", "ResumeState", "StepCheckpoint", "averaging"]
 

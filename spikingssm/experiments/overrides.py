@@ -10,8 +10,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from sdn.runs.cli import shortened
-from spikingssm.ending import quoted
-from spikingssm.targets import takes
+from spikingssm.experiments.ending import quoted
+from spikingssm.experiments.targets import takes
 
 __all__ = ["check_key", "one_line", "parse"]
 

@@ -23,12 +23,12 @@ from sdn.runs.interrupts import interruptible, without_handlers
 from sdn.runs.lock import locked
 from sdn.runs.resume import Restored, check_training_state
 from sdn.runs.weights import misfit, with_fixed
-from spikingssm.activity import Activity
-from spikingssm.callbacks import ResumeState, averaging
 from spikingssm.datasets.base import SequenceData
-from spikingssm.distributed import Sharded, as_strategy, shared_work
-from spikingssm.energy import account
-from spikingssm.module import SequenceModule
+from spikingssm.measures.activity import Activity
+from spikingssm.measures.energy import account
+from spikingssm.processes.distributed import Sharded, as_strategy, shared_work
+from spikingssm.training.callbacks import ResumeState, averaging
+from spikingssm.training.module import SequenceModule
 
 __all__ = ["SequenceModule", "check_weights", "fit", "fitting", "make_trainer", "score"]
 
@@ -199,7 +199,7 @@ def score(module: SequenceModule, data: SequenceData, loop: lightning.Trainer) -
 
     Returns:
         ``accuracy`` or ``perplexity``, ``loss``, ``spike_rate`` over all layers, ``spike_rates`` by layer, and what
-        `spikingssm.energy.account` says.
+        `spikingssm.measures.energy.account` says.
     """
     with interruptible(loop):
         found: Mapping[str, float] = loop.test(module, datamodule=data, verbose=False)[0]

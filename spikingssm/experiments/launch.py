@@ -22,9 +22,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from spikingssm.children import call
-from spikingssm.ending import quoted
-from spikingssm.outcome import failure, tell
+from spikingssm.experiments.ending import quoted
+from spikingssm.experiments.outcome import failure, tell
+from spikingssm.processes.children import call
 
 __all__ = ["Job", "launch", "split"]
 
@@ -87,8 +87,8 @@ def launch(jobs: Sequence[Job], options: Sequence[str]) -> None:
 
 def _run(jobs: list[Job], script: str, _: DictConfig) -> str | None:
     """The job of this process; what a user can mend is returned, since not every launcher carries exceptions."""
-    from spikingssm.experiment import load, quiet, run  # it knows this module
-    from spikingssm.variants import variant
+    from spikingssm.experiments.run import load, quiet, run  # it knows this module
+    from spikingssm.experiments.variants import variant
 
     job = jobs[HydraConfig.get().job.num]
     HydraConfig.instance().cfg = None

@@ -14,13 +14,13 @@ from torchmetrics import Metric
 
 from sdn import immediate_checks
 from sdn.checks.finite import Diverged, arrived
-from spikingssm.callbacks import averaging
 from spikingssm.datasets.base import Batch
-from spikingssm.distributed import SHARD, Sharded, total
-from spikingssm.metrics import SpikeRecord, record_spikes
-from spikingssm.optim import parameter_groups, warmup_cosine
+from spikingssm.measures.spikes import SpikeRecord, record_spikes
+from spikingssm.processes.distributed import SHARD, Sharded, total
 from spikingssm.tasks import Outcome, Task, WeightedMean
-from spikingssm.tbptt import chunk, detached, labels_every_step, spans
+from spikingssm.training.callbacks import averaging
+from spikingssm.training.optim import parameter_groups, warmup_cosine
+from spikingssm.training.tbptt import chunk, detached, labels_every_step, spans
 
 __all__ = ["SequenceModule"]
 

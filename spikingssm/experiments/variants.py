@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from spikingssm.config import MOVABLE, has_recipes
-from spikingssm.overrides import parse
+from spikingssm.experiments.config import MOVABLE, has_recipes
+from spikingssm.experiments.overrides import parse
 
 __all__ = ["folder_label", "sweep", "variant"]
 

@@ -25,22 +25,22 @@ from sdn.runs.files import versions, write_json, writing
 from sdn.runs.folder import load_checkpoint, log_to, read_metrics, seed_everything
 from sdn.runs.lock import locked
 from sdn.runs.signals import explained
-from spikingssm.activity import state_of
-from spikingssm.callbacks import EarlyStop, StepCheckpoint
-from spikingssm.config import call, load
-from spikingssm.consistency import check_together, check_tokens_are_read
 from spikingssm.datasets import SequenceData
-from spikingssm.distributed import first_process, leave
-from spikingssm.ending import go_on, quoted, remembered
-from spikingssm.evaluation import evaluate
-from spikingssm.figures import learning_curve, raster
-from spikingssm.launch import Job, launch, split
-from spikingssm.loggers import more_loggers
-from spikingssm.metrics import spikes_of
-from spikingssm.outcome import failure, tell
-from spikingssm.runfolder import check_sizes, keep_artifact, keep_fitted, solver_name, start_from
-from spikingssm.training import SequenceModule, fit, fitting, score
-from spikingssm.variants import folder_label, sweep, variant
+from spikingssm.experiments.config import call, load
+from spikingssm.experiments.consistency import check_together, check_tokens_are_read
+from spikingssm.experiments.ending import go_on, quoted, remembered
+from spikingssm.experiments.evaluation import evaluate
+from spikingssm.experiments.figures import learning_curve, raster
+from spikingssm.experiments.launch import Job, launch, split
+from spikingssm.experiments.outcome import failure, tell
+from spikingssm.experiments.runfolder import check_sizes, keep_artifact, keep_fitted, solver_name, start_from
+from spikingssm.experiments.variants import folder_label, sweep, variant
+from spikingssm.measures.activity import state_of
+from spikingssm.measures.spikes import spikes_of
+from spikingssm.processes.distributed import first_process, leave
+from spikingssm.training.callbacks import EarlyStop, StepCheckpoint
+from spikingssm.training.fit import SequenceModule, fit, fitting, score
+from spikingssm.training.loggers import more_loggers
 
 __all__ = ["build", "evaluate", "load", "main", "quiet", "run"]
 

@@ -13,14 +13,14 @@ from torch import nn
 from sdn import Solver, Surrogate
 from sdn.runs.files import read_json
 from sdn.solvers import as_solver
-from spikingssm.agreement import Agreement, exactly
-from spikingssm.config import call
 from spikingssm.datasets import SequenceData
-from spikingssm.distributed import ALONE
-from spikingssm.metrics import neurons_of
-from spikingssm.runfolder import solver_name, stored
-from spikingssm.targets import takes
-from spikingssm.training import SequenceModule, make_trainer, score
+from spikingssm.experiments.config import call
+from spikingssm.experiments.runfolder import solver_name, stored
+from spikingssm.experiments.targets import takes
+from spikingssm.measures.agreement import Agreement, exactly
+from spikingssm.measures.spikes import neurons_of
+from spikingssm.processes.distributed import ALONE
+from spikingssm.training.fit import SequenceModule, make_trainer, score
 
 __all__ = ["TrainedRun", "check_other", "evaluate", "load_run", "measure", "solver_for"]
 
@@ -54,7 +54,7 @@ def evaluate(
 
     Returns:
         ``solver``, ``rows`` (of the test), ``device``; the task's metrics, ``loss``, ``spike_rate``, ``spike_rates`` by
-        layer and the costs of a sample, see `spikingssm.training.score`; ``agreement``, if asked for.
+        layer and the costs of a sample, see `spikingssm.training.fit.score`; ``agreement``, if asked for.
 
     Raises:
         FileNotFoundError: no run there, or no checkpoint yet.
@@ -80,7 +80,7 @@ def load_run(
     Raises:
         FileNotFoundError, ValueError: as in `evaluate`.
     """
-    from spikingssm.experiment import build  # which gives `evaluate` on, so it stands above
+    from spikingssm.experiments.run import build  # which gives `evaluate` on, so it stands above
 
     config = stored(run_dir)
     if limit is not None and limit < 1:

@@ -10,7 +10,7 @@ NO_NUMBERS = {"spike_rates", "spikes_by_layer", "sops_by_layer", "energy", "not_
 
 
 def wrong_value(result: Mapping[str, Any], kind: str) -> str | None:
-    """The first value of another kind than `spikingssm.report` shows, in words; None if there is none.
+    """The first value of another kind than `spikingssm.reports.tables` shows, in words; None if there is none.
 
     Args:
         result: as it was read, with all keys of its kind.

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from sdn import Neuron, SpikingLayer, Surrogate
 from sdn.surrogate.reduction import copy_artifact
-from spikingssm.builders import MODELS, TRUST, refused_target
-from spikingssm.plain import read_yaml
+from spikingssm.experiments.builders import MODELS, TRUST, refused_target
+from spikingssm.experiments.plain import read_yaml
 
 __all__ = ["FITTED", "check_sizes", "keep_artifact", "keep_fitted", "solver_name", "start_from", "stored"]
 

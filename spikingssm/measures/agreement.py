@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sdn import SpikingLayer
 from spikingssm.datasets.base import Batch
-from spikingssm.metrics import Firing, neurons_of, watch_neurons
+from spikingssm.measures.spikes import Firing, neurons_of, watch_neurons
 
 __all__ = ["Agreement", "SpikeTally", "exactly"]
 

@@ -1,0 +1,1 @@
+"""What a network does, in numbers: spikes, agreement, operations, energy."""

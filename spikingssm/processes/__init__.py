@@ -1,0 +1,1 @@
+"""More than one process: ranks of a group, and children that are started."""

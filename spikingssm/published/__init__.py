@@ -1,0 +1,1 @@
+"""Networks published elsewhere, read into ours."""

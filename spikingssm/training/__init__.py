@@ -1,0 +1,1 @@
+"""Training a network: the Lightning module, one fit, callbacks, optimisers, loggers."""
