@@ -23,7 +23,7 @@ def main() -> None:
     """A first argument key=value (or --cfg, --multirun) opens the experiments, everything else trains an SDN."""
     argv = sys.argv[1:]
     if argv and EXPERIMENT.match(argv[0]):
-        from spikingssm.experiments.run import main as experiment
+        from spikingssm.commands.train import main as experiment
 
         experiment(argv)
     else:

@@ -1,5 +1,6 @@
 """SpikingSSM and its kin: layers, models, data and training of spiking networks on long sequences."""
 
+import importlib
 import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ from spikingssm.measures.spikes import record_spikes, spikes_of
 from spikingssm.models import RSNN, S5RF, SpikingSSM
 
 if TYPE_CHECKING:
-    from spikingssm.experiments.run import evaluate, load, run
+    from spikingssm.experiments.config import load
+    from spikingssm.experiments.evaluation import evaluate
+    from spikingssm.experiments.run import run
 
 __all__ = [
     "RSNN", "S4D", "S5", "S5RF", "Recurrent", "Residual", "SpikingBlock", "SpikingSSM", "evaluate", "load",
@@ -22,7 +25,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-_NEED_TRAIN = ("evaluate", "load", "run")
+_NEED_TRAIN = {"evaluate": "evaluation", "load": "config", "run": "run"}
+"""Names that need the extra `train`, and their modules."""
 
 
 def __getattr__(name: str) -> Any:
@@ -30,11 +34,11 @@ def __getattr__(name: str) -> Any:
     if name not in _NEED_TRAIN:
         raise AttributeError(f"module 'spikingssm' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     try:
-        from spikingssm.experiments import run as experiment
+        module = importlib.import_module(f"spikingssm.experiments.{_NEED_TRAIN[name]}")
     except ModuleNotFoundError as error:
         extra = "install the extra `train`: pip install 'sdn-spikingssm[train]'"
         raise ImportError(f"spikingssm.{name} needs the package {error.name}; {extra}.") from error
-    return getattr(experiment, name)
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -27,7 +27,7 @@ DOUBLE = {"sums", "skip_sums"}
 
 def neurons():
     from sdn.ops.neuron import gpu as t
-    from sdn.ops.neuron.operator import MODELS
+    from sdn.ops.neuron.layout import MODELS
 
     for name, (s, p) in MODELS.items():
         c0, c1 = CONSTANTS[name]
@@ -59,7 +59,7 @@ def resonators():
 
 
 def recurrents():
-    from sdn.ops.neuron.operator import MODELS
+    from sdn.ops.neuron.layout import MODELS
     from sdn.ops.recurrent import gpu as t
 
     for channels in (64, 128, 256, 512):

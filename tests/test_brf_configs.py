@@ -10,8 +10,8 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from spikingssm.commands.train import main
 from spikingssm.experiments.config import load
-from spikingssm.experiments.run import main
 from spikingssm.experiments.variants import sweep, variant
 
 ROOT = Path(__file__).parents[1]

@@ -9,9 +9,10 @@ import torch
 
 from spikingssm import RSNN, S5RF, SpikingSSM
 from spikingssm.datasets import Rows, SequenceData
+from spikingssm.experiments.build import build
 from spikingssm.experiments.config import load
 from spikingssm.experiments.consistency import check_together, check_tokens_are_read
-from spikingssm.experiments.run import build, run
+from spikingssm.experiments.run import run
 from spikingssm.tasks import Classification, EveryStepClassification, LanguageModel, StepClassification
 
 TASKS = {

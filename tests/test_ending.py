@@ -14,8 +14,9 @@ from sdn.dynamics.base import Diverged
 from sdn.runs import lock
 from sdn.runs.lock import LOCK, locked
 from sdn.runs.signals import Stopped
+from spikingssm.experiments.config import load
 from spikingssm.experiments.ending import ENDED, go_on, quoted, remembered, state
-from spikingssm.experiments.run import load, run
+from spikingssm.experiments.run import run
 
 TINY = [
     "experiment=spikingssm/digits", "+tier=smoke", "model.solver=loop", "model.d_model=8", "model.d_state=4",

@@ -17,8 +17,11 @@ from test_datasets import write_mnist
 
 from sdn import Loop
 from sdn.runs.folder import load_checkpoint
-from spikingssm.experiments import run as experiment
-from spikingssm.experiments.run import build, evaluate, load, main, run
+from spikingssm.commands.train import main
+from spikingssm.experiments.build import build
+from spikingssm.experiments.config import load
+from spikingssm.experiments.evaluation import evaluate
+from spikingssm.experiments.run import run
 from spikingssm.experiments.variants import folder_label, variant
 
 ROOT = Path(__file__).parents[1]
@@ -156,9 +159,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def test_a_run_killed_from_outside_resumes_bit_for_bit(finished, tmp_path) -> None:
     folder = tmp_path / "killed"
-    code = (
-        "import sys, torch; from spikingssm.experiments.run import main; torch.set_num_threads(1); main(sys.argv[1:])"
-    )
+    code = "import sys, torch; from spikingssm.commands.train import main; torch.set_num_threads(1); main(sys.argv[1:])"
     # the loop is made slow enough to be hit in its second epoch
     slow = "import time, spikingssm.training.fit as t; s = t.SequenceModule.training_step\n"
     slow += "t.SequenceModule.training_step = lambda *a: (time.sleep(0.3), s(*a))[1]\n"
@@ -243,12 +244,12 @@ def test_a_path_with_other_letters_is_told_how_to_be_written(path) -> None:
 def test_a_variant_has_a_folder_of_its_own(monkeypatch) -> None:
     """The lines of the README can be pasted one after another."""
     folders: list[str] = []
-    monkeypatch.setattr(experiment, "run", lambda config, changed: folders.append(config.run_dir))
+    monkeypatch.setattr("spikingssm.commands.train.run", lambda config, changed: folders.append(config.run_dir))
     lines = (ROOT / "README.md").read_text().splitlines()
     lines = [line for line in lines if line.startswith(("python train.py experiment=", "python train.py --multirun"))]
     for line in lines:
         if "--cfg" not in line:
-            experiment.main(shlex.split(line, comments=True)[2:])
+            main(shlex.split(line, comments=True)[2:])
     assert folders[0] == "runs/spikingssm-digits-0"
     assert len(set(folders)) == len(folders) > 10
     assert all(len(Path(folder).name) <= 140 for folder in folders)
@@ -266,8 +267,8 @@ def test_a_variant_has_a_folder_of_its_own(monkeypatch) -> None:
 )
 def test_folders_are_named_by_what_was_changed(words, folder, monkeypatch) -> None:
     folders: list[str] = []
-    monkeypatch.setattr(experiment, "run", lambda config, changed: folders.append(config.run_dir))
-    experiment.main(words)
+    monkeypatch.setattr("spikingssm.commands.train.run", lambda config, changed: folders.append(config.run_dir))
+    main(words)
     assert folders == [folder]
 
 

@@ -21,9 +21,9 @@ from sdn.runs import folder as runs
 from sdn.runs.files import write_json
 from sdn.runs.shortage import shortage
 from sdn.surrogate.command import main as train_sdn
+from spikingssm.commands.train import main as train
 from spikingssm.datasets.cache import Pieces, cached
 from spikingssm.experiments.ending import ENDED
-from spikingssm.experiments.run import main as train
 
 NETWORK = [
     "experiment=spikingssm/digits", "+tier=smoke", "model.solver=loop", "model.d_model=8", "model.d_state=4",

@@ -8,7 +8,7 @@ from helpers import CHANNELS, assert_close, assert_lively, currents, every_fused
 
 from sdn import ALIF, LIF, RF, Fused, Loop, Neuron, Triangle, spike
 from sdn.ops.neuron import operator as neuron
-from sdn.solvers.fused import operands
+from sdn.ops.neuron.operands import operands
 
 
 def operator_arguments(dynamics, std, save, dtype=torch.float64, **shape):

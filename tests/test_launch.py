@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from spikingssm.commands.train import main
 from spikingssm.experiments import launch
-from spikingssm.experiments import run as experiment
+from spikingssm.experiments.config import load
 from spikingssm.experiments.launch import split
-from spikingssm.experiments.run import load, main, run
+from spikingssm.experiments.run import run
 from spikingssm.reports.tables import report
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +107,7 @@ def test_a_bug_ends_a_sweep(monkeypatch) -> None:
     def broken(*_: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(experiment, "run", broken)
+    monkeypatch.setattr("spikingssm.commands.train.run", broken)
     with pytest.raises(KeyError):
         main(["--multirun", *TINY, "seed=0,1"])
 
@@ -164,7 +165,7 @@ def test_several_devices_get_a_process_of_their_own(tmp_path, monkeypatch, capsy
     started = []
 
     monkeypatch.setattr(launch, "call", lambda command: started.append(command) or 3)
-    monkeypatch.setattr(experiment, "run", lambda config: pytest.fail("must not run here"))
+    monkeypatch.setattr(launch, "run", lambda config: pytest.fail("must not run here"))
     words = [*TINY, "trainer.devices=2", f"run_dir='{tmp_path}/a=b'"]
     with pytest.raises(SystemExit):
         main(["--multirun", "hydra/launcher=basic", *words])

@@ -1,4 +1,4 @@
-"""Imports point down and never up, and `import sdn` needs no extra."""
+"""Imports point down and never up, file by file, and `import sdn` needs no extra."""
 
 import ast
 import importlib
@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Each may import from itself and from what stands to its left.
-LAYERS = [
-    "shortage", "files", "logs", "lock", "signals", "events", "interrupts", "bar", "seals", "tensor_files", "weights",
-    "resume", "tracing", "finite", "runs", "words", "arguments", "axes", "spike", "dynamics", "kernels", "scan",
-    "resonate", "surrogate", "solvers", "recurrent", "neuron", "door",
-]  # fmt: skip
+ROOMS = {
+    "sdn": ["checks", "runs", "gradients", "dynamics", "ops", "surrogate", "solvers", "neuron"],
+    "spikingssm": [
+        "early", "processes", "datasets", "layers", "models", "tasks", "measures", "training", "experiments",
+        "published", "reports", "studies", "commands", "__main__",
+    ],
+}  # fmt: skip
+"""Folders and single files of each package: one may import from itself and from what stands before it."""
 EXTRAS = ["lightning", "loguru", "hydra", "matplotlib", "torchmetrics", "tensorboard", "omegaconf", "rich", "sklearn"]
 
 
@@ -39,24 +41,79 @@ def modules(package):
         yield path, ".".join(path.relative_to(ROOT).parent.parts)
 
 
-SOURCES = [pytest.param(p, pkg, id=str(p.relative_to(ROOT))) for p, pkg in modules("sdn")]
+def graph():
+    """Every file of both packages and the files that it imports, at its top or later."""
+    files = {}
+    for root in ROOMS:
+        for path, package in modules(root):
+            files[package if path.stem == "__init__" else f"{package}.{path.stem}"] = path, package
+    edges = {}
+    for name, (path, package) in files.items():
+        found = {nearest(target, files) for target, _ in imports_of(path, package)}
+        if "kernels(" in path.read_text() and path.stem == "operator":  # which are imported by their names
+            found |= {f"{package}.{backend}" for backend in ("cpu", "gpu")}
+        edges[name] = {other for other in found if other and other != name and not name.startswith(f"{other}.")}
+    return edges
 
 
-@pytest.mark.parametrize(("path", "package"), SOURCES)
-def test_imports_point_down(path, package):
-    parts = path.relative_to(ROOT / "sdn").with_suffix("").parts
-    for name, at_top in imports_of(path, package):
+def nearest(target, files):
+    """The file that a name stands in, or None for what is not ours."""
+    while target and target not in files:
+        target = target.rpartition(".")[0]
+    return target
+
+
+def circle(edges):
+    """Files that import each other in a ring, or nothing."""
+    done, path = set(), []
+
+    def visit(name):
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return None
+        path.append(name)
+        rings = (visit(other) for other in sorted(edges[name]))
+        ring = next((ring for ring in rings if ring), None)
+        path.pop()
+        done.add(name)
+        return ring
+
+    return next((ring for name in edges if (ring := visit(name))), None)
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    edges = graph()
+    assert len(edges) > 150
+    assert circle(edges) is None
+
+
+def test_a_circle_is_found():
+    edges = graph()
+    assert "sdn.ops.scan.cpu" in edges["sdn.ops.scan.operator"]
+    edges["sdn.ops.scan.cpu"].add("sdn.ops.scan.operator")
+    assert circle(edges) == ["sdn.ops.scan.operator", "sdn.ops.scan.cpu", "sdn.ops.scan.operator"]
+
+
+def test_rooms_point_down():
+    for name, targets in graph().items():
         root, *rest = name.split(".")
-        assert root != "spikingssm", f"{path}: sdn never imports spikingssm ({name})"
-        if root != "sdn" or parts == ("__init__",):
-            continue
-        if not rest:
-            assert not at_top, f"{path}: `import sdn` at the top is a circle"
-            continue
-        assert parts[0] in LAYERS, f"{path}: give {parts[0]!r} its place in LAYERS"
-        assert rest[0] in LAYERS, f"{path}: imports {name}, which has no place in LAYERS"
-        allowed = LAYERS[: LAYERS.index(parts[0]) + (len(parts) > 1)]
-        assert rest[0] in allowed, f"{path}: {name} lies above it"
+        for target in targets:
+            other, *place = target.split(".")
+            if other != root:
+                assert root == "spikingssm", f"{name}: sdn never imports spikingssm ({target})"
+                continue
+            if not rest or not place:
+                continue
+            rooms = ROOMS[root]
+            assert rest[0] in rooms, f"{name}: give {rest[0]!r} its place in ROOMS"
+            assert rooms.index(place[0]) <= rooms.index(rest[0]), f"{name}: {target} lies above it"
+
+
+def test_no_file_imports_its_own_package_from_above():
+    for path, package in modules("sdn"):
+        for name, at_top in imports_of(path, package):
+            assert not (at_top and name == "sdn"), f"{path}: `import sdn` at the top is a circle"
 
 
 def test_the_reader_of_imports_sees_every_form(tmp_path):
@@ -66,6 +123,15 @@ def test_the_reader_of_imports_sees_every_form(tmp_path):
     assert found == [
         ("a.b", True), ("c.d", True), ("sdn.solvers.e", True), ("sdn.f.g", True), ("i", False)
     ]  # fmt: skip
+
+
+def test_no_public_name_hides_a_module():
+    import sdn
+
+    for name in ("gradients", "neuron"):
+        assert getattr(sdn, name).__name__ == f"sdn.{name}"
+    places = {path.stem for path in (ROOT / "sdn").iterdir()}
+    assert not places & set(sdn.__all__)
 
 
 def test_import_sdn_needs_no_extra():

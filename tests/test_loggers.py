@@ -9,7 +9,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from sdn.runs.bar import Bar
-from spikingssm.experiments.run import load, main, run
+from spikingssm.commands.train import main
+from spikingssm.experiments.config import load
+from spikingssm.experiments.run import run
 from spikingssm.training.loggers import more_loggers
 
 TINY = [

@@ -30,8 +30,8 @@ from hypothesis import HealthCheck, given, settings
 from sdn import ALIF, BRF, LIF, RF, ArcTan, DoubleGaussian, Loop, MultiGaussian, Neuron, Sigmoid, Triangle
 from sdn.ops.neuron import cpu as neuron_cpu
 from sdn.ops.neuron import operator as neuron
-from sdn.ops.neuron.operator import MODELS, STRIDE, spikes_like
-from sdn.solvers.fused import operands
+from sdn.ops.neuron.layout import MODELS, STRIDE, spikes_like
+from sdn.ops.neuron.operands import operands
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)

@@ -12,10 +12,10 @@ from sdn.ops.common.gradients import compiled
 from sdn.ops.membrane import fire
 from sdn.ops.modes import operator as modes
 from sdn.ops.neuron import operator as neuron
+from sdn.ops.neuron.operands import KERNELS, operands
 from sdn.ops.recurrent import operator as recurrent
 from sdn.ops.resonate import operator as resonate
 from sdn.ops.scan.operator import scan
-from sdn.solvers.fused import KERNELS, operands
 from sdn.surrogate.predict import predict
 from sdn.surrogate.sweeps import sweep
 

@@ -5,8 +5,8 @@ import torch
 from helpers import CHANNELS, assert_close, assert_lively, currents, every_dtype, every_fused, some_state
 
 from sdn import BRF, LIF, RF, ArcTan, Fused, Loop, Parallel, Surrogate, simulate
+from sdn.ops.neuron.operands import operands
 from sdn.solvers.chunks import run_in_chunks
-from sdn.solvers.fused import operands
 from sdn.solvers.linear import distance_error
 from sdn.solvers.linear import solve as solve_linear
 from sdn.solvers.parallel import Certificate, solve

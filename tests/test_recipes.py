@@ -7,7 +7,9 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from spikingssm.experiments.run import build, load, run
+from spikingssm.experiments.build import build
+from spikingssm.experiments.config import load
+from spikingssm.experiments.run import run
 from spikingssm.measures.spikes import spikes_of
 
 ROOT = Path(__file__).parents[1]

@@ -8,6 +8,7 @@ from helpers import TOLERANCE, assert_close, assert_lively
 
 import sdn
 from sdn import ALIF, BRF, LIF, RF, MultiGaussian, RecurrentState, recurrent
+from sdn.ops.neuron.operands import operands
 from sdn.ops.recurrent import operator as kernel
 
 H = 37
@@ -175,7 +176,7 @@ def test_threads_change_no_bit():
 
 def test_what_no_backward_pass_needs_is_not_kept():
     x, weight = torch.rand(2, 40, 3), torch.rand(H, 3 + H)
-    neuron = sdn.solvers.fused.operands(BRF(), torch.rand(2, 1, H), BRF().initial_state(2, H), BRF().default_spike)[0]
+    neuron = operands(BRF(), torch.rand(2, 1, H), BRF().initial_state(2, H), BRF().default_spike)[0]
     rest = torch.zeros(H), torch.zeros(2, 3, H), torch.zeros(2, H), neuron.fixed
     for save, rows in ((False, 0), (True, 2)):
         *_, saved = kernel._recurrent(x, weight.T, *rest, neuron.constants, "brf", "triangle", [1.0], False, save)
@@ -185,7 +186,7 @@ def test_what_no_backward_pass_needs_is_not_kept():
 def test_the_operator_passes_torchs_own_checks():
     dynamics, leaves, fields = case("brf", 2, 20, 3)
     x, weight, bias, spikes, *state = leaves
-    neuron, first, slope = sdn.solvers.fused.operands(
+    neuron, first, slope = operands(
         dynamics.replace(**fields), x.new_zeros(2, 1, H), dynamics.State(*state), MultiGaussian()
     )
     args = (x, weight.T, bias, first, spikes, neuron.fixed, neuron.constants, "brf", *slope, True, True)

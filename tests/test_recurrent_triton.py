@@ -16,11 +16,11 @@ import torch
 from helpers import assert_close, assert_lively, some_state
 
 from sdn import ALIF, BRF, LIF, RF, ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, Triangle
-from sdn.ops.neuron.operator import MODELS
+from sdn.ops.neuron.layout import MODELS
+from sdn.ops.neuron.operands import operands
 from sdn.ops.recurrent import cpu as recurrent_cpu
 from sdn.ops.recurrent import operator
 from sdn.ops.recurrent.recurrent import RecurrentState, recurrent
-from sdn.solvers.fused import operands
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)

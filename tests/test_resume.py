@@ -17,7 +17,8 @@ from torch import nn
 
 from sdn.runs.folder import WholeCheckpointIO, load_checkpoint
 from spikingssm.datasets import Rows, SequenceData
-from spikingssm.experiments.run import load, run
+from spikingssm.experiments.config import load
+from spikingssm.experiments.run import run
 from spikingssm.models import SpikingSSM
 from spikingssm.tasks import Classification
 from spikingssm.training.callbacks import EarlyStop, StepCheckpoint
@@ -267,7 +268,7 @@ SLOW = """
 import sys, time
 import torch
 import spikingssm.training.fit as t
-from spikingssm.experiments.run import main
+from spikingssm.commands.train import main
 torch.set_num_threads(1)
 step = t.SequenceModule.training_step
 t.SequenceModule.training_step = lambda *a: (time.sleep(0.3), step(*a))[1]

@@ -10,7 +10,10 @@ from omegaconf import OmegaConf
 
 import sdn
 from sdn.surrogate.reduction import shipped_artifacts
-from spikingssm.experiments.run import evaluate, load, main, run
+from spikingssm.commands.train import main
+from spikingssm.experiments.config import load
+from spikingssm.experiments.evaluation import evaluate
+from spikingssm.experiments.run import run
 
 ROOT = Path(__file__).parents[1]
 TINY = [

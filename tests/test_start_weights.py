@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 from small_runs import CLASSES, recurrent_run
 
 from sdn.runs.folder import load_checkpoint
-from spikingssm.experiments import run as experiment
-from spikingssm.experiments.run import load, run
+from spikingssm.experiments.config import load
+from spikingssm.experiments.run import run
 
 
 class Begun(ValueError):
@@ -33,7 +33,7 @@ def begin(monkeypatch, trained):
 
         kept = [f"run_dir={folder}", "weights=null", *words]
         config = OmegaConf.merge(OmegaConf.load(trained / "config.yaml"), OmegaConf.from_dotlist(kept))
-        monkeypatch.setattr(experiment, "fit", fit)
+        monkeypatch.setattr("spikingssm.experiments.run.fit", fit)
         with pytest.raises(Begun):
             run(config)
         return OmegaConf.load(folder / "config.yaml"), seen

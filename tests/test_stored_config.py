@@ -19,9 +19,11 @@ import sdn
 from sdn.runs.folder import load_checkpoint
 from spikingssm import datasets, tasks
 from spikingssm.experiments import builders
+from spikingssm.experiments.build import build
 from spikingssm.experiments.config import call, load
+from spikingssm.experiments.evaluation import evaluate
 from spikingssm.experiments.plain import read_yaml
-from spikingssm.experiments.run import build, evaluate, run
+from spikingssm.experiments.run import run
 from spikingssm.experiments.runfolder import stored
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -13,10 +13,10 @@ from sdn.ops.modes import cpu as modes_cpu
 from sdn.ops.modes import operator as modes
 from sdn.ops.neuron import cpu as neuron_cpu
 from sdn.ops.neuron import operator as neuron_operator
+from sdn.ops.neuron.operands import operands
 from sdn.ops.resonate import cpu as resonate_cpu
 from sdn.ops.resonate import operator as resonate_operator
 from sdn.ops.scan import cpu as scan_cpu
-from sdn.solvers.fused import operands
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from sdn.ops.neuron import operator as neuron
-from sdn.ops.neuron.operator import Kernel
+from sdn.ops.neuron.layout import Kernel
 
 __all__ = ["Chunked", "run_in_chunks"]
 

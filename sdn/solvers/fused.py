@@ -1,6 +1,6 @@
 """The fused solver: the loop over time as one operator with its own backward."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 
 from sdn.checks.arguments import FrozenValue
-from sdn.dynamics import ALIF, BRF, LIF, RF
-from sdn.dynamics.base import Dynamics, State, Value, at_start, check_current, check_finite
+from sdn.dynamics.base import Dynamics, State, at_start, check_current, check_finite
 from sdn.gradients import SpikeGradient, spike
-from sdn.ops.common.gradients import channelwise, compiled
-from sdn.ops.common.place import check_place
 from sdn.ops.neuron import operator as neuron
-from sdn.ops.neuron.operator import Kernel
+from sdn.ops.neuron.layout import Kernel
+from sdn.ops.neuron.operands import check_compiled, check_kind, operands
 from sdn.solvers import linear
 
-__all__ = ["Fused", "check_kind", "operands"]
+__all__ = ["Fused"]
 
 
 @dataclass(frozen=True)
@@ -42,13 +40,7 @@ class Fused(FrozenValue):
 
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """Refuse a neuron or a spike gradient that has no compiled form."""
-        if type(dynamics) not in KERNELS:
-            have = ", ".join(kind.__name__ for kind in KERNELS)
-            raise NotImplementedError(
-                f"{type(dynamics).__name__} has no fused kernel ({have} have); use solver='loop'."
-            )
-        if gradient is not None:
-            compiled(gradient)
+        check_compiled(dynamics, gradient)
         if self.detach_state and (other := [f for f in learned if f != "threshold"]):
             raise NotImplementedError(f"Fused(detach_state=True) cannot learn {other}; use Loop(detach_state=True).")
 
@@ -75,29 +67,6 @@ class Fused(FrozenValue):
         return dynamics.initial_state(batch, channels, device, dtype)
 
 
-KERNELS: dict[type[Dynamics], tuple[str, Callable[[Any], list[Value]], Callable[[Any], list[float]]]] = {
-    LIF: ("lif", lambda d: [d.decay, d.threshold], lambda d: [float(d.reset == word) for word in ("hard", "soft")]),
-    ALIF: ("alif", lambda d: [d.alpha, d.gain, d.rho, 1 - d.rho, d.beta, d.threshold], lambda d: [0.0]),
-    RF: ("rf", lambda d: [d.omega, d.damping, d.threshold], lambda d: [d.dt]),
-    BRF: (
-        "brf",
-        lambda d: [d.turn, d.rest_damping, d.gamma, d.threshold],
-        lambda d: [d.dt, float(d.smooth_reset), float(d.refractory_period)],
-    ),
-}
-"""The operator of each neuron, its parameters per channel in the order of the kernel, and its constants."""
-
-
-def operands(
-    dynamics: Dynamics, current: Tensor, state: State, gradient: SpikeGradient
-) -> tuple[Kernel, Tensor, tuple[str, list[float]]]:
-    """What the operator takes: the neuron as its kernel sees it, the state (B, S, H), the spike gradient in numbers."""
-    name, fields, constants = KERNELS[type(dynamics)]
-    fixed = torch.stack([channelwise(value, current) for value in fields(dynamics)])
-    first = torch.stack([value.to(current) for value in state], 1)
-    return Kernel(name, fixed, constants(dynamics)), first, compiled(gradient)
-
-
 def _at_each_step(
     dynamics: Dynamics, kernel: Kernel, current: Tensor, first: Tensor, spikes: Tensor, gradient: SpikeGradient
 ) -> Tensor:
@@ -107,13 +76,3 @@ def _at_each_step(
     now = dynamics.gain * current - dynamics.threshold
     slope = spike(distance + (now - now.detach()), gradient, dynamics.fires_at_threshold)
     return slope + (spikes - slope).detach()
-
-
-def check_kind(current: Tensor) -> None:
-    """Refuse a device or a dtype without kernels."""
-    check_place(current, "the fused solver")
-    if current.dtype not in (torch.float32, torch.float64):
-        raise NotImplementedError(
-            f"the fused kernels take float32 and float64, got {current.dtype}; a Neuron computes lower precision in "
-            "float32; elsewhere use solver='loop'."
-        )

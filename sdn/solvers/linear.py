@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sdn.ops.neuron.operator import Kernel
+from sdn.ops.neuron.layout import Kernel
 from sdn.ops.scan.operator import scan
 
 __all__ = ["Linear", "distance_error", "solve"]

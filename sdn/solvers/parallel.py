@@ -14,9 +14,10 @@ from sdn.dynamics.base import Dynamics, State, at_start, check_current, check_fi
 from sdn.gradients import SpikeGradient, spike
 from sdn.ops.common.operator import operator
 from sdn.ops.neuron import operator as neuron
-from sdn.ops.neuron.operator import Kernel
+from sdn.ops.neuron.layout import STRIDE, Kernel, as_saved
+from sdn.ops.neuron.operands import operands
 from sdn.solvers.chunks import run_in_chunks
-from sdn.solvers.fused import Fused, operands
+from sdn.solvers.fused import Fused
 from sdn.solvers.linear import distance_error
 from sdn.solvers.linear import solve as solve_linear
 from sdn.solvers.surrogate import Surrogate
@@ -319,9 +320,9 @@ class _ThroughReset(torch.autograd.Function):
         shape: list[float],
     ) -> tuple[Tensor, Tensor, Tensor]:
         kernel = Kernel(name, fixed, constants)
-        kept = solve_linear(kernel, current, first, spikes, slice(neuron.STRIDE - 1, -1, neuron.STRIDE)).states
+        kept = solve_linear(kernel, current, first, spikes, slice(STRIDE - 1, -1, STRIDE)).states
         final = solve_linear(kernel, current, first, spikes).states[:, -1].clone()
-        return spikes.clone(), final, neuron.as_saved(torch.cat([first.unsqueeze(1), kept], 1))
+        return spikes.clone(), final, as_saved(torch.cat([first.unsqueeze(1), kept], 1))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -13,8 +13,9 @@ import torch
 
 import sdn
 from sdn.runs.lock import LOCK, locked
+from spikingssm.experiments.build import build
+from spikingssm.experiments.evaluation import evaluate
 from spikingssm.experiments.figures import demo_figure
-from spikingssm.experiments.run import build, evaluate
 from spikingssm.experiments.runfolder import stored
 from spikingssm.measures.spikes import spikes_of
 from spikingssm.processes.children import call

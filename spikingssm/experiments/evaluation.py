@@ -14,6 +14,7 @@ from sdn import Solver, Surrogate
 from sdn.runs.files import read_json
 from sdn.solvers import as_solver
 from spikingssm.datasets import SequenceData
+from spikingssm.experiments.build import build
 from spikingssm.experiments.config import call
 from spikingssm.experiments.runfolder import solver_name, stored
 from spikingssm.experiments.targets import takes
@@ -80,8 +81,6 @@ def load_run(
     Raises:
         FileNotFoundError, ValueError: as in `evaluate`.
     """
-    from spikingssm.experiments.run import build  # which gives `evaluate` on, so it stands above
-
     config = stored(run_dir)
     if limit is not None and limit < 1:
         raise ValueError(f"evaluate: --limit must be at least 1 row, got {limit}.")

@@ -22,8 +22,11 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from spikingssm.experiments.config import load
 from spikingssm.experiments.ending import quoted
 from spikingssm.experiments.outcome import failure, tell
+from spikingssm.experiments.run import quiet, run
+from spikingssm.experiments.variants import variant
 from spikingssm.processes.children import call
 
 __all__ = ["Job", "launch", "split"]
@@ -87,9 +90,6 @@ def launch(jobs: Sequence[Job], options: Sequence[str]) -> None:
 
 def _run(jobs: list[Job], script: str, _: DictConfig) -> str | None:
     """The job of this process; what a user can mend is returned, since not every launcher carries exceptions."""
-    from spikingssm.experiments.run import load, quiet, run  # it knows this module
-    from spikingssm.experiments.variants import variant
-
     job = jobs[HydraConfig.get().job.num]
     HydraConfig.instance().cfg = None
     GlobalHydra.instance().clear()  # `load` begins its own

@@ -1,14 +1,10 @@
-"""From overrides on a command line to a run folder, and back to its results."""
+"""From a configuration to a run folder."""
 
-import argparse
 import contextlib
-import inspect
 import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,88 +14,25 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from sdn import SpikingLayer
 from sdn.runs.files import versions, write_json, writing
-from sdn.runs.folder import load_checkpoint, log_to, read_metrics, seed_everything
+from sdn.runs.folder import log_to, read_metrics
 from sdn.runs.lock import locked
 from sdn.runs.signals import explained
 from spikingssm.datasets import SequenceData
-from spikingssm.experiments.config import call, load
-from spikingssm.experiments.consistency import check_together, check_tokens_are_read
+from spikingssm.experiments.build import build, check_keys
 from spikingssm.experiments.ending import go_on, quoted, remembered
-from spikingssm.experiments.evaluation import evaluate
 from spikingssm.experiments.figures import learning_curve, raster
-from spikingssm.experiments.launch import Job, launch, split
-from spikingssm.experiments.outcome import failure, tell
-from spikingssm.experiments.runfolder import check_sizes, keep_artifact, keep_fitted, solver_name, start_from
-from spikingssm.experiments.variants import folder_label, sweep, variant
+from spikingssm.experiments.runfolder import keep_artifact, keep_fitted, solver_name, start_from
 from spikingssm.measures.activity import state_of
 from spikingssm.measures.spikes import spikes_of
 from spikingssm.processes.distributed import first_process, leave
 from spikingssm.training.callbacks import EarlyStop, StepCheckpoint
-from spikingssm.training.fit import SequenceModule, fit, fitting, score
+from spikingssm.training.fit import SequenceModule, fit, score
 from spikingssm.training.loggers import more_loggers
 
-__all__ = ["build", "evaluate", "load", "main", "quiet", "run"]
-
-OURS = {  # what a run sets itself, and what would leave it without checkpoints or validation
-    "barebones", "callbacks", "check_val_every_n_epoch", "default_root_dir", "enable_checkpointing",
-    "enable_model_summary", "fast_dev_run", "limit_val_batches", "log_every_n_steps", "logger", "max_steps", "max_time",
-    "num_sanity_val_steps", "plugins", "use_distributed_sampler", "val_check_interval",
-}  # fmt: skip
-
-
-def main(argv: Sequence[str]) -> None:
-    """Do what a command line asks for: ``experiment=spikingssm/digits seed=1``, ``--cfg job``, ``--multirun seed=0,1``.
-
-    Args:
-        argv: overrides and options, without the program's name.
-
-    Raises:
-        ValueError, OSError, NotImplementedError, ImportError: with one line that says the way out.
-        SystemExit: runs of a sweep have failed; the others have run nevertheless.
-    """
-    parser = argparse.ArgumentParser("train.py", description="Train a network as an experiment says.")
-    parser.add_argument("overrides", nargs="*", help="experiment=..., +tier=smoke, key=value, resume=RUN_FOLDER")
-    parser.add_argument("--cfg", "-c", choices=["job"], help="print the resolved configuration and stop")
-    parser.add_argument("--multirun", "-m", action="store_true", help="one run for each combination of key=a,b")
-    given = parser.parse_intermixed_args(list(argv))
-    quiet()
-    own, launcher = split(given.overrides)
-    if launcher and not given.multirun:
-        raise ValueError(
-            f"{launcher[0]} is for sweeps; use it with --multirun, e.g. --multirun {launcher[0]} seed=0,1."
-        )
-    jobs, configs = [], []
-    for overrides, label in list(sweep(own, given.multirun)):
-        configs.append(load(overrides))
-        if label := folder_label(overrides, label):
-            configs[-1].run_dir = f"{configs[-1].run_dir}-{label}"
-        jobs.append(Job(overrides, configs[-1].run_dir))
-    if twice := [job.run_dir for i, job in enumerate(jobs) if job.run_dir in [other.run_dir for other in jobs[:i]]]:
-        raise ValueError(f"two runs of this sweep would write to {twice[0]}; put ${{seed}} or ${{name}} into run_dir.")
-    if given.cfg:
-        for config in configs:
-            print(OmegaConf.to_yaml(config, resolve=True), end="")
-    elif launcher:
-        launch(jobs, launcher)
-    elif given.multirun:
-        _sweep(configs, jobs)
-    else:
-        run(configs[0], variant(jobs[0].overrides))
-
-
-def _sweep(configs: Sequence[DictConfig], jobs: Sequence[Job]) -> None:
-    """One run after another; one that fails does not stop the next."""
-    failed: dict[str, str] = {}
-    for config, job in zip(configs, jobs, strict=True):
-        why = failure(partial(run, config, variant(job.overrides)))
-        if why is not None:
-            failed[job.run_dir] = why
-            logger.error(f"{job.run_dir}: {why}")
-    tell(failed, len(jobs))
+__all__ = ["quiet", "run"]
 
 
 def quiet() -> None:
@@ -213,8 +146,8 @@ def _header(folder: Path, resume: bool, changed: str) -> tuple[str, str]:
 def _callbacks(config: DictConfig, module: SequenceModule, folder: Path) -> list[Callback]:
     """What ``checkpoint`` and ``early_stop`` ask for; the run folder of an older version has neither."""
     often, stop = config.get("checkpoint") or {}, config.get("early_stop") or {}
-    _check_keys("checkpoint", often, StepCheckpoint, {"run_dir"})
-    _check_keys("early_stop", stop, EarlyStop, {"monitor", "mode"})
+    check_keys("checkpoint", often, StepCheckpoint, {"run_dir"})
+    check_keys("early_stop", stop, EarlyStop, {"monitor", "mode"})
     found: list[Callback] = [StepCheckpoint(folder, **often)]
     if stop.get("patience") is not None:
         found.append(EarlyStop(*module.task.monitor, **stop))
@@ -223,79 +156,8 @@ def _callbacks(config: DictConfig, module: SequenceModule, folder: Path) -> list
 
 def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
     asked = config.get("logger") or {}
-    _check_keys("logger", asked, more_loggers, {"run_dir", "config"})
+    check_keys("logger", asked, more_loggers, {"run_dir", "config"})
     return more_loggers(folder, OmegaConf.to_container(config, resolve=True), **asked)  # type: ignore[arg-type]
-
-
-def build(config: DictConfig, weights: str | Path | None = None) -> tuple[SequenceData, SequenceModule]:
-    """The data and the module of a configuration; the weights are drawn from its seed, or those of a checkpoint.
-
-    Args:
-        config: as `load` gives it, or as it stands in a run folder.
-        weights: a checkpoint. It is read first, and the sizes of the model are compared with it before memory is taken.
-
-    Raises:
-        FileNotFoundError: no such checkpoint.
-        ValueError, OSError, NotImplementedError, ImportError: what data and model refuse, an unknown key, or weights of
-            another model.
-    """
-    content = None if weights is None else load_checkpoint(weights)
-    known = content is not None and check_sizes(weights, config, content.get("state_dict"))
-    _check_keys("optim", config.optim, SequenceModule, {"model", "task", "classes", "carry_state"})
-    _check_keys("trainer", config.trainer, Trainer, OURS)
-    _check_numbers(config)
-    data = call("data", config.data)
-    if not isinstance(data, SequenceData):
-        raise ValueError(f"data: {config.data._target_} gives a {type(data).__name__}, it must give a SequenceData.")
-    if known:
-        with torch.device("meta"):
-            fitting(weights, content, _module(config, data))
-    seed_everything(config.seed)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    module = _module(config, data)
-    module = module.double() if str(config.trainer.get("precision")).startswith("64") else module
-    if content is not None:
-        module.load_state_dict(fitting(weights, content, module))
-    return data, module
-
-
-def _check_numbers(config: DictConfig) -> None:
-    """Refuse a seed, threads or epochs that are none."""
-    if not _is_integer(config.seed, 0) or config.seed >= 2**32:
-        raise ValueError(f"seed must be an integer from 0 to 4294967295, got {config.seed!r}.")
-    if config.threads is not None and not _is_integer(config.threads, 1):
-        raise ValueError(f"threads must be an integer >= 1 or null, got {config.threads!r}.")
-    if not _is_integer(config.trainer.get("max_epochs"), 1):
-        raise ValueError(f"trainer.max_epochs must be an integer >= 1, got {config.trainer.get('max_epochs')!r}.")
-
-
-def _is_integer(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _module(config: DictConfig, data: SequenceData) -> SequenceModule:
-    check_tokens_are_read(data, str(config.model.get("_target_")))
-    tokens = {} if data.vocab is None else {"vocab": data.vocab, "pairs": data.pairs}
-    model = call("model", config.model, d_input=data.d_input, d_output=data.d_output, **tokens)
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"model: {config.model._target_} gives a {type(model).__name__}, it must give a module.")
-    if getattr(model, "patch", 1) > data.length:
-        raise ValueError(f"model.patch={model.patch} is longer than the {data.length} steps of {data.name}; lower it.")
-    task = call("task", config.task)
-    check_together(data, model, task, config.optim.get("tbptt"))
-    try:
-        return SequenceModule(model, task, classes=data.d_output, carry_state=data.stream, **config.optim)
-    except TypeError as error:
-        raise ValueError(
-            f"optim: {' '.join(str(error).split())}; its keys are those of configs/config.yaml."
-        ) from error
-
-
-def _check_keys(section: str, node: DictConfig, target: Callable[..., Any], taken: set[str]) -> None:
-    known = [name for name in inspect.signature(target).parameters if name not in taken]
-    if unknown := [key for key in node if key not in known]:
-        raise ValueError(f"{section}: unknown key {unknown[0]!r}; it takes {', '.join(known)}.")
 
 
 def _trainer(config: DictConfig) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from sdn.runs.files import versions, write_json, writing
 from sdn.runs.lock import locked
 from sdn.runs.tensor_files import save_tensors
+from spikingssm.experiments.build import build
 from spikingssm.experiments.config import load
 from spikingssm.experiments.evaluation import TrainedRun, known_key, measure
-from spikingssm.experiments.run import build
 from spikingssm.experiments.runfolder import keep_fitted
 from spikingssm.experiments.variants import variant
 from spikingssm.published.brf import OWN, Published, read, rsnn_from_pt

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from sdn.ops.common.cpu import jit, spread
 from sdn.ops.common.lanes_cpu import BYTES, add, flush, fma, fnma, gain, load, mul, store, width, zero
+from sdn.ops.modes.layout import BLOCK, CELL
 
 __all__ = ["backward", "forward", "run", "run_backward"]
 
-BLOCK, CELL = 64, 16
-"""As in `sdn.ops.modes.operator`, stated again because numba's cache notices changes of this file only."""
 FACTORS = 5
 """Planes of one mode: a and weight, real and imaginary, and the gain."""
 SUMS = 6

@@ -14,13 +14,10 @@ import triton.language as tl
 from torch import Tensor
 
 from sdn.ops.common.launch_gpu import launch
+from sdn.ops.modes.layout import BLOCK, CELL
 
 __all__ = ["run", "run_backward"]
 
-BLOCK = 64
-"""Steps between two saved states."""
-CELL = 16
-"""Channels of a program, and of a cell of the saved states."""
 RUNTIME = ["length", "channels", "modes", "cells", "blocks"]
 """Sizes that are not compiled in, so that a new length is no new kernel."""
 

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from sdn.ops.common.operator import COMPLEX, NO_SECOND_DERIVATIVE, operator
 from sdn.ops.common.place import kernels
+from sdn.ops.modes.layout import BLOCK, CELL
 
 __all__ = ["modes"]
-
-BLOCK = 64  # steps between two saved states
-CELL = 16  # channels side by side in the saved states
 
 
 def modes(

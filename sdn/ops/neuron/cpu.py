@@ -10,7 +10,7 @@ from torch import Tensor
 from sdn.ops.common import slopes_cpu as slopes
 from sdn.ops.common.cpu import spread
 from sdn.ops.neuron import loops as neuron_loops
-from sdn.ops.neuron.operator import STRIDE, from_rows, lay_out, spikes_like, to_rows
+from sdn.ops.neuron.layout import STRIDE, from_rows, lay_out, spikes_like, to_rows
 
 __all__ = ["GRADIENTS", "MODELS", "backward", "forward", "scalar", "scalars"]
 

@@ -38,7 +38,7 @@ from sdn.ops.common.tiles_gpu import (
     spike_of,
     store_rows,
 )
-from sdn.ops.neuron.operator import MODELS, STRIDE, from_rows, lay_out, spikes_like, to_rows
+from sdn.ops.neuron.layout import MODELS, STRIDE, from_rows, lay_out, spikes_like, to_rows
 
 __all__ = ["backward", "forward"]
 

@@ -19,7 +19,7 @@ from numba.extending import overload
 
 from sdn.ops.common.cpu import TINY, TINY_DOUBLE, jit, prefetch
 from sdn.ops.common.slopes_cpu import INLINE, slope
-from sdn.ops.neuron.operator import STRIDE
+from sdn.ops.neuron.layout import STRIDE
 
 __all__ = ["ALIF", "BRF", "LANES", "LIF", "RF", "backward", "forward"]
 

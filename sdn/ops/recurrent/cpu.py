@@ -12,8 +12,8 @@ from sdn.ops.common.lanes_cpu import BYTES
 from sdn.ops.neuron.cpu import GRADIENTS, MODELS, scalar, scalars
 from sdn.ops.neuron.loops import LANES
 from sdn.ops.recurrent import loops as recurrent_loops
+from sdn.ops.recurrent.layout import STRIDE
 from sdn.ops.recurrent.loops import ROWS
-from sdn.ops.recurrent.operator import STRIDE
 
 __all__ = ["backward", "forward"]
 

@@ -30,8 +30,8 @@ from torch import Tensor
 from sdn.ops.common.launch_gpu import launch
 from sdn.ops.common.tiles_gpu import padded
 from sdn.ops.neuron.gpu import _pull, _step, _two
-from sdn.ops.neuron.operator import MODELS
-from sdn.ops.recurrent.operator import STRIDE
+from sdn.ops.neuron.layout import MODELS
+from sdn.ops.recurrent.layout import STRIDE
 from sdn.ops.recurrent.tiles import (
     INNER,
     add_rows,

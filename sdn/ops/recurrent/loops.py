@@ -16,7 +16,7 @@ from sdn.ops.common.lanes_cpu import add, fma, load, lowest, nonzero, repeat, st
 from sdn.ops.neuron.loops import LANES, LINE, finite, gather, one, pull, scatter, step
 from sdn.ops.neuron.loops import collect as collect_sums
 from sdn.ops.neuron.loops import zero as nothing
-from sdn.ops.recurrent.operator import STRIDE
+from sdn.ops.recurrent.layout import STRIDE
 
 __all__ = ["ROWS", "backward", "forward"]
 

@@ -16,11 +16,10 @@ from torch import Tensor
 
 from sdn.ops.common.operator import NO_SECOND_DERIVATIVE, operator
 from sdn.ops.common.place import kernels
-from sdn.ops.neuron.operator import Kernel
+from sdn.ops.neuron.layout import Kernel
+from sdn.ops.recurrent.layout import STRIDE
 
-__all__ = ["STRIDE", "run"]
-
-STRIDE = 16
+__all__ = ["run"]
 
 
 def run(

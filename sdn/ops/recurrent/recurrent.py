@@ -13,8 +13,8 @@ from sdn.checks.finite import Diverged, at_once, demand, demand_finite, nothing
 from sdn.checks.tracing import has_numbers
 from sdn.dynamics.base import Dynamics, State, at_start, check_dynamics, locate
 from sdn.gradients import SpikeGradient, check_gradient, spike
+from sdn.ops.neuron.operands import check_compiled, check_kind, operands
 from sdn.ops.recurrent import operator as kernel
-from sdn.solvers.fused import Fused, check_kind, operands
 
 __all__ = ["RecurrentState", "recurrent"]
 
@@ -100,7 +100,7 @@ def _fused(
     detach_reset: bool,
 ) -> tuple[Tensor, State]:
     check_kind(x)
-    Fused().check(dynamics, (), gradient)
+    check_compiled(dynamics, gradient)
     like = x[:, :1, :1].expand(-1, -1, len(weight))
     neuron, first, slope = operands(dynamics, like, state, gradient)
     bias = x.new_zeros(len(weight)) if bias is None else bias

@@ -13,8 +13,8 @@ from torch import Tensor
 from sdn.ops.common.cpu import TINY, TINY_DOUBLE, spread
 from sdn.ops.neuron.cpu import GRADIENTS, scalars
 from sdn.ops.resonate import loops as resonate_loops
+from sdn.ops.resonate.layout import STRIDE
 from sdn.ops.resonate.loops import LANES
-from sdn.ops.resonate.operator import STRIDE
 
 __all__ = ["backward", "forward"]
 

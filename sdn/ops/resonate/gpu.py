@@ -39,7 +39,7 @@ from sdn.ops.common.tiles_gpu import (
     spike_of,
     store_rows,
 )
-from sdn.ops.resonate.operator import STRIDE
+from sdn.ops.resonate.layout import STRIDE
 
 __all__ = ["backward", "forward"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from sdn.ops.common.cpu import jit, prefetch
 from sdn.ops.common.lanes_cpu import add, fma, fnma, load, repeat, store, width, zero
 from sdn.ops.common.slopes_cpu import slope
-from sdn.ops.resonate.operator import STRIDE
+from sdn.ops.resonate.layout import STRIDE
 
 __all__ = ["LANES", "backward", "forward"]
 

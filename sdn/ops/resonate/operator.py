@@ -16,10 +16,9 @@ from torch import Tensor
 
 from sdn.ops.common.operator import NO_SECOND_DERIVATIVE, operator
 from sdn.ops.common.place import kernels
+from sdn.ops.resonate.layout import STRIDE
 
-__all__ = ["STRIDE", "run"]
-
-STRIDE = 32
+__all__ = ["run"]
 
 
 def run(

@@ -1,0 +1,98 @@
+"""From a configuration to its data and its module, with every key and size checked."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from omegaconf import DictConfig
+from torch import nn
+
+from sdn.runs.folder import load_checkpoint, seed_everything
+from spikingssm.datasets import SequenceData
+from spikingssm.experiments.config import call
+from spikingssm.experiments.consistency import check_together, check_tokens_are_read
+from spikingssm.experiments.runfolder import check_sizes
+from spikingssm.training.fit import SequenceModule, fitting
+
+__all__ = ["build", "check_keys"]
+
+OURS = {  # what a run sets itself, and what would leave it without checkpoints or validation
+    "barebones", "callbacks", "check_val_every_n_epoch", "default_root_dir", "enable_checkpointing",
+    "enable_model_summary", "fast_dev_run", "limit_val_batches", "log_every_n_steps", "logger", "max_steps", "max_time",
+    "num_sanity_val_steps", "plugins", "use_distributed_sampler", "val_check_interval",
+}  # fmt: skip
+
+
+def build(config: DictConfig, weights: str | Path | None = None) -> tuple[SequenceData, SequenceModule]:
+    """The data and the module of a configuration; the weights are drawn from its seed, or those of a checkpoint.
+
+    Args:
+        config: as `load` gives it, or as it stands in a run folder.
+        weights: a checkpoint. It is read first, and the sizes of the model are compared with it before memory is taken.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        ValueError, OSError, NotImplementedError, ImportError: what data and model refuse, an unknown key, or weights of
+            another model.
+    """
+    content = None if weights is None else load_checkpoint(weights)
+    known = content is not None and check_sizes(weights, config, content.get("state_dict"))
+    check_keys("optim", config.optim, SequenceModule, {"model", "task", "classes", "carry_state"})
+    check_keys("trainer", config.trainer, Trainer, OURS)
+    _check_numbers(config)
+    data = call("data", config.data)
+    if not isinstance(data, SequenceData):
+        raise ValueError(f"data: {config.data._target_} gives a {type(data).__name__}, it must give a SequenceData.")
+    if known:
+        with torch.device("meta"):
+            fitting(weights, content, _module(config, data))
+    seed_everything(config.seed)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    module = _module(config, data)
+    module = module.double() if str(config.trainer.get("precision")).startswith("64") else module
+    if content is not None:
+        module.load_state_dict(fitting(weights, content, module))
+    return data, module
+
+
+def _check_numbers(config: DictConfig) -> None:
+    """Refuse a seed, threads or epochs that are none."""
+    if not _is_integer(config.seed, 0) or config.seed >= 2**32:
+        raise ValueError(f"seed must be an integer from 0 to 4294967295, got {config.seed!r}.")
+    if config.threads is not None and not _is_integer(config.threads, 1):
+        raise ValueError(f"threads must be an integer >= 1 or null, got {config.threads!r}.")
+    if not _is_integer(config.trainer.get("max_epochs"), 1):
+        raise ValueError(f"trainer.max_epochs must be an integer >= 1, got {config.trainer.get('max_epochs')!r}.")
+
+
+def _is_integer(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _module(config: DictConfig, data: SequenceData) -> SequenceModule:
+    check_tokens_are_read(data, str(config.model.get("_target_")))
+    tokens = {} if data.vocab is None else {"vocab": data.vocab, "pairs": data.pairs}
+    model = call("model", config.model, d_input=data.d_input, d_output=data.d_output, **tokens)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model: {config.model._target_} gives a {type(model).__name__}, it must give a module.")
+    if getattr(model, "patch", 1) > data.length:
+        raise ValueError(f"model.patch={model.patch} is longer than the {data.length} steps of {data.name}; lower it.")
+    task = call("task", config.task)
+    check_together(data, model, task, config.optim.get("tbptt"))
+    try:
+        return SequenceModule(model, task, classes=data.d_output, carry_state=data.stream, **config.optim)
+    except TypeError as error:
+        raise ValueError(
+            f"optim: {' '.join(str(error).split())}; its keys are those of configs/config.yaml."
+        ) from error
+
+
+def check_keys(section: str, node: DictConfig, target: Callable[..., Any], taken: set[str]) -> None:
+    """Refuse a key of a section that its target does not take, or that a run sets itself."""
+    known = [name for name in inspect.signature(target).parameters if name not in taken]
+    if unknown := [key for key in node if key not in known]:
+        raise ValueError(f"{section}: unknown key {unknown[0]!r}; it takes {', '.join(known)}.")
