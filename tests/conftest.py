@@ -1,6 +1,8 @@
 """One thread (the machines are shared) and one seed before every test."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before any kernel is defined: Triton reads it once
 pytest.register_assert_rewrite("helpers")
 torch.set_num_threads(1)
+# A test file may use what another one makes, wherever it stands; their names are all different.
+sys.path += sorted({str(path.parent) for path in Path(__file__).parent.rglob("test_*.py")})
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,282 @@
+"""The Triton form of recurrent layers against the plain loop: in Triton's interpreter where there is no GPU.
+
+Run as a script, this file compiles the kernels for a GPU that need not be there.
+"""
+
+import importlib.util
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import assert_close, assert_lively, some_state
+
+from sdn import ALIF, BRF, LIF, RF, ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, Triangle
+from sdn.ops.neuron.layout import MODELS
+from sdn.ops.neuron.operands import operands
+from sdn.ops.recurrent import cpu as recurrent_cpu
+from sdn.ops.recurrent import operator
+from sdn.ops.recurrent.recurrent import RecurrentState, recurrent
+
+if importlib.util.find_spec("triton") is None:
+    pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)
+from sdn.ops.recurrent import gpu as recurrent_triton
+from sdn.ops.recurrent import tiles as recurrent_tiles_triton
+
+STRIDE = recurrent_triton.STRIDE  # before it is made short
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+_h = torch.linspace(0.0, 1.0, 7)
+NEURONS = [
+    ("lif-hard", LIF(0.37, 0.8), 1.0),
+    ("lif-soft", LIF(0.9 - 0.7 * _h, 0.5 + _h, "soft"), 1.0),
+    ("alif", ALIF(4.0 + 9 * _h, 20 + 50 * _h, 0.4 + _h, 0.02 + 0.1 * _h), 1.0),
+    ("rf", RF(5 + 20 * _h, 4 + 2 * _h, dt=0.008, threshold=0.5 + _h), 40.0),
+    ("brf", BRF(8 + 40 * _h, 1 + 3 * _h, 0.5 + 0.4 * _h, dt=0.009, threshold=0.6 + 0.5 * _h), 60.0),
+    ("brf-without-boundary", BRF(23.0, 12.5, 0.8, 0.012, 0.7, divergence_boundary=False), 50.0),
+    ("brf-without-smooth-reset", BRF(23.0, 2.5, 0.8, 0.012, 0.7, smooth_reset=False), 50.0),
+    ("brf-without-refractory-period", BRF(23.0, 2.5, 0.8, 0.012, 0.7, refractory_period=False), 50.0),
+]
+every_neuron = pytest.mark.parametrize(("dynamics", "std"), [pytest.param(d, s, id=n) for n, d, s in NEURONS])
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """Chunks of 4 steps: the interpreter takes milliseconds a step."""
+    monkeypatch.setattr(recurrent_triton, "STRIDE", 4)
+    monkeypatch.setattr(operator, "_kernels", lambda x: recurrent_triton)
+
+
+def leaves_of(dynamics, std, batch=3, length=7, inputs=5, channels=7, dtype=torch.float64):
+    """x, weight, bias, spikes and state before the first step, and the dynamics with its fields as leaves."""
+    draw = lambda *shape: torch.randn(*shape, dtype=torch.float64).to(dtype)  # noqa: E731
+    weight = std * draw(channels, inputs + channels) / (inputs + 1) ** 0.5
+    tensors = [draw(batch, length, inputs), weight, 0.2 * std * draw(channels), (draw(batch, channels) > 0).to(dtype)]
+    tensors += some_state(dynamics, batch, channels, dtype)
+    learned = {
+        name: torch.as_tensor(getattr(dynamics, name), dtype=dtype).expand(channels).clone()
+        for name in dynamics.transforms
+    }
+    return tensors, learned
+
+
+def outcome(solver, dynamics, tensors, learned, weights, **options):
+    """Spikes and last state; then the gradients of all leaves, of the sum of spikes and last state by ``weights``."""
+    leaves = [t.to(DEVICE).requires_grad_() for t in tensors]
+    fields = {name: value.to(DEVICE).requires_grad_() for name, value in learned.items()}
+    x, weight, bias, spikes0, *first = leaves
+    initial = RecurrentState(dynamics.State(*first), spikes0)
+    spikes, last = recurrent(x, weight, dynamics.replace(**fields), initial, bias=bias, solver=solver, **options)
+    parts = [spikes, *last.neuron]
+    terms = [(part * w.to(DEVICE)).sum() for part, w in zip(parts, weights, strict=True) if w is not None]
+    wanted = [*leaves, *fields.values()]
+    grads = torch.autograd.grad(sum(terms), wanted, allow_unused=True)
+    grads = [torch.zeros_like(w) if g is None else g for g, w in zip(grads, wanted, strict=True)]
+    return [t.detach().cpu() for t in parts], [g.cpu() for g in grads]
+
+
+def compare(dynamics, std, weights=None, detach_reset=False, spike_gradient=None, **sizes):
+    """Spikes equal, the rest to rounding; then what the loop says."""
+    tensors, learned = leaves_of(dynamics, std, **sizes)
+    x, bias = tensors[0], tensors[2]
+    if weights is None:
+        state = len(x), len(dynamics.State._fields), len(bias)
+        weights = [torch.randn(*x.shape[:2], len(bias), dtype=x.dtype), *torch.randn(state, dtype=x.dtype).unbind(1)]
+    options = {"detach_reset": detach_reset, "spike_gradient": spike_gradient}
+    want, want_grads = outcome("loop", dynamics, tensors, learned, weights, **options)
+    got, got_grads = outcome("fused", dynamics, tensors, learned, weights, **options)
+    assert torch.equal(got[0], want[0]), f"{int((got[0] != want[0]).sum())} spikes differ"
+    for one, other in zip(got[1:] + got_grads, want[1:] + want_grads, strict=True):
+        assert torch.isfinite(one).all()
+        assert_close(one, other)
+    return want, want_grads
+
+
+@every_neuron
+@pytest.mark.parametrize("detach_reset", [False, True], ids=["through", "detached"])
+def test_it_is_the_loop(dynamics, std, detach_reset):
+    dtype = torch.float64 if detach_reset else torch.float32
+    (spikes, *_), grads = compare(dynamics, std, detach_reset=detach_reset, dtype=dtype)
+    assert_lively(spikes)
+    assert all(g.any() for g in grads)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 9])
+def test_every_length(length):
+    compare(LIF(0.37, 0.8, "soft"), 1.0, length=length, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("batch", "inputs", "channels"), [(1, 1, 1), (17, 1, 3), (33, 2, 2), (2, 37, 16), (2, 5, 35)])
+def test_every_width(batch, inputs, channels):
+    compare(ALIF(7.0, 31.0, 0.9, 0.05), 1.0, batch=batch, length=3, inputs=inputs, channels=channels)
+
+
+@pytest.mark.parametrize(("dynamics", "std"), [(LIF(0.37, 0.8), 1.0), (ALIF(7.0, 31.0), 1.0), (BRF(23.0), 60.0)])
+def test_more_neurons_than_a_tile_holds(dynamics, std, monkeypatch):
+    monkeypatch.setattr(recurrent_triton, "WIDEST", 16)
+    sizes = {"batch": 2, "length": 5, "channels": 19}
+    (spikes, *_), grads = compare(dynamics, std / 2, **sizes, dtype=torch.float32)
+    assert_lively(spikes, low=0.01)
+    assert all(g.any() for g in grads)
+
+
+@pytest.mark.parametrize("gradient", [Triangle(0.7), DoubleGaussian(), MultiGaussian(), ArcTan(3.0), Sigmoid()])
+def test_every_spike_gradient(gradient):
+    assert compare(LIF(0.37, 0.8), 1.0, length=3, spike_gradient=gradient)[1][0].any()
+
+
+def test_gradients_that_are_missing():
+    dynamics = BRF(23.0, 2.5, 0.8, 0.012, 0.7)
+    spikes, last = torch.randn(3, 5, 7, dtype=torch.float64), torch.randn(3, 7, dtype=torch.float64)
+    for weights in ([spikes, None, None, None], [None, last, last, last]):
+        assert compare(dynamics, 50.0, weights, length=5)[1][0].any()
+
+
+def case_of(dynamics, std, **sizes):
+    """What the operators take of a random layer: tensors for the way forward, constants, spike gradient."""
+    (x, weight, bias, spikes0, *first), _ = leaves_of(dynamics, std, **sizes)
+    like = x[:, :1, :1].expand(-1, -1, len(bias))
+    kernel, first, slope = operands(dynamics, like, dynamics.State(*first), dynamics.default_spike)
+    return (
+        kernel.name,
+        [t.to(DEVICE) for t in (x, weight.T, bias, first, spikes0, kernel.fixed)],
+        kernel.constants,
+        slope,
+    )
+
+
+def test_it_is_the_cpu_kernel(monkeypatch):
+    """With inputs of 0 and 1 all products are exact, so that only the order of the sums could differ on a GPU."""
+    monkeypatch.setattr(recurrent_triton, "STRIDE", operator.STRIDE)
+    name, tensors, constants, slope = case_of(BRF(23.0, 2.5, 0.8, 0.012, 0.7), 50.0, length=18, dtype=torch.float32)
+    tensors[0] = (tensors[0] > 1).float()
+    results = []
+    for kernels, device in ((recurrent_cpu, "cpu"), (recurrent_triton, DEVICE)):
+        x, weight, bias, first, spikes0, fixed = (t.to(device) for t in tensors)
+        forward = kernels.forward(name, x, weight, bias, first, spikes0, fixed, constants, True)
+        given = x, weight, bias, spikes0, fixed, forward[0], forward[2], constants, *slope
+        grads = forward[0].cumsum(1), forward[1].square()
+        results.append([t.cpu() for t in (*forward, *kernels.backward(name, *grads, *given, True, True))])
+    assert torch.equal(results[0][0], results[1][0])
+    assert_lively(results[0][0])
+    assert results[0][2].shape == (3, 2, 3, 7)
+    for want, got in zip(*results, strict=True):
+        assert_close(got, want)
+
+
+def test_nothing_is_kept_or_computed_that_is_not_wanted():
+    name, tensors, constants, slope = case_of(LIF(0.37, 0.8), 1.0, length=5)
+    spikes, final, saved = recurrent_triton.forward(name, *tensors, constants, False)
+    want = recurrent_triton.forward(name, *tensors, constants, True)
+    assert saved.shape == (0, 2, 1, 7)
+    assert torch.equal(want[2][:, 0], tensors[3])
+    assert torch.equal(spikes, want[0])
+    assert torch.equal(final, want[1])
+    x, weight, bias, _, spikes0, fixed = tensors
+    given = x, weight, bias, spikes0, fixed, spikes, want[2], constants, *slope
+    grads = [recurrent_triton.backward(name, spikes, None, *given, True, need_x) for need_x in (False, True)]
+    assert grads[0][0].numel() == 0
+    assert grads[1][0].any()
+    for one, other in zip(grads[0][1:], grads[1][1:], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_every_layout():
+    name, tensors, constants, _ = case_of(RF(17.0, 3.0, 0.012, 0.02), 1.0, length=4)
+    apart = [t.repeat_interleave(2, -1)[..., ::2] for t in tensors]
+    assert not any(t.is_contiguous() for t in apart)
+    for one, other in zip(
+        *(recurrent_triton.forward(name, *t, constants, True) for t in (tensors, apart)), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+def test_too_many_weights_are_refused():
+    weight = torch.zeros(1).expand(1 + 46341, 46341)
+    with pytest.raises(NotImplementedError, match=r"46342 x 46341 weights, on a GPU.*solver='loop'"):
+        recurrent_triton.forward("lif", torch.zeros(1, 1, 1), weight, *[torch.zeros(1, 1, 1)] * 4, [1.0, 0.0], False)
+
+
+def test_it_is_called_as_the_cpu_kernel_is():
+    assert STRIDE == operator.STRIDE
+    for name in ("forward", "backward"):
+        assert inspect.signature(getattr(recurrent_triton, name)) == inspect.signature(getattr(recurrent_cpu, name))
+
+
+def test_compiled_for_a_gpu():
+    """What the interpreter forgives, and what only the code shows: see `compiled`."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    run = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-3000:]
+    found = json.loads(run.stdout)
+    assert len(found) == len(MODELS) + 3
+    for name, facts in found.items():
+        assert facts["barriers"] == ("_forward" in name) + 2 * ("_backward" in name), name
+        if "fp64" in name:
+            assert not facts["single"], name
+            continue
+        assert not facts["tensor cores"], f"{name}: {facts['tensor cores']} would round products"
+        assert facts["fused"] > 0, name
+        assert facts["fused"] % facts["terms"] == 0, f"{name}: more than the products is contracted"
+
+
+GPU_CASES = {"lif": (1.0, 0.0, "triangle"), "alif": (0.0, 0.0, "gaussians"), "rf": (0.012, 0.0, "multi_gaussians"),
+             "brf": (0.012, 3.0, "arctan")}  # fmt: skip
+
+
+def compiled():
+    """Facts about the PTX for sm_90 of every model backward, of one forward, also in float64, of that over all steps.
+
+    Fused multiply-adds, and how many of them a thread needs for the terms of a product that are read at once;
+    instructions of the tensor cores; float32 arithmetic; barriers that we asked for.
+    """
+    from triton import compile
+    from triton.backends.compiler import GPUTarget
+
+    inner, rows, found = recurrent_tiles_triton.INNER, recurrent_triton.ROWS, {}
+    numbers = {"N0": 1.1, "N1": 0.5, "N2": 0.3, "N3": 0.2, "N4": 0.4}
+    cases = [(recurrent_tiles_triton.mix, "fp32", {"RECURRENT": True, "PANEL": 64, "INNER": inner}, 64 * 64)]
+    for name in MODELS:
+        c0, c1, gradient = GPU_CASES[name]
+        s, p = MODELS[name]
+        shared = {"MODEL": name, "C0": c0, "C1": c1, "S": s, "P": p, "STRIDE": 16, "ROWS": rows}
+        shared |= {"BLOCK": 16, "TILES": 2 if name == "alif" else 1, "INNER": inner}
+        back = {**shared, **numbers, "GRADIENT": gradient, "THROUGH": True}
+        cases.append((recurrent_triton._backward, "fp32", back, rows * 16))
+    cases += [(recurrent_triton._forward, dtype, {**shared, "SAVE": True}, rows * 16) for dtype in ("fp32", "fp64")]
+    for kernel, dtype, constants, size in cases:
+        *_, launch = recurrent_triton._tiles(torch.empty(17, 16))
+        launch = recurrent_tiles_triton.LAUNCH if kernel is recurrent_tiles_triton.mix else launch
+        threads = 32 * launch["num_warps"]
+        code = compile(source(kernel, dtype, constants), GPUTarget("cuda", 90, 32), launch)
+        ptx = code.asm["ptx"]
+        found[f"{kernel.__name__} {constants.get('MODEL')} {dtype}"] = {
+            "fused": len(re.findall(r"\bfma\.rn\.f32", ptx)),
+            "terms": size * inner // threads,
+            "tensor cores": re.findall(r"\bw?g?mma\S*", ptx),
+            "single": re.findall(r"\b(?:fma|add|sub|mul)\S*\.f32\b", ptx),
+            "barriers": len(re.findall(r"\b(?:gpu|ttg)\.barrier\b", code.asm["ttir"])),
+        }
+    return found
+
+
+def source(kernel, dtype, constants):
+    """The kernel with its types, as `triton.compile` takes it; the name of one argument changed after Triton 3.2."""
+    from triton.compiler import ASTSource
+
+    def kind(name):
+        sizes = ("batch", "length", "width", "count", "inputs")
+        return "i32" if name in sizes else "*fp64" if name == "sums" else "*" + dtype
+
+    types = {name: kind(name) for name in kernel.arg_names if name not in constants}
+    if "constants" in inspect.signature(ASTSource).parameters:
+        return ASTSource(kernel, types, constants=constants)
+    return ASTSource(kernel, {n: types.get(n, "constexpr") for n in kernel.arg_names}, constexprs=constants)
+
+
+if __name__ == "__main__":
+    print(json.dumps(compiled()))

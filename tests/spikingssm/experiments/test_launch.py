@@ -1,0 +1,174 @@
+"""Sweeps through Hydra's launchers, and what is said where one cannot run."""
+
+import csv
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spikingssm.commands.train import main
+from spikingssm.experiments import launch
+from spikingssm.experiments.config import load
+from spikingssm.experiments.launch import split
+from spikingssm.experiments.run import run
+from spikingssm.reports.tables import report
+
+ROOT = Path(__file__).parents[3]
+TINY = [
+    "experiment=spikingssm/digits", "+tier=smoke", "model.solver=loop", "model.d_model=8", "model.d_state=4",
+    "trainer.accelerator=cpu", "threads=1",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _at_root(monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def train(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", "train.py", *map(str, words)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, text=True, capture_output=True, check=False, env=env, timeout=300)
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as file:
+        return [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
+
+
+def test_joblib_runs_side_by_side_what_single_commands_run(tmp_path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    before = set(ROOT.iterdir())
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    done = train("--multirun", *launcher, *TINY, "seed=0,1", "optim.lr=choice(0.02)", f"run_dir={tmp_path}/${{seed}}")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-optim.lr=0.02", "1-optim.lr=0.02"]
+    assert set(ROOT.iterdir()) == before
+    single = run(load([*TINY, "seed=1", "optim.lr=0.02", f"run_dir={tmp_path / 'single'}"]))
+    assert table(single) == table(tmp_path / "1-optim.lr=0.02")
+    assert table(single) != table(tmp_path / "0-optim.lr=0.02")
+    summary = json.loads((tmp_path / "1-optim.lr=0.02" / "summary.json").read_text())
+    assert summary["seed"] == 1
+    assert summary["command"].startswith("python train.py experiment=spikingssm/digits")
+    assert summary["command"].count("run_dir=") == 1
+
+
+def test_submitit_runs_jobs_of_its_own(tmp_path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    launcher = [
+        "hydra/launcher=submitit_local",
+        "hydra.launcher.timeout_min=5",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    ]
+    done = train("--multirun", *launcher, *TINY, "seed=3", "optim.warmup=0.5", f"run_dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["seed"] == 3
+    assert list((tmp_path / "sweep" / ".submitit").rglob("*_log.out"))
+
+
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=basic"]])
+def test_a_failed_job_is_one_line_and_the_others_run(tmp_path, capsys, launcher) -> None:
+    (tmp_path / "0" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "0" / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(SystemExit) as caught:
+        main(["--multirun", *launcher, *TINY, "seed=0,1", f"run_dir={tmp_path}/${{seed}}"])
+    assert caught.value.code == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: 1 of 2 runs failed, the others are finished: {tmp_path}/0 holds a")
+    assert "continue with resume=" in last
+    assert (tmp_path / "1" / "summary.json").is_file()
+
+
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=basic"]])
+def test_a_sweep_goes_on_after_a_run_that_diverged_and_the_report_names_it(tmp_path, capsys, launcher) -> None:
+    words = [*TINY, "optim.lr=1e9,0.01", f"run_dir={tmp_path}/run"]
+    with pytest.raises(SystemExit) as caught:
+        main(["--multirun", *launcher, *words])
+    assert caught.value.code == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"1 of 2 runs failed, the others are finished: {tmp_path}/run-optim.lr=1000000000.0: " in last
+    wrong, right = tmp_path / "run-optim.lr=1000000000.0", tmp_path / "run-optim.lr=0.01"
+    assert (right / "summary.json").is_file()
+    assert not (wrong / "summary.json").exists()
+    rows = report([wrong, right]).splitlines()[2:]
+    assert len(rows) == 2
+    assert "optim.lr=0.01" in rows[0]
+    assert "accuracy" in rows[0]
+    assert rows[1].startswith("| spikingssm-digits, ")
+    assert "optim.lr=1000000000.0 |" in rows[1]
+    assert "**diverged**: " in rows[1]
+
+
+def test_a_bug_ends_a_sweep(monkeypatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("spikingssm.commands.train.run", broken)
+    with pytest.raises(KeyError):
+        main(["--multirun", *TINY, "seed=0,1"])
+
+
+def test_a_job_that_the_cluster_restarts_resumes(tmp_path, monkeypatch) -> None:
+    finished = run(load([*TINY, f"run_dir={tmp_path / 'run'}"]))
+    (finished / "summary.json").unlink()
+    before = table(finished)
+    words = ["--multirun", "hydra/launcher=basic", *TINY, "seed=0", f"run_dir={finished}"]
+    with pytest.raises(SystemExit):
+        main(words)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    main(words)
+    assert (finished / "summary.json").is_file()
+    assert table(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["hydra/launcher=joblib", "seed=0"], "hydra/launcher=joblib is for sweeps; use it with --multirun"),
+        (["--multirun", "hydra/launcher=nope"], "hydra: .*hydra/launcher/nope.* basic"),
+        (["--multirun", "hydra/launcher=basic", "hydra.launcher.nope=1"], r"hydra: .*hydra\.launcher\.nope"),
+        (["--multirun", "hydra/launcher=basic", "modell.d=1"], "unknown key 'modell.d'"),
+        (["--multirun", "seed=0,1", "run_dir=runs/same"], "two runs of this sweep would write to runs/same"),
+    ],
+)
+def test_mistakes_are_one_line(words, says) -> None:
+    with pytest.raises(ValueError, match=says) as caught:
+        main(words)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_launcher_names_its_package(monkeypatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for name, package in (("joblib", "hydra-joblib-launcher"), ("submitit_slurm", "hydra-submitit-launcher")):
+        with pytest.raises(ImportError, match=f"needs the package {package}: pip install {package}"):
+            main(["--multirun", f"hydra/launcher={name}", "seed=0,1"])
+
+
+def test_slurm_is_looked_for_before_anything_starts(monkeypatch) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.setattr(launch.shutil, "which", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="needs sbatch, which is not on this machine"):
+        main(["--multirun", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "seed=0,1"])
+
+
+def test_options_of_hydra_are_told_from_those_of_the_run() -> None:
+    words = ["seed=0", "hydra/launcher=joblib", "+hydra.launcher.n_jobs=2", "name=hydra", "data.root=hydra/x"]
+    assert split(words) == (["seed=0", "name=hydra", "data.root=hydra/x"], words[1:3])
+
+
+def test_several_devices_get_a_process_of_their_own(tmp_path, monkeypatch, capsys) -> None:
+    """Lightning starts the others with the command of the first, and a launcher's worker has another one."""
+    started = []
+
+    monkeypatch.setattr(launch, "call", lambda command: started.append(command) or 3)
+    monkeypatch.setattr(launch, "run", lambda config: pytest.fail("must not run here"))
+    words = [*TINY, "trainer.devices=2", f"run_dir='{tmp_path}/a=b'"]
+    with pytest.raises(SystemExit):
+        main(["--multirun", "hydra/launcher=basic", *words])
+    assert "a=b: it ended with exit code 3; its error stands above" in capsys.readouterr().err
+    assert started[0][0] == sys.executable
+    assert started[0][2:] == [*TINY, "trainer.devices=2", f"run_dir='{tmp_path}/a=b'"]
