@@ -14,7 +14,7 @@ if __name__ == "__main__":  # torch takes seconds to import; a signal then ends 
 
 try:
     from sdn.dynamics import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF
-    from sdn.runs.cli import door
+    from sdn.runs.cli import entry_point
     from sdn.runs.signals import explained, held
 except ModuleNotFoundError as error:
     sys.exit(
@@ -86,7 +86,7 @@ def _defaults() -> str:
     return ", ".join(f"{word} {kind.default_std:g}" for word, kind in NEURONS.items())
 
 
-@door
+@entry_point
 def main() -> None:
     """Simulate and write one file."""
     args = parse()

@@ -1,4 +1,4 @@
-"""Two doors: `python train.py --save exp` trains an SDN, `python train.py experiment=spikingssm/digits` a network."""
+"""`python train.py --save exp` trains an SDN, `python train.py experiment=spikingssm/digits` a network."""
 
 import re
 import runpy
@@ -9,7 +9,7 @@ if __name__ == "__main__":  # torch takes seconds to import; a signal then ends 
     runpy.run_path(str(Path(__file__).with_name("spikingssm") / "early.py"))["listen"]()
 
 try:
-    from sdn.runs.cli import door
+    from sdn.runs.cli import entry_point
 except ModuleNotFoundError as error:
     sys.exit(
         f"error: {error.name} is not installed for this Python; run `make install`, then `source .venv/bin/activate`"
@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
 EXPERIMENT = re.compile(r"[+~]{0,2}[\w./@]+=|--cfg$|-c$|--multirun$|-m$")
 
 
-@door
+@entry_point
 def main() -> None:
     """A first argument key=value (or --cfg, --multirun) opens the experiments, everything else trains an SDN."""
     argv = sys.argv[1:]

@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from sdn.runs.cli import door
+from sdn.runs.cli import entry_point
 from spikingssm.commands import studies as study
 
 
@@ -180,4 +180,4 @@ def _demo(given: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    door(main)()
+    entry_point(main)()

@@ -17,7 +17,7 @@ def listen() -> None:
 
 def end(number: int, frame: FrameType | None) -> None:
     """Say so, if this is the first process of its training, and end: before the work has begun, or after its end."""
-    begun = getattr(sys.modules.get("sdn.runs.cli"), "opened", False)
+    begun = getattr(sys.modules.get("sdn.runs.cli"), "begun", False)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         when = "the work had ended" if begun else "nothing had begun yet"
         os.write(2, f"stopped by {signal.Signals(number).name}; {when}\n".encode())

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from sdn.runs.cli import door
+from sdn.runs.cli import entry_point
 
 
 class Child:
-    """A forked process that runs ``main`` under `sdn.runs.cli.door`, with its stderr in a pipe."""
+    """A forked process that runs ``main`` under `sdn.runs.cli.entry_point`, with its stderr in a pipe."""
 
     def __init__(self, main: Callable[[], None]) -> None:
         out, self._in = os.pipe()
@@ -46,7 +46,7 @@ class Child:
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             try:
-                door(main)()
+                entry_point(main)()
                 code = 0
             except SystemExit as stop:
                 code = stop.code if isinstance(stop.code, int) else 1

@@ -10,16 +10,16 @@ from collections.abc import Callable
 from sdn.runs.shortage import shortage
 from sdn.runs.signals import STOPPING, Stopped, listening, speaks
 
-__all__ = ["door", "opened", "said", "shortened"]
+__all__ = ["begun", "entry_point", "said", "shortened"]
 
 LONGEST = 1000
 """Characters of an error that is printed."""
 
-opened = False
+begun = False
 """Whether a script has begun its work; its first handlers of signals ask this."""
 
 
-def door(main: Callable[[], None]) -> Callable[[], None]:
+def entry_point(main: Callable[[], None]) -> Callable[[], None]:
     """Wrap the main function of a script: user errors become one line on standard error and exit code 2.
 
     Bad values, missing or unreadable files, missing extras, things that cannot be done, a full disk and too little
@@ -30,10 +30,10 @@ def door(main: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(main)
     def run() -> None:
-        global opened
+        global begun
         try:
             with listening():
-                opened = True
+                begun = True
                 from sdn.runs.logs import speak  # here, so that a signal in the midst of the import ends in order
 
                 speak()

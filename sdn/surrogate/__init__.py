@@ -1,4 +1,4 @@
-"""The wing where surrogate networks are made: trajectories, network, training, reduction, fidelity."""
+"""How surrogate networks are made: trajectories, network, training, reduction, fidelity."""
 
 from typing import TYPE_CHECKING, NoReturn
 

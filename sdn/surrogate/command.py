@@ -1,4 +1,4 @@
-"""The first door of train.py: train an SDN on trajectory files. `python train.py --save exp`."""
+"""One of the two commands of train.py: train an SDN on trajectory files. `python train.py --save exp`."""
 
 import argparse
 import contextlib

@@ -19,7 +19,7 @@ def failure(run: Callable[[], object]) -> str | None:
     """
     try:
         run()
-    except Exception as error:  # as at the door: what a user can mend is a line
+    except Exception as error:  # as at the entry point: what a user can mend is a line
         if (text := said(error)) is None:
             raise
         return text

@@ -304,7 +304,7 @@ class Watch:
     def _written(self, path: Any) -> None:
         if not isinstance(path, (str, bytes, os.PathLike)):
             return
-        full = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - a path object would open a door for recursion
+        full = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - a path object would call this again
         allowed = full.startswith(self.folder) or full in ("/dev/null", tempfile.gettempdir())
         if not allowed and "__pycache__" not in full:
             self.seen.append(f"wrote {full}")

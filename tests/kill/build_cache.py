@@ -6,10 +6,10 @@ from pathlib import Path
 if __name__ == "__main__":  # as the scripts of the project
     runpy.run_path(str(Path(__file__).parents[2] / "spikingssm" / "early.py"))["listen"]()
 
-from sdn.runs.cli import door
+from sdn.runs.cli import entry_point
 
 
-@door
+@entry_point
 def main() -> None:
     """Draw expressions, and keep them."""
     from spikingssm.datasets.listops import listops

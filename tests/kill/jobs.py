@@ -60,7 +60,7 @@ class Job:
             from train import main
         else:
             from kill.build_cache import main
-        main.__wrapped__()  # the door is that of `forked.Child`
+        main.__wrapped__()  # the entry point is that of `forked.Child`
 
     def done(self, folder: Path) -> bool:
         """Whether the work has its result."""

@@ -21,7 +21,7 @@ def test_with_a_log_file_and_without_one(tmp_path):
     code = """
 from pathlib import Path
 from loguru import logger
-from sdn.runs.cli import door
+from sdn.runs.cli import entry_point
 from sdn.runs.folder import log_to
 
 def main():
@@ -29,7 +29,7 @@ def main():
     log_to(Path("run.log"))
     logger.warning("something")
 
-door(main)()
+entry_point(main)()
 """
     lines = stderr("-c", code, cwd=tmp_path).splitlines()
     assert len(lines) == 2

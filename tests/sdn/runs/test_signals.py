@@ -460,13 +460,13 @@ def test_a_finished_network_is_rid_of_the_lock_of_a_killed_process(tmp_path):
     assert not (tmp_path / ".lock").exists()
 
 
-@pytest.mark.parametrize(("opened", "says"), [(False, "nothing had begun yet"), (True, "the work had ended")])
-def test_a_signal_beside_the_work_says_so(monkeypatch, opened, says):
-    from sdn.runs import cli as door
+@pytest.mark.parametrize(("begun", "says"), [(False, "nothing had begun yet"), (True, "the work had ended")])
+def test_a_signal_beside_the_work_says_so(monkeypatch, begun, says):
+    from sdn.runs import cli
     from spikingssm import early
 
     def main():
-        monkeypatch.setattr(door, "opened", opened)
+        monkeypatch.setattr(cli, "begun", begun)
         early.listen()
         signal.raise_signal(signal.SIGTERM)
 
