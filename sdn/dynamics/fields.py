@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdn.checks.arguments import ArgumentError, plain_number, shown
 
-__all__ = ["as_field", "numeric_fields"]
+__all__ = ["as_field", "channelwise", "numeric_fields"]
 
 
 @functools.cache
@@ -77,3 +77,11 @@ def _size(value: Any) -> str:
     if isinstance(value, (Tensor, np.ndarray)):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     return f"{type(value).__name__} {shown(value)}"
+
+
+def channelwise(value: float | Tensor, like: Tensor) -> Tensor:
+    """A parameter as an (H,) tensor in the type and on the device of ``like`` (..., H)."""
+    channels = like.shape[-1]
+    if isinstance(value, Tensor):
+        return value.to(like).expand(channels)
+    return like.new_full((channels,), value)

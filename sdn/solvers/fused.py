@@ -11,16 +11,14 @@ from sdn.checks.arguments import FrozenValue
 from sdn.dynamics.base import Dynamics, State, at_start, check_current, check_finite
 from sdn.gradients import SpikeGradient, spike
 from sdn.ops.neuron import operator as neuron
-from sdn.ops.neuron.layout import Kernel
-from sdn.ops.neuron.operands import check_compiled, check_kind, operands
-from sdn.solvers import linear
+from sdn.ops.neuron.operands import check_compiled, check_kind, operands, state_of
 
 __all__ = ["Fused"]
 
 
 @dataclass(frozen=True)
 class Fused(FrozenValue):
-    """Run LIF, ALIF, RF or BRF as one compiled operator: the spikes of `sdn.simulate` at the speed of memory.
+    """Run any neuron whose step is elementwise as one compiled operator: the spikes of `sdn.simulate`, at memory speed.
 
     Every 64th state is kept for the backward pass, which computes the others again: beyond input and output a training
     step takes 4 S / 64 bytes an element, S fields of state in float32, and nothing under ``torch.no_grad()``. Spikes
@@ -52,11 +50,12 @@ class Fused(FrozenValue):
         check_kind(current)
         dynamics, state = at_start(dynamics, current, state)
         kernel, first, slope = operands(dynamics, current, state, gradient)
+        through = not (self.detach_reset or self.detach_state)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_state):
-            spikes, final = neuron.run(kernel, current, first, *slope, not self.detach_reset)
+            spikes, final, mem = neuron.run(kernel, current, first, slope, through, record=self.detach_state)
         if self.detach_state and torch.is_grad_enabled():
-            spikes = _at_each_step(dynamics, kernel, current, first, spikes, gradient)
-        last = dynamics.State(*final.unbind(1))
+            spikes = _at_each_step(dynamics, current, mem, spikes, gradient)
+        last = state_of(dynamics, final)
         check_finite(dynamics, last, current, state)
         return spikes, last
 
@@ -67,12 +66,7 @@ class Fused(FrozenValue):
         return dynamics.initial_state(batch, channels, device, dtype)
 
 
-def _at_each_step(
-    dynamics: Dynamics, kernel: Kernel, current: Tensor, first: Tensor, spikes: Tensor, gradient: SpikeGradient
-) -> Tensor:
+def _at_each_step(dynamics: Dynamics, current: Tensor, mem: Tensor, spikes: Tensor, gradient: SpikeGradient) -> Tensor:
     """The known spikes, with the spike gradient of their own step only: to the current and to the threshold."""
-    with torch.no_grad():
-        distance = linear.solve(kernel, current, first, spikes).distance
-    now = dynamics.gain * current - dynamics.threshold
-    slope = spike(distance + (now - now.detach()), gradient, dynamics.fires_at_threshold)
+    slope = spike(dynamics.distance(mem, current), gradient, dynamics.fires_at_threshold)
     return slope + (spikes - slope).detach()

@@ -1,20 +1,25 @@
-"""Neurons whose spikes are known: what is left is a linear recurrence, solved for all steps by `sdn.scan`.
+"""Neurons whose spikes are known: what is left is linear, and solved for all steps by scans.
 
-Every function takes a neuron as its kernel sees it (`Kernel`: parameters (P, H), constants), currents (B, L, H), the
-state before them (B, S, H) and spikes (B, L, H), and is differentiable in the first three.
+Which linear recurrence that is, is read off the step (`sdn.compiler.affine`). Every function takes the program of a
+neuron and its operands (`Kernel`: rows (P, H), numbers), currents (B, L, H), the state before them (B, S, H) and spikes
+(B, L, H), and is differentiable in the first three.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from sdn.compiler.affine import Affine, Stage, magnitudes
+from sdn.compiler.graph import Node, ordered
+from sdn.compiler.neuron import evaluate
+from sdn.compiler.programs import Program, program
 from sdn.ops.neuron.layout import Kernel
+from sdn.ops.scan.matrices import scan_matrices
 from sdn.ops.scan.operator import scan
 
-__all__ = ["Linear", "distance_error", "solve"]
+__all__ = ["Linear", "distance_error", "linear_of", "solve"]
 
 LAST = slice(-1, None)
 
@@ -28,140 +33,134 @@ class Linear(NamedTuple):
     """(B, n, S, H), the states after the steps asked for."""
 
 
-def solve(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, at: slice = LAST) -> Linear:
-    """Distances to the threshold, and some states, of the neuron that spikes at these steps, whatever it would do.
+def linear_of(found: Program) -> Affine:
+    """The linear parts of a neuron.
 
-    With s the spikes: LIF ``h[t] = decay (1 - s[t-1]) h[t-1] + x[t]`` (hard reset), ``decay h[t-1] + x[t] - decay
-    threshold s[t-1]`` (soft); ALIF two scans, first of the adaptation; RF and BRF one complex scan of u + i v, after
-    one of q for BRF.
+    Raises:
+        NotImplementedError: it has none.
     """
-    return {"lif": _lif, "alif": _alif, "rf": _rf, "brf": _brf}[kernel.name](kernel, x, first, spikes, at)
+    if found.affine is None:
+        raise NotImplementedError(
+            f"{found.step.name} is not linear in its state given its spikes, as the parallel solver needs it; use "
+            "solver='fused'."
+        )
+    return found.affine
 
 
-def _lif(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, at: slice) -> Linear:
-    (decay, threshold), (hard, soft) = kernel.fixed.unbind(), kernel.constants
-    before = _shifted(spikes)
-    if hard:
-        h = scan(decay * (1 - before), x, first[:, 0])
-    else:
-        h = scan(decay, x - (decay * threshold) * before if soft else x, first[:, 0])
-    then, s = h[:, at], spikes[:, at]
-    return Linear(h - threshold, (then * (1 - hard * s) - soft * threshold * s).unsqueeze(2))
+def solve(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, at: slice = LAST) -> Linear:
+    """Distances to the threshold, and some states, of the neuron that spikes at these steps, whatever it would do."""
+    found = program(kernel.program)
+    values, after = _solved(found, kernel, x, first, spikes)
+    states = torch.stack([series[:, at] for series in after], 2)
+    if states.shape[2] < first.shape[1]:  # the watch of a program has no recurrence of its own
+        states = torch.cat([states, torch.zeros_like(states[:, :, :1])], 2)
+    (distance,) = _evaluated([found.step.distance], values, x)
+    return Linear(distance, states)
 
 
-def _alif(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, at: slice) -> Linear:
-    alpha, gain, rho, fresh, beta, threshold = kernel.fixed.unbind()
-    u, a, s = first.unbind(1)
-    adaptation = scan(rho, fresh * _shifted(spikes, s), a)
-    theta = threshold + beta * adaptation
-    h = scan(alpha, gain * x - alpha * _shifted(spikes * theta), u)
-    states = h[:, at] - spikes[:, at] * theta[:, at], adaptation[:, at], spikes[:, at]
-    return Linear(h - theta, torch.stack(states, 2))
+def _solved(
+    found: Program, kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor
+) -> tuple[dict[str, Any], list[Tensor]]:
+    """The value of every leaf at all steps, and every state after all steps, each (B, L, H)."""
+    names, parts = found.step.states, linear_of(found)
+    values: dict[str, Any] = {"current": x, "spike": spikes, **_parameters(found, kernel)}
+    after: dict[int, Tensor] = {}
+    for stage in parts.stages:
+        before = [first[:, i] for i in stage.states]
+        for i, series in zip(stage.states, _recurrence(stage, values, before, x), strict=True):
+            after[i] = series
+            values[names[i]] = _shifted(series, first[:, i])
+    return values, [after[i] for i in sorted(after)]
 
 
-def _rf(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, at: slice) -> Linear:
-    (omega, damping, threshold), (dt,) = kernel.fixed.unbind(), kernel.constants
-    z = scan(torch.complex(1 - dt * damping, dt * omega), dt * x, torch.complex(*first.unbind(1)))
-    return Linear(z.real - threshold, torch.stack([z[:, at].real, z[:, at].imag], 2))
+def _parameters(found: Program, kernel: Kernel) -> dict[str, Any]:
+    numbers = zip(found.step.numbers, kernel.numbers, strict=True)
+    return {**dict(zip(found.step.rows, kernel.fixed, strict=True)), **dict(numbers)}
 
 
-def _brf(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, at: slice) -> Linear:
-    (omega, base, gamma, threshold), (dt, smooth, refractory) = kernel.fixed.unbind(), kernel.constants
-    u, v, q_first = first.unbind(1)
-    q = scan(gamma, spikes, q_first)
-    before = _shifted(q, q_first)
-    real = 1 + dt * (base - smooth * before)
-    z = scan(torch.complex(real, (dt * omega).expand_as(real)), dt * x, torch.complex(u, v))
-    return Linear(z.real - refractory * before - threshold, torch.stack([z[:, at].real, z[:, at].imag, q[:, at]], 2))
+def _recurrence(stage: Stage, values: dict[str, Any], before: list[Tensor], like: Tensor) -> list[Tensor]:
+    """The states of a stage after all steps."""
+    flat = [node for row in stage.A for node in row]
+    size = len(stage.states)
+    found = _evaluated([*flat, *stage.b], values, like)
+    A, b = found[: len(flat)], found[len(flat) :]
+    if size == 1:
+        return [scan(A[0], b[0], before[0])]
+    if stage.rotates:
+        z = scan(torch.complex(A[0], A[2]), torch.complex(b[0], b[1]), torch.complex(*before))
+        return [z.real, z.imag]
+    matrices = torch.stack(A, -1).unflatten(-1, (size, size))
+    return [*scan_matrices(matrices, torch.stack(b, -1), torch.stack(before, -1)).unbind(-1)]
+
+
+def _evaluated(roots: list[Node], values: dict[str, Any], like: Tensor) -> list[Tensor]:
+    """Nodes at all steps, each (B, L, H)."""
+    return [
+        torch.as_tensor(v, dtype=like.dtype, device=like.device).expand(like.shape) for v in evaluate(roots, values)
+    ]
 
 
 def distance_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
     """How far the distance of `solve` may lie from that of the step by step loop, both as rounded: (B, L, H), no sign.
 
-    Both compute the same sums of products; each is off the true one by what it rounds. The loop, and a scan that runs
-    in order, adds at a step the rounding of its product and its sum and carries the rest on: ``e[t] = |a| e[t-1] + c
-    eps (|h[t]| + |b[t]|)``. A scan by a tree of depth D rounds every term at most c D + c + 1 times: ``e <= (c D + c +
-    1) eps S`` with S the same recurrence over magnitudes. c is 2 for real and 4 for complex factors; taking the machine
-    epsilon for the unit roundoff leaves a factor 2. Nothing is said about numbers that underflow.
+    Both compute the same sums of products; each is off the true one by what it rounds. At a step that is at most c eps
+    times the same expression over magnitudes, c the operations on its longest way; the rest is carried on: ``e[t] =
+    |A| e[t-1] + c eps M[t]``. A scan by a tree of depth D rounds every term at most c D times more. Infinite where
+    that says nothing: operations other than sums and products, or states that mix other than by rotation. Nothing is
+    said about numbers that underflow.
     """
-    return _BOUNDS[kernel.name](kernel, x, first, spikes, sequential)
+    found = program(kernel.program)
+    step, parts = found.step, linear_of(found)
+    eps = float(torch.finfo(x.dtype).eps)
+    kernel, (x, first, spikes) = kernel._replace(fixed=kernel.fixed.double()), (t.double() for t in (x, first, spikes))
+    values, _ = _solved(found, kernel, x, first, spikes)
+    sizes = {k: v.abs() if isinstance(v, Tensor) else abs(v) for k, v in values.items()}
+    depth = 1 if sequential else 1 + math.ceil(math.log2(x.shape[1] + 1))
+    errors: dict[str, Any] = dict.fromkeys(step.states, torch.zeros_like(x))
+    for stage in parts.stages:
+        bound = _stage_error(found, stage, sizes, errors, values, eps * depth, x)
+        if bound is None:
+            return torch.full_like(x, float("inf"))
+        for i in stage.states:
+            errors[step.states[i]] = _shifted(bound, torch.zeros_like(first[:, i]))
+    total = _spread(found, [step.distance], sizes, errors, eps, x)
+    return torch.full_like(x, float("inf")) if total is None else 2 * total
 
 
-def _lif_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
-    (decay, threshold), (hard, soft) = kernel.fixed.unbind(), kernel.constants
-    before = _shifted(spikes)
-    inputs = x.abs() + soft * (decay * threshold).abs() * before
-    size = (solve(kernel, x, first, spikes).distance + threshold).abs()
-    factor = decay.abs() * (1 - hard * before)
-    return _error(factor, inputs, first[:, 0].abs(), size, 0.0, sequential) + _eps(x) * (size + threshold.abs())
+def _stage_error(
+    found: Program,
+    stage: Stage,
+    sizes: dict[str, Any],
+    errors: dict[str, Any],
+    values: dict[str, Any],
+    eps: float,
+    x: Tensor,
+) -> Tensor | None:
+    """Bound of the error of the states of a stage after every step, (B, L, H)."""
+    if len(stage.states) > 1 and not stage.rotates:
+        return None
+    given = _spread(found, [found.step.after[i] for i in stage.states], sizes, errors, eps, x)
+    if given is None:
+        return None
+    A = _evaluated([node for row in stage.A for node in row], values, x)
+    factor = A[0].abs() if len(A) == 1 else torch.complex(A[0], A[2]).abs()
+    return scan(factor, given)
 
 
-def _alif_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
-    alpha, gain, rho, fresh, beta, threshold = kernel.fixed.unbind()
-    u, a, s = first.unbind(1)
-    rise = fresh * _shifted(spikes, s)
-    adaptation = scan(rho, rise, a)
-    theta = threshold + beta * adaptation
-    parts = threshold.abs() + (beta * adaptation).abs()
-    theta_error = beta.abs() * _error(rho, rise.abs(), a.abs(), adaptation.abs(), 0.0, sequential)
-    theta_error = theta_error + 4 * _eps(x) * parts
-    size = (solve(kernel, x, first, spikes).distance + theta).abs()
-    inputs = gain * x.abs() + alpha * _shifted(spikes * parts)
-    given = alpha * _shifted(spikes * theta_error)
-    return _error(alpha, inputs, u.abs(), size, given, sequential) + theta_error + 4 * _eps(x) * (size + parts)
+def _spread(
+    found: Program, roots: list[Node], sizes: dict[str, Any], errors: dict[str, Any], eps: float, x: Tensor
+) -> Tensor | None:
+    """What some nodes round, and what they make of the errors of the states that they read."""
+    builder = found.step.builder
+    large = magnitudes(builder, roots)
+    if large is None:
+        return None
+    operations = max(1, sum(1 for node in ordered(roots) if node.args))
+    before = sum(_evaluated(large, sizes, x))
+    raised = {k: sizes[k] + errors[k] if k in errors else v for k, v in sizes.items()}
+    return operations * eps * before + (sum(_evaluated(large, raised, x)) - before)  # type: ignore[no-any-return]
 
 
-def _rf_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
-    (omega, damping, threshold), (dt,) = kernel.fixed.unbind(), kernel.constants
-    factor, start = torch.complex(1 - dt * damping, dt * omega), torch.complex(*first.unbind(1))
-    size = scan(factor, dt * x, start).abs()
-    given = _cancelled(dt * (damping.abs() + omega.abs()), size, start)
-    error = _error(factor.abs(), dt * x.abs(), start.abs(), size, given, sequential, cost=4)
-    return error + 4 * _eps(x) * (size + threshold.abs())
-
-
-def _brf_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
-    (omega, base, gamma, threshold), (dt, smooth, refractory) = kernel.fixed.unbind(), kernel.constants
-    u, v, q_first = first.unbind(1)
-    q, start = scan(gamma, spikes, q_first), torch.complex(u, v)
-    before = _shifted(q, q_first)
-    q_error = _shifted(_error(gamma.abs(), spikes, q_first.abs(), q.abs(), 0.0, sequential))
-    damped, raised = smooth * before, refractory * before
-    real = 1 + dt * (base - damped)
-    factor = torch.complex(real, (dt * omega).expand_as(real))
-    size = scan(factor, dt * x, start).abs()
-    given = _cancelled(dt * (base.abs() + damped.abs() + omega.abs()), size, start)
-    given = given + dt * smooth * q_error * _shifted(size, start.abs())
-    error = _error(factor.abs(), dt * x.abs(), start.abs(), size, given, sequential, cost=4)
-    return error + refractory * q_error + 4 * _eps(x) * (size + raised.abs() + threshold.abs())
-
-
-def _cancelled(turn: Tensor, size: Tensor, start: Tensor) -> Tensor:
-    """What the Euler step ``u + dt (b u - omega v)`` rounds before its terms cancel; ``turn = dt (|b| + omega)``."""
-    return 4 * _eps(size) * turn * _shifted(size, start.abs())
-
-
-_BOUNDS = {"lif": _lif_error, "alif": _alif_error, "rf": _rf_error, "brf": _brf_error}
-
-
-def _error(
-    factor: Tensor, inputs: Tensor, first: Tensor, size: Tensor, given: Tensor | float, sequential: bool, cost: int = 2
-) -> Tensor:
-    """Bound of ``|scan - loop|``: magnitudes of factors, inputs, start and state, and the error ``given`` in inputs."""
-    eps = _eps(size)
-    in_order = scan(factor, given + cost * eps * (size + inputs))
-    if sequential:
-        return 2 * in_order
-    depth = math.ceil(math.log2(inputs.shape[1] + 1))
-    return 2 * in_order + (cost * depth + cost + 1) * eps * scan(factor, inputs, first)
-
-
-def _eps(like: Tensor) -> float:
-    return float(torch.finfo(like.dtype).eps)
-
-
-def _shifted(x: Tensor, first: Tensor | None = None) -> Tensor:
-    """x[t-1] at step t: (B, L, H), with ``first`` (B, H) or zeros at the first step."""
-    if first is None:
-        return pad(x, (0, 0, 1, 0))[:, :-1]
+def _shifted(x: Tensor, first: Tensor) -> Tensor:
+    """x[t-1] at step t: (B, L, H), with ``first`` (B, H) at the first step."""
     return torch.cat([first.unsqueeze(1), x[:, :-1]], 1)

@@ -9,16 +9,17 @@ from torch import Tensor
 
 from sdn.checks.arguments import FrozenValue
 from sdn.checks.tracing import transforming
+from sdn.compiler.programs import program_of
 from sdn.dynamics import RF
 from sdn.dynamics.base import Dynamics, State, at_start, check_current, check_finite
 from sdn.gradients import SpikeGradient, spike
 from sdn.ops.common.operator import operator
 from sdn.ops.neuron import operator as neuron
 from sdn.ops.neuron.layout import STRIDE, Kernel, as_saved
-from sdn.ops.neuron.operands import operands
+from sdn.ops.neuron.operands import operands, state_of
 from sdn.solvers.chunks import run_in_chunks
 from sdn.solvers.fused import Fused
-from sdn.solvers.linear import distance_error
+from sdn.solvers.linear import distance_error, linear_of
 from sdn.solvers.linear import solve as solve_linear
 from sdn.solvers.surrogate import Surrogate
 
@@ -105,6 +106,7 @@ class Parallel(FrozenValue):
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """Refuse a neuron that has no fused kernel, or one that the guess was not made for."""
         Fused().check(dynamics, learned, gradient)
+        linear_of(program_of(dynamics))
         if self.guess is not None:
             self.guess.check(dynamics, learned)
 
@@ -132,15 +134,15 @@ class Parallel(FrozenValue):
             guess = self._first_guess(dynamics, current, gradient)
             sizes = [self.max_rounds, self.chunk, self.warm_up]
             spikes, report = _settle(
-                kernel.name, current, first, kernel.fixed, kernel.constants, guess, dynamics.fires_at_threshold, sizes
+                kernel.program, current, first, kernel.fixed, kernel.numbers, guess, dynamics.fires_at_threshold, sizes
             )
         if self.detach_reset:
             distance, states = solve_linear(kernel, current, first, spikes)
             out, final = _known(distance, spikes, gradient), states[:, -1].clone()
         else:
-            neuron_without_spikes = kernel.name, kernel.constants, *slope
+            neuron_without_spikes = kernel.program, kernel.numbers, *slope
             out, final, _ = _ThroughReset.apply(current, first, kernel.fixed, spikes, *neuron_without_spikes)  # type: ignore[no-untyped-call]
-        last = dynamics.State(*final.unbind(1))
+        last = state_of(dynamics, final)
         check_finite(dynamics, last, current, state)
         return out, last, report
 
@@ -273,7 +275,7 @@ def _by_rounds(
 
 
 def _by_the_loop(rows: _Rows) -> Tensor:
-    return neuron.run(rows.kernel, rows.x, rows.first, "triangle", [1.0], through_reset=False)[0]
+    return neuron.run(rows.kernel, rows.x, rows.first, ("", []), through_reset=False, record=False)[0]
 
 
 def _known(distance: Tensor, spikes: Tensor, gradient: SpikeGradient) -> Tensor:
@@ -326,8 +328,8 @@ class _ThroughReset(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        current, _, fixed, _, name, *ctx.options = inputs
-        ctx.backward_operator = neuron.BACKWARD[name]
+        current, _, fixed, _, program, numbers, *slope = inputs
+        ctx.options = numbers, program, *slope
         ctx.mark_non_differentiable(output[2])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(current, fixed, output[2])
@@ -336,5 +338,5 @@ class _ThroughReset(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         current, fixed, saved = ctx.saved_tensors
         learn = ctx.needs_input_grad[2]
-        found = ctx.backward_operator(*grads[:2], current, fixed, saved, *ctx.options, True, learn)
+        found = neuron.backward(*grads[:2], None, current, fixed, saved, *ctx.options, True, learn)
         return found[0], found[1], found[2] if learn else None, None, None, None, None, None

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from sdn.checks.arguments import ArgumentError, FrozenValue, shown
 from sdn.checks.tracing import transforming
+from sdn.compiler.programs import has_slope, slope_of
 from sdn.dynamics.base import Dynamics, State, Value, check_current, check_numbers, check_parameters
+from sdn.dynamics.fields import channelwise
 from sdn.dynamics.lif import LIF
 from sdn.gradients import SpikeGradient, spike
-from sdn.ops.common.gradients import COMPILED, channelwise, compiled
 from sdn.ops.membrane.fire import fire, takes
 from sdn.surrogate.network import ReducedSDN
 from sdn.surrogate.predict import is_exporting, predict
@@ -173,10 +174,10 @@ class Surrogate(FrozenValue):
 
 def _fire(dynamics: Dynamics, current: Tensor, mem: Tensor, gradient: SpikeGradient) -> Tensor:
     """Spikes where ``mem + gain current`` reaches the threshold; in one pass where there is a kernel for it."""
-    if type(gradient) not in COMPILED or is_exporting() or transforming() or not takes(current, mem):
+    if not has_slope(gradient) or is_exporting() or transforming() or not takes(current, mem):
         return spike(dynamics.distance(mem, current), gradient, dynamics.fires_at_threshold)
     gain, threshold = (channelwise(value, current) for value in (dynamics.gain, dynamics.threshold))
-    return fire(current, mem, gain, threshold, dynamics.fires_at_threshold, *compiled(gradient))
+    return fire(current, mem, gain, threshold, dynamics.fires_at_threshold, *slope_of(gradient))
 
 
 def _scaled(net: ReducedSDN, input: Tensor, scale: Value, skip: int) -> Tensor:

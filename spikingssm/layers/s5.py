@@ -10,8 +10,8 @@ from sdn import Fused, Loop, MultiGaussian, Parallel, ResonatorState, Solver, Sp
 from sdn.checks.arguments import check_count, check_tensor
 from sdn.checks.axes import check_dtype, check_step, mend, mend_step
 from sdn.checks.finite import nothing
+from sdn.compiler.programs import slope_of
 from sdn.gradients import check_gradient
-from sdn.ops.common.gradients import compiled
 from sdn.ops.common.operator import COMPLEX
 from sdn.solvers import as_solver
 from spikingssm.layers.encoders import check_dropout
@@ -251,7 +251,7 @@ def check_solver(solver: str | Solver, spike: SpikeGradient | None = None) -> st
     for word, value in values.items():
         if chosen == value:
             if word == "fused" and spike is not None:
-                compiled(spike)
+                slope_of(spike)
             return word
     raise NotImplementedError(
         f"resonate-and-fire neurons without a reset run under the solvers {', '.join(values)}, got {solver!r}."

@@ -33,7 +33,7 @@ def fire(
         current, mem: (B, L, H), see `takes`.
         gain, threshold: (H,).
         at_threshold: whether a potential exactly at the threshold fires.
-        gradient, shape: compiled spike gradient, as in `sdn.ops.neuron.operator.run`.
+        gradient, shape: key and numbers of the spike gradient, see `sdn.compiler.programs.slope_of`.
 
     Returns:
         (B, L, H) zeros and ones.

@@ -1,5 +1,6 @@
 """Spikes from a given membrane on the CPU: the step and its slope in one pass each."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,7 @@ import torch
 from torch import Tensor
 
 from sdn.ops.common.cpu import jit, spread
-from sdn.ops.common.slopes_cpu import slope
-from sdn.ops.neuron.cpu import GRADIENTS, scalars
+from sdn.ops.common.generated_cpu import assembled, scalars, slope_text
 
 __all__ = ["backward", "forward"]
 
@@ -27,7 +27,7 @@ def fire(x, mem, fixed, at_threshold, spikes, begin, end):  # type: ignore[no-un
 
 
 @jit
-def pull(gradient, x, mem, fixed, gspikes, gx, sums, begin, end):  # type: ignore[no-untyped-def]
+def pull(shape, x, mem, fixed, gspikes, gx, sums, begin, end):  # type: ignore[no-untyped-def]
     """Gradient of x, and of minus the threshold in sums (B, H) float64, by runs of 64 steps in x's own type."""
     channels = x.shape[2]
     run = np.zeros(channels, x.dtype)
@@ -36,7 +36,7 @@ def pull(gradient, x, mem, fixed, gspikes, gx, sums, begin, end):  # type: ignor
         for t in range(x.shape[1]):
             now, past, gs, out = x[b, t], mem[b, t], gspikes[b, t], gx[b, t]
             for j in range(channels):
-                g = gs[j] * slope(gradient, (past[j] + gain[j] * now[j]) - threshold[j])
+                g = gs[j] * slope(shape, (past[j] + gain[j] * now[j]) - threshold[j])
                 run[j] += g
                 out[j] = g * gain[j]
             if t % 64 == 63 or t == x.shape[1] - 1:
@@ -59,8 +59,18 @@ def backward(
     grad_current = current.new_empty(current.shape)
     sums = torch.zeros(len(current), current.shape[2], dtype=torch.float64)
     arrays = *_arrays(current, mem, fixed, grad), grad_current.numpy(), sums.numpy()
-    spread(pull, len(current), scalars(GRADIENTS[gradient], shape, current.dtype), *arrays)
+    spread(_pull(gradient, current.dtype).pull, len(current), scalars(shape, current.dtype), *arrays)
     return grad_current, -sums.sum(0).to(fixed.dtype)
+
+
+@functools.cache
+def _pull(gradient: str, dtype: torch.dtype) -> Any:
+    return assembled("fire-backward", gradient.partition("-")[0], dtype, [slope_text(gradient)], [pull])
+
+
+def slope(shape: Any, v: Any) -> Any:
+    """The slope of a spike gradient; written in front of `pull` in a generated file."""
+    raise AssertionError("generated")
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:

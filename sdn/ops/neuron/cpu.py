@@ -1,56 +1,49 @@
-"""The neuron operators on the CPU: from tensors to the compiled loops."""
+"""The neuron operators on the CPU: from tensors to the generated loops."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sdn.ops.common import slopes_cpu as slopes
+from sdn.compiler.programs import program
 from sdn.ops.common.cpu import spread
-from sdn.ops.neuron import loops as neuron_loops
+from sdn.ops.common.generated_cpu import assembled, pull_text, scalars, slope_text, step_text
+from sdn.ops.neuron import loops
 from sdn.ops.neuron.layout import STRIDE, from_rows, lay_out, spikes_like, to_rows
 
-__all__ = ["GRADIENTS", "MODELS", "backward", "forward", "scalar", "scalars"]
-
-MODELS: dict[str, Any] = {
-    "lif": neuron_loops.LIF, "alif": neuron_loops.ALIF, "rf": neuron_loops.RF, "brf": neuron_loops.BRF
-}  # fmt: skip
-GRADIENTS: dict[str, Any] = {
-    "triangle": slopes.Triangle,
-    "gaussians": slopes.Gaussians,
-    "multi_gaussians": slopes.MultiGaussians,
-    "arctan": slopes.ArcTan,
-    "sigmoid": slopes.Sigmoid,
-}
+__all__ = ["backward", "forward"]
 
 
 def forward(
-    name: str, current: Tensor, state: Tensor, fixed: Tensor, constants: Sequence[float], save: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes, last state and kept states, as the operator returns them."""
+    key: str, current: Tensor, state: Tensor, fixed: Tensor, numbers: Sequence[float], save: bool, record: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Spikes, last state, kept states and mem, as the operator returns them."""
     rows, lanes = lay_out(current)
     length, fields = current.shape[1], state.shape[1]
     spikes = spikes_like(current)
+    mems = spikes_like(current) if record else current.new_empty(0)
     final = state.new_empty(rows, fields, lanes)
     saved = state.new_empty(rows if save else 0, -(-length // STRIDE), fields, lanes)
-    x, first, parameters = _rows(current, rows), _rows(state, rows), _parameters(fixed, lanes)
     parts, wide = _split(rows, lanes)
-    arrays = [t.numpy() for t in (x, parameters, first)], [t.numpy() for t in (_rows(spikes, rows), saved, final)]
-    model = scalars(MODELS[name], constants, x.dtype)
-    spread(neuron_loops.forward, rows * parts, model, wide, *arrays[0], parts, *arrays[1])
-    return spikes, from_rows(final, len(current)), saved
+    given = [t.numpy() for t in (_rows(current, rows), _parameters(fixed, lanes), _rows(state, rows))]
+    written = [t.numpy() for t in (_rows(spikes, rows), saved, final)]
+    mem = _rows(mems, rows).numpy() if record else None
+    kernel = _forward(key, current.dtype).forward
+    spread(kernel, rows * parts, scalars(numbers, current.dtype), wide, *given, parts, *written, mem)
+    return spikes, from_rows(final, len(current)), saved, mems
 
 
 def backward(
-    name: str,
+    key: str,
     grad_spikes: Tensor | None,
     grad_final: Tensor | None,
+    grad_mem: Tensor | None,
     current: Tensor,
     fixed: Tensor,
     saved: Tensor,
-    constants: Sequence[float],
+    numbers: Sequence[float],
     gradient: str,
     shape: Sequence[float],
     through_reset: bool,
@@ -58,7 +51,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of current, state and parameters (empty unless ``learn``), as the operator returns them."""
     rows, lanes = lay_out(current)
-    fields = saved.shape[2]
+    fields, dtype = saved.shape[2], current.dtype
     batch, channels = current.shape[0], current.shape[2]
     grad_current = spikes_like(current)
     grad_first = saved.new_empty(rows, fields, lanes)
@@ -67,14 +60,14 @@ def backward(
     gf = saved.new_zeros(batch, fields, channels) if grad_final is None else grad_final
     parts, wide = _split(rows, lanes)
     spread(
-        neuron_loops.backward,
+        _backward(key, gradient, through_reset, grad_mem is not None, dtype).backward,
         rows * parts,
-        scalars(MODELS[name], constants, current.dtype),
-        scalars(GRADIENTS[gradient], shape, current.dtype),
-        scalar(float(through_reset), current.dtype),
+        scalars(numbers, dtype),
+        scalars(shape, dtype),
         wide,
         *(t.numpy() for t in (_rows(current, rows), _parameters(fixed, lanes), saved.detach())),
         *(t.numpy() for t in (_rows(gs, rows), _rows(gf, rows))),
+        None if grad_mem is None else _rows(grad_mem, rows).numpy(),
         parts,
         _rows(grad_current, rows).numpy(),
         grad_first.numpy(),
@@ -85,6 +78,19 @@ def backward(
     else:
         total = sums.sum(0).reshape(len(fixed), lanes // channels, channels).sum(1).to(fixed.dtype)
     return grad_current, from_rows(grad_first, batch), total
+
+
+@functools.cache
+def _forward(key: str, dtype: torch.dtype) -> Any:
+    found = program(key)
+    return assembled("forward", found.step.name, dtype, [step_text(found)], [loops.mark, loops.forward])
+
+
+@functools.cache
+def _backward(key: str, gradient: str, through_reset: bool, record: bool, dtype: torch.dtype) -> Any:
+    found = program(key)
+    texts = [step_text(found), slope_text(gradient), pull_text(found, through_reset, record)]
+    return assembled("backward", found.step.name, dtype, texts, [loops.backward])
 
 
 def _rows(x: Tensor, rows: int) -> Tensor:
@@ -104,16 +110,6 @@ def _split(rows: int, lanes: int) -> tuple[int, tuple[int, ...]]:
     threads = torch.get_num_threads()
     wanted = 1 if rows >= threads else -(-threads // rows)
     share = -(-lanes // wanted)
-    units = next((u for u in (1, 2, 4) if share <= u * neuron_loops.LANES), 8)
-    tiles = -(-lanes // (units * neuron_loops.LANES))
+    units = next((u for u in (1, 2, 4) if share <= u * loops.LANES), 8)
+    tiles = -(-lanes // (units * loops.LANES))
     return min(wanted, tiles), (0,) * units
-
-
-def scalar(value: float, dtype: torch.dtype) -> Any:
-    """A number in the type of the arrays."""
-    return np.float64(value) if dtype == torch.float64 else np.float32(value)
-
-
-def scalars(kind: Any, values: Sequence[float], dtype: torch.dtype) -> Any:
-    """A model or a spike gradient with its numbers in the type of the arrays."""
-    return kind(*(scalar(v, dtype) for v in values))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 __all__ = [
-    "MODELS", "NARROW", "STRIDE", "Kernel", "Model", "as_saved", "from_rows", "lay_out", "spikes_like", "to_rows",
+    "NARROW", "STRIDE", "Kernel", "as_saved", "from_rows", "lay_out", "spikes_like", "to_rows",
 ]  # fmt: skip
 
 STRIDE = 64
@@ -46,22 +46,12 @@ def as_saved(states: Tensor) -> Tensor:
     return states.permute(1, 2, 0, 3).reshape(1, *states.shape[1:3], batch * channels)
 
 
-class Model(NamedTuple):
-    """Sizes of a neuron: fields of its state S, parameters of its kernel P."""
-
-    states: int
-    parameters: int
-
-
-MODELS = {"lif": Model(1, 2), "alif": Model(3, 6), "rf": Model(2, 3), "brf": Model(3, 4)}
-
-
 class Kernel(NamedTuple):
     """One neuron as its kernel sees it."""
 
-    name: str
-    """A key of `MODELS`."""
+    program: str
+    """Key of its program, see `sdn.compiler.programs`."""
     fixed: Tensor
-    """(P, H) parameters, in the order of the kernel."""
-    constants: list[float]
-    """Numbers of the model: hard and soft reset for LIF, dt for RF and BRF."""
+    """(P, H) what the program reads per channel."""
+    numbers: list[float]
+    """What is one number for all channels."""

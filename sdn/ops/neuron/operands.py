@@ -1,50 +1,49 @@
 """From a dynamics to what the neuron operators take."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sdn.dynamics import ALIF, BRF, LIF, RF
-from sdn.dynamics.base import Dynamics, State, Value
+from sdn.compiler.neuron import WATCH
+from sdn.compiler.programs import parameters_of, program_of, slope_of
+from sdn.dynamics.base import Dynamics, State
+from sdn.dynamics.fields import channelwise
 from sdn.gradients import SpikeGradient
-from sdn.ops.common.gradients import channelwise, compiled
 from sdn.ops.common.place import check_place
 from sdn.ops.neuron.layout import Kernel
 
-__all__ = ["KERNELS", "check_compiled", "check_kind", "operands"]
-
-KERNELS: dict[type[Dynamics], tuple[str, Callable[[Any], list[Value]], Callable[[Any], list[float]]]] = {
-    LIF: ("lif", lambda d: [d.decay, d.threshold], lambda d: [float(d.reset == word) for word in ("hard", "soft")]),
-    ALIF: ("alif", lambda d: [d.alpha, d.gain, d.rho, 1 - d.rho, d.beta, d.threshold], lambda d: [0.0]),
-    RF: ("rf", lambda d: [d.omega, d.damping, d.threshold], lambda d: [d.dt]),
-    BRF: (
-        "brf",
-        lambda d: [d.turn, d.rest_damping, d.gamma, d.threshold],
-        lambda d: [d.dt, float(d.smooth_reset), float(d.refractory_period)],
-    ),
-}
-"""The operator of each neuron, its parameters per channel in the order of the kernel, and its constants."""
+__all__ = ["check_compiled", "check_kind", "operands", "state_of"]
 
 
 def check_compiled(dynamics: Dynamics, gradient: SpikeGradient | None = None) -> None:
-    """Refuse a neuron or a spike gradient that has no compiled form."""
-    if type(dynamics) not in KERNELS:
-        have = ", ".join(kind.__name__ for kind in KERNELS)
-        raise NotImplementedError(f"{type(dynamics).__name__} has no fused kernel ({have} have); use solver='loop'.")
+    """Refuse a neuron or a spike gradient that cannot be compiled: the error names the operation and its line."""
+    program_of(dynamics)
     if gradient is not None:
-        compiled(gradient)
+        slope_of(gradient)
 
 
 def operands(
     dynamics: Dynamics, current: Tensor, state: State, gradient: SpikeGradient
 ) -> tuple[Kernel, Tensor, tuple[str, list[float]]]:
-    """What the operator takes: the neuron as its kernel sees it, the state (B, S, H), the spike gradient in numbers."""
-    name, fields, constants = KERNELS[type(dynamics)]
-    fixed = torch.stack([channelwise(value, current) for value in fields(dynamics)])
-    first = torch.stack([value.to(current) for value in state], 1)
-    return Kernel(name, fixed, constants(dynamics)), first, compiled(gradient)
+    """What the operator takes: the neuron as its kernel sees it, the state (B, S, H), the spike gradient in numbers.
+
+    The state has the program's own field behind the neuron's where it needs one; `state_of` takes it off.
+    """
+    found = program_of(dynamics)
+    rows, numbers = parameters_of(found, dynamics)
+    channels = [channelwise(value, current) for value in rows]
+    fixed = torch.stack(channels) if channels else current.new_empty(0, current.shape[-1])
+    fields = [value.to(current) for value in state]
+    if found.step.states[-1:] == (WATCH,):
+        fields.append(torch.zeros_like(fields[0]))
+    return Kernel(found.key, fixed, numbers), torch.stack(fields, 1), slope_of(gradient)
+
+
+def state_of(dynamics: Dynamics, final: Tensor) -> Any:
+    """The state of the neuron from (B, S, H)."""
+    fields = dynamics.State._fields
+    return dynamics.State(*final.unbind(1)[: len(fields)])
 
 
 def check_kind(current: Tensor) -> None:

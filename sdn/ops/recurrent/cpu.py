@@ -1,5 +1,6 @@
 """The operator of a recurrent layer on the CPU: from tensors to the compiled loops."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,29 +8,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from sdn.compiler.programs import program
 from sdn.ops.common.cpu import huge, spread
+from sdn.ops.common.generated_cpu import assembled, pull_text, scalars, slope_text, step_text
 from sdn.ops.common.lanes_cpu import BYTES
-from sdn.ops.neuron.cpu import GRADIENTS, MODELS, scalar, scalars
 from sdn.ops.neuron.loops import LANES
-from sdn.ops.recurrent import loops as recurrent_loops
+from sdn.ops.recurrent import loops
 from sdn.ops.recurrent.layout import STRIDE
 from sdn.ops.recurrent.loops import ROWS
 
 __all__ = ["backward", "forward"]
 
-NEVER = 1e30
-"""Threshold of a padded channel: the last parameter of every model."""
-
 
 def forward(
-    name: str,
+    key: str,
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
     first: Tensor,
     spikes0: Tensor,
     fixed: Tensor,
-    constants: Sequence[float],
+    numbers: Sequence[float],
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, last state and kept states, as the operator returns them."""
@@ -38,13 +37,13 @@ def forward(
     saved = huge(first.new_empty(batch if save else 0, -(-length // STRIDE), fields, channels))
     wide, size = _size(channels)
     given = _arrays(x, _padded(weight, size), _padded(bias, size), _parameters(fixed, size), first, spikes0)
-    model = scalars(MODELS[name], constants, x.dtype)
-    spread(recurrent_loops.forward, batch, model, wide, *given, *(t.numpy() for t in (spikes, saved, final)))
+    kernel = _forward(key, x.dtype).forward
+    spread(kernel, batch, scalars(numbers, x.dtype), wide, *given, *(t.numpy() for t in (spikes, saved, final)))
     return spikes, final, saved
 
 
 def backward(
-    name: str,
+    key: str,
     grad_spikes: Tensor | None,
     grad_final: Tensor | None,
     x: Tensor,
@@ -54,7 +53,7 @@ def backward(
     fixed: Tensor,
     spikes: Tensor,
     saved: Tensor,
-    constants: Sequence[float],
+    numbers: Sequence[float],
     gradient: str,
     shape: Sequence[float],
     through_reset: bool,
@@ -84,12 +83,25 @@ def backward(
         gf,
     )
     written = (*tables, grad_first, grad_spikes0, sums, grad_current)
-    kinds = scalars(MODELS[name], constants, x.dtype), scalars(GRADIENTS[gradient], shape, x.dtype)
-    through = scalar(float(through_reset), x.dtype)
-    spread(recurrent_loops.backward, items, *kinds, through, wide, *given, *(t.numpy() for t in written))
+    kernel = _backward(key, gradient, through_reset, x.dtype).backward
+    scalar = scalars(numbers, x.dtype), scalars(shape, x.dtype)
+    spread(kernel, items, *scalar, wide, *given, *(t.numpy() for t in written))
     grad_x = grad_current @ weight.detach()[:inputs].T if need_x else x.new_empty(0)
     weights, biases = (_total(table).to(x.dtype)[..., :channels] for table in tables)
     return grad_x, weights.contiguous(), biases.contiguous(), grad_first, grad_spikes0, sums.sum(0).to(fixed.dtype)
+
+
+@functools.cache
+def _forward(key: str, dtype: torch.dtype) -> Any:
+    found = program(key)
+    return assembled("recurrent-forward", found.step.name, dtype, [step_text(found)], [loops.mark, loops.forward])
+
+
+@functools.cache
+def _backward(key: str, gradient: str, through_reset: bool, dtype: torch.dtype) -> Any:
+    found = program(key)
+    texts = [step_text(found), slope_text(gradient), pull_text(found, through_reset, record=False)]
+    return assembled("recurrent-backward", found.step.name, dtype, texts, [loops.backward])
 
 
 def _total(tables: Tensor) -> Tensor:
@@ -116,9 +128,8 @@ def _padded(rows: Tensor, size: int) -> Tensor:
 
 def _parameters(fixed: Tensor, size: int) -> Tensor:
     """(P, H) -> (1, P, size)."""
-    padded = _padded(fixed, size)
-    padded[-1, fixed.shape[1] :] = NEVER
-    return padded.unsqueeze(0)
+    plain = fixed.detach()
+    return torch.cat([plain, plain[:, -1:].expand(-1, size - plain.shape[1])], 1).unsqueeze(0)
 
 
 def _panels(recurrent: Tensor, size: int) -> Tensor:

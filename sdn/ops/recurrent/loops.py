@@ -4,18 +4,18 @@ What a step adds up are rows of the weights, one for each input that is not 0 an
 that the time goes by events. Only the gradient of the spikes, which is dense, is a product with the whole matrix: of
 four rows of the batch at once, with the weights in the order in which they are read. The weights' gradient is a sum
 over events again, formed source by source for 16 steps of four rows. Channels are padded to ``size``, a multiple of
-LANES; a padded one has a threshold that it never reaches. The neuron is `neuron_loops`' ``step`` and ``pull``, in tiles
-of W channels. A neuron whose state is no number is silent, and all others hear of it: a row in which there is one is
-run once more by `mark`.
+LANES; a padded one is a copy of the last without input, and nobody hears of its spikes. The neuron is the ``step`` and
+the ``pull`` that stand in front of these functions in a generated file, in tiles of W channels. A neuron whose state is
+no number is silent, and all others hear of it: a row in which there is one is run once more by `mark`.
 """
 
 import numpy as np
 
 from sdn.ops.common.cpu import jit, prefetch
+from sdn.ops.common.functions_cpu import collect, finite, gather, one, scatter
+from sdn.ops.common.functions_cpu import zero as nothing
 from sdn.ops.common.lanes_cpu import add, fma, load, lowest, nonzero, repeat, store, width, zero
-from sdn.ops.neuron.loops import LANES, LINE, finite, gather, one, pull, scatter, step
-from sdn.ops.neuron.loops import collect as collect_sums
-from sdn.ops.neuron.loops import zero as nothing
+from sdn.ops.neuron.loops import LANES, LINE, pull, step
 from sdn.ops.recurrent.layout import STRIDE
 
 __all__ = ["ROWS", "backward", "forward"]
@@ -24,7 +24,7 @@ ROWS = 4  # of the batch, that share one product
 
 
 @jit
-def forward(model, wide, x, table, bias, fixed, first, spikes0, spikes, saved, final, begin, end):  # type: ignore[no-untyped-def]
+def forward(numbers, wide, x, table, bias, fixed, first, spikes0, spikes, saved, final, begin, end):  # type: ignore[no-untyped-def]
     """Spikes and last state of the rows ``begin .. end-1``.
 
     Shapes: x (B, L, C); table (C + H, size), weights by source; bias (size,); fixed (1, P, size); first, final
@@ -56,16 +56,17 @@ def forward(model, wide, x, table, bias, fixed, first, spikes0, spikes, saved, f
                 row, out = current[k * W : k * W + W], fired[k * W : k * W + W]
                 now, constant = state[k], parameters[k]
                 for j in range(lanes(channels, k, W)):
-                    out[j] = one(row[j]) if step(model, row[j], now, now, constant, j, W) else nothing(row[j])
+                    out[j] = one(row[j]) if step(numbers, row[j], now, now, constant, None, j, W) else nothing(row[j])
+            fired[channels:] = 0
             spikes[b, t] = fired[:channels]
         for k in range(tiles):
             scatter(final, b, k, state[k], 0, W)
-        if not (good and finite(state.reshape(-1))):
-            mark(model, W, x, table, bias, parameters, first, spikes0, spikes, final, b)
+        if not (good and finite(final[b].reshape(-1))):
+            mark(numbers, W, x, table, bias, parameters, first, spikes0, spikes, final, b)
 
 
 @jit
-def mark(model, W, x, table, bias, parameters, first, spikes0, spikes, final, b):  # type: ignore[no-untyped-def]
+def mark(numbers, W, x, table, bias, parameters, first, spikes0, spikes, final, b):  # type: ignore[no-untyped-def]
     """NaN for all spikes of row b, and its last state, from the step on at which a neuron's state is no number.
 
     From the first step on where a parameter is none. Until then the row is run once more.
@@ -87,8 +88,9 @@ def mark(model, W, x, table, bias, parameters, first, spikes0, spikes, final, b)
             fired[:channels] = spikes[b, t]
             for k in range(size // W):
                 for j in range(lanes(channels, k, W)):
-                    step(model, current[k * W + j], state[k], state[k], parameters[k], j, W)
-            good = finite(state.reshape(-1))
+                    step(numbers, current[k * W + j], state[k], state[k], parameters[k], None, j, W)
+                scatter(final, b, k, state[k], 0, W)
+            good = finite(final[b].reshape(-1))
         if not good:
             spikes[b, t] = np.nan
     final[b] = np.nan
@@ -96,7 +98,7 @@ def mark(model, W, x, table, bias, parameters, first, spikes0, spikes, final, b)
 
 @jit
 def backward(  # type: ignore[no-untyped-def]
-    model, gradient, through, wide, x, table, panels, bias, fixed, spikes0, spikes, saved, gspikes, gfinal,
+    numbers, shape, wide, x, table, panels, bias, fixed, spikes0, spikes, saved, gspikes, gfinal,
     gtable, gbias, gfirst, gspikes0, gfixed, gcurrent, begin, end,
 ):  # fmt: skip
     """Gradients of the items ``begin .. end-1``, each ROWS rows of the batch.
@@ -147,7 +149,7 @@ def backward(  # type: ignore[no-untyped-def]
                         row, constant = currents[i, r, k * W : k * W + W], parameters[k]
                         now, after = past[i, r, k], past[i + 1, r, k]
                         for j in range(lanes(channels, k, W)):
-                            step(model, row[j], now, after, constant, j, W)
+                            step(numbers, row[j], now, after, constant, None, j, W)
             for t in range(stop - 1, start - 1, -1):
                 i = t - start
                 for r in range(rows):
@@ -159,14 +161,14 @@ def backward(  # type: ignore[no-untyped-def]
                         row, gs = currents[i, r, k * W : k * W + W], gz[k * W : k * W + W]
                         out, now, block = g[i, r, k * W : k * W + W], past[i, r, k], blocks[r, k]
                         for j in range(lanes(channels, k, W)):
-                            out[j] = pull(model, gradient, through, row[j], now, block, block, gs[j], j, W)
+                            out[j] = pull(numbers, shape, row[j], now, block, block, gs[j], None, j, W)
                     if gcurrent.shape[0]:
                         gcurrent[b, t] = g[i, r, :channels]
                 product(back, g[i], panels, channels)
             sum_events(gtable[item], gbias[item], g, events, values, counts, stop - start, inputs)
             for r in range(rows):
                 for k in range(tiles):
-                    collect_sums(gfixed[item], k, blocks[r, k], states + fields, W)
+                    collect(gfixed[item], k, blocks[r, k], states + fields, W)
         for r in range(rows):
             gspikes0[low + r] = back[r, :channels]
             for k in range(tiles):

@@ -2,13 +2,12 @@
 
 An operator takes tensors and plain numbers only. ``x`` is (B, L, C); ``weight`` (C + H, H), row k what source k adds to
 all H neurons, the inputs first; ``bias`` (H,); ``first`` (B, S, H) the state before the first step, its fields side by
-side, and ``spikes0`` (B, H) the spikes before it; ``fixed`` (P, H) and ``constants`` as for the neuron operators. The
+side, and ``spikes0`` (B, H) the spikes before it; ``fixed`` (P, H) and ``numbers`` as for `sdn::neuron`. The
 current of a step is the sum of bias, inputs in order, and neurons in order. It returns the spikes (B, L, H), the last
 state (B, S, H), and every 16th state for the backward pass, (B, ceil(L / 16), S, H), empty where ``save`` is False:
 currents and states between are computed again, from the spikes, which are known.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,8 +28,7 @@ def run(
     bias: Tensor,
     first: Tensor,
     spikes0: Tensor,
-    gradient: str,
-    shape: Sequence[float],
+    slope: tuple[str, list[float]],
     through_reset: bool,
 ) -> tuple[Tensor, Tensor]:
     """Spikes (B, L, H) and last state (B, S, H), with gradients to all tensors.
@@ -38,12 +36,12 @@ def run(
     Args:
         kernel: the neuron.
         x, weight, bias, first, spikes0: as above, of one dtype, float32 or float64.
-        gradient, shape: compiled spike gradient, as in `sdn.ops.neuron.operator.run`.
+        slope: key and numbers of the spike gradient, see `sdn.compiler.programs.slope_of`.
         through_reset: let the gradient pass through the spike into the neuron's own state.
     """
     tensors = x, weight, bias, first, spikes0, kernel.fixed
     save = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    options = kernel.constants, kernel.name, gradient, list(shape), through_reset, save
+    options = kernel.numbers, kernel.program, *slope, through_reset, save
     spikes, final, _ = _recurrent(*tensors, *options)
     return spikes, final
 
@@ -55,14 +53,14 @@ def _forward(
     first: Tensor,
     spikes0: Tensor,
     fixed: Tensor,
-    constants: list[float],
-    name: str,
+    numbers: list[float],
+    program: str,
     gradient: str,
     shape: list[float],
     through_reset: bool,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _kernels(x).forward(name, x, weight, bias, first, spikes0, fixed, constants, save)  # type: ignore[no-any-return]
+    return _kernels(x).forward(program, x, weight, bias, first, spikes0, fixed, numbers, save)  # type: ignore[no-any-return]
 
 
 def _forward_fake(
@@ -83,16 +81,16 @@ def _backward(
     fixed: Tensor,
     spikes: Tensor,
     saved: Tensor,
-    constants: list[float],
-    name: str,
+    numbers: list[float],
+    program: str,
     gradient: str,
     shape: list[float],
     through_reset: bool,
     need_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     given = x, weight, bias, spikes0, fixed, spikes, saved
-    options = constants, gradient, shape, through_reset, need_x
-    return _kernels(x).backward(name, grad_spikes, grad_final, *given, *options)  # type: ignore[no-any-return]
+    options = numbers, gradient, shape, through_reset, need_x
+    return _kernels(x).backward(program, grad_spikes, grad_final, *given, *options)  # type: ignore[no-any-return]
 
 
 def _backward_fake(

@@ -13,7 +13,7 @@ from sdn.checks.finite import Diverged, at_once, demand, demand_finite, nothing
 from sdn.checks.tracing import has_numbers
 from sdn.dynamics.base import Dynamics, State, at_start, check_dynamics, locate
 from sdn.gradients import SpikeGradient, check_gradient, spike
-from sdn.ops.neuron.operands import check_compiled, check_kind, operands
+from sdn.ops.neuron.operands import check_compiled, check_kind, operands, state_of
 from sdn.ops.recurrent import operator as kernel
 
 __all__ = ["RecurrentState", "recurrent"]
@@ -53,7 +53,7 @@ def recurrent(
         spike_gradient: the slope used where the step has none; None is the dynamics' own.
         detach_reset: keep gradients from flowing through the spike into the neuron's own state. Through the weights
             they flow in any case.
-        solver: "fused": one compiled operator for LIF, ALIF, RF and BRF. What a step costs goes by the events: inputs
+        solver: "fused": one compiled operator. What a step costs goes by the events: inputs
             that are not 0, and neurons that fire. The backward pass computes the states again from every 16th, so that
             beyond input, output and their gradients a training step takes 4 S / 16 bytes a neuron and step in float32,
             S fields of state. "loop": step by step in torch, the reference, for every dynamics.
@@ -107,8 +107,8 @@ def _fused(
     if not at_once(x):  # the kernel leaves out weights of what does not fire
         bias = bias + nothing(weight).amax(1)
         first = first + (nothing(spikes0) + torch.where((spikes0 == 0) | (spikes0 == 1), 0, torch.nan)).unsqueeze(1)
-    spikes, final = kernel.run(neuron, x, weight.T, bias, first, spikes0, *slope, not detach_reset)
-    return spikes, dynamics.State(*final.unbind(1))
+    spikes, final = kernel.run(neuron, x, weight.T, bias, first, spikes0, slope, not detach_reset)
+    return spikes, state_of(dynamics, final)
 
 
 def _loop(

@@ -3,6 +3,7 @@
 A work item is one row of the batch and one tile of channels: 128 of them, or as many rotation blocks as fit.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sdn.ops.common.cpu import TINY, TINY_DOUBLE, spread
-from sdn.ops.neuron.cpu import GRADIENTS, scalars
-from sdn.ops.resonate import loops as resonate_loops
+from sdn.ops.common.generated_cpu import assembled, scalars, slope_text
+from sdn.ops.resonate import loops
 from sdn.ops.resonate.layout import STRIDE
 from sdn.ops.resonate.loops import LANES
 
@@ -33,7 +34,7 @@ def forward(
     arrays = [*_arrays(drive, _parameters(fixed, refractory), _planes(rotation), state)]
     written = [t.numpy() for t in (spikes, final, saved)]
     items = batch * -(-channels // tile)
-    spread(resonate_loops.forward, items, wide, *arrays, magnitude, _TINY[drive.dtype], tile, *written)
+    spread(loops.forward, items, wide, *arrays, magnitude, _TINY[drive.dtype], tile, *written)
     return spikes, final, saved
 
 
@@ -61,12 +62,19 @@ def backward(
     grad_first = drive.new_empty(batch, fields, channels)
     sums = torch.zeros(batch, len(fixed), channels, dtype=torch.float64)
     wide, tile = _tile(rotation, channels)
-    kind = scalars(GRADIENTS[gradient], shape, drive.dtype)
     arrays = [*_arrays(drive, _parameters(fixed, refractory), _planes(rotation), saved, gs, gf)]
     written = [t.numpy() for t in (grad_drive, grad_first, sums)]
     options = magnitude, through_reset, _TINY[drive.dtype], tile
-    spread(resonate_loops.backward, batch * -(-channels // tile), wide, kind, *arrays, *options, *written)
+    kernel = _backward(gradient, drive.dtype).backward
+    items = batch * -(-channels // tile)
+    spread(kernel, items, wide, scalars(shape, drive.dtype), *arrays, *options, *written)
     return grad_first, sums.sum(0).to(fixed.dtype)
+
+
+@functools.cache
+def _backward(gradient: str, dtype: torch.dtype) -> Any:
+    name = gradient.partition("-")[0]
+    return assembled("resonate-backward", name, dtype, [slope_text(gradient)], [loops._recall, loops.backward])
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:

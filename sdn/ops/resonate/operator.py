@@ -39,7 +39,7 @@ def run(
         drive, state, fixed, rotation: as above, of one dtype, float32 or float64.
         magnitude: threshold |x| instead of its real part.
         refractory: factor that q keeps per step; unused where S is 2.
-        gradient, shape: compiled spike gradient, as in `sdn.ops.neuron.operator.run`.
+        gradient, shape: key and numbers of the spike gradient, see `sdn.compiler.programs.slope_of`.
         through_reset: let the gradient pass through the spike into q.
         reuse: let the backward pass overwrite the drive, which nobody else may need then.
     """

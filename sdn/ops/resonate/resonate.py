@@ -13,9 +13,10 @@ from sdn.checks.arguments import check_tensor
 from sdn.checks.axes import mend
 from sdn.checks.finite import Diverged, all_finite, demand, demand_finite
 from sdn.checks.tracing import has_numbers
+from sdn.compiler.programs import slope_of
 from sdn.dynamics.base import Value, check_range
+from sdn.dynamics.fields import channelwise
 from sdn.gradients import MultiGaussian, SpikeGradient, check_gradient, spike
-from sdn.ops.common.gradients import channelwise, compiled
 from sdn.ops.common.operator import COMPLEX, operator
 from sdn.ops.common.place import check_place
 from sdn.ops.resonate import operator as kernel
@@ -162,7 +163,7 @@ def _fused(
     fields = [initial.x.real, initial.x.imag, *([] if initial.q is None else [initial.q])]
     V = setting.rotation
     rotation = drive.new_empty(2, 0, 0) if V is None else torch.stack([V.real, V.imag]).to(drive)
-    options = setting.magnitude, setting.refractory or 0.0, *compiled(gradient), not setting.detach_reset, setting.reuse
+    options = setting.magnitude, setting.refractory or 0.0, *slope_of(gradient), not setting.detach_reset, setting.reuse
     spikes, last = kernel.run(drive, torch.stack(fields, 1).to(drive.dtype), fixed, rotation.detach(), *options)
     re, im, *q = last.unbind(1)
     return spikes, ResonatorState(torch.complex(re, im), q[0] if q else None)

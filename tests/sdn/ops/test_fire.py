@@ -5,7 +5,8 @@ import torch
 from helpers import CHANNELS, assert_close, assert_lively, currents, every_dtype
 
 from sdn import ALIF, LIF, ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, Triangle, spike
-from sdn.ops.common.gradients import channelwise, compiled
+from sdn.compiler.programs import slope_of
+from sdn.dynamics.fields import channelwise
 from sdn.ops.membrane.fire import _fire, fire, takes
 
 GRADIENTS = [Triangle(0.7), DoubleGaussian(), MultiGaussian(), ArcTan(), Sigmoid()]
@@ -23,7 +24,7 @@ def test_equals_the_plain_step(gradient, dtype):
         weights = torch.randn(x.shape, generator=generator, dtype=dtype)
         for fused in (True, False):
             if fused:
-                rest = threshold, dynamics.fires_at_threshold, *compiled(gradient)
+                rest = threshold, dynamics.fires_at_threshold, *slope_of(gradient)
                 out = fire(x, mem, channelwise(dynamics.gain, x), *rest)
             else:
                 v = dynamics.replace(threshold=threshold).distance(mem, x)

@@ -8,7 +8,7 @@ import torch
 from helpers import TOLERANCE
 
 import sdn
-from sdn.ops.common.gradients import compiled
+from sdn.compiler.programs import slope_of
 from sdn.ops.membrane import fire
 from sdn.ops.modes import operator as modes
 from sdn.ops.neuron import operator as neuron
@@ -75,7 +75,7 @@ def resonate_case(started, refractory=0.7, n=0):
     fixed = torch.cat([*parts, torch.full((1, 4), 0.5, dtype=F64)])
     first = 0.3 * started * torch.randn(B, 3 if refractory else 2, 4, dtype=F64)
     rotation = torch.stack([torch.randn(n, n, dtype=F64), torch.randn(n, n, dtype=F64)])
-    options = False, refractory, *compiled(sdn.MultiGaussian()), True
+    options = False, refractory, *slope_of(sdn.MultiGaussian()), True
 
     def run(drive, first, fixed):
         return resonate.run(drive, first, fixed, rotation, *options)
@@ -93,7 +93,7 @@ def scan_case(started):
 
 
 def fire_case(_):
-    mem, slope = torch.randn(B, L, H, dtype=F64), compiled(sdn.Triangle())
+    mem, slope = torch.randn(B, L, H, dtype=F64), slope_of(sdn.Triangle())
     return (lambda x, gain, threshold: fire.fire(x, mem, gain.detach(), threshold, True, *slope)), (
         normal(B, L, H), torch.ones(H, dtype=F64), torch.rand(H, dtype=F64).requires_grad_(),
     )  # fmt: skip

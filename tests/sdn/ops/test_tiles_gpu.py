@@ -7,8 +7,8 @@ import torch
 from helpers import assert_close, assert_lively, currents, some_state
 
 from sdn import ALIF, BRF, LIF, RF
+from sdn.compiler.programs import slope_of
 from sdn.gradients import MultiGaussian
-from sdn.ops.common.gradients import compiled
 from sdn.ops.modes import cpu as modes_cpu
 from sdn.ops.modes import operator as modes
 from sdn.ops.neuron import cpu as neuron_cpu
@@ -87,7 +87,7 @@ def test_resonators(channels, n, refractory, magnitude):
     same(got[1:], want[1:])
     assert want[2].shape[1] == -(-length // resonate_operator.STRIDE)
     gradients = torch.randn_like(want[0]), torch.randn_like(state)
-    options = magnitude, refractory, *compiled(MultiGaussian()), True
+    options = magnitude, refractory, *slope_of(MultiGaussian()), True
     found = []
     for kernels, place in ((resonate_cpu, lambda *x: x), (resonate_triton, moved)):
         out = torch.empty_like(drive).to(DEVICE if kernels is resonate_triton else "cpu")

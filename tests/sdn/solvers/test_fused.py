@@ -85,7 +85,7 @@ def test_a_state_too_small_to_be_normal_becomes_zero():
 
 def test_the_tail_of_a_gaussian_is_zero_not_noise():
     from sdn.ops.common.cpu import jit
-    from sdn.ops.common.slopes_cpu import exp
+    from sdn.ops.common.functions_cpu import exp
 
     @jit
     def run(z, out):

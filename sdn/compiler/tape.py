@@ -1,0 +1,331 @@
+"""Recording a step: the operations that torch carries out while a function of a neuron runs once on small tensors."""
+
+import contextlib
+import linecache
+import math
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sdn.compiler.graph import Builder, Node
+
+__all__ = ["Refused", "Tape"]
+
+HERE = str(Path(__file__).parents[1])
+TORCH = str(Path(torch.__file__).parent)
+
+
+class Refused(NotImplementedError):
+    """A step that cannot be compiled; the message names the operation and its line."""
+
+
+class Tape(TorchDispatchMode):
+    """Within ``with tape:`` every operation on a known tensor is recorded as a node.
+
+    Tensors are known by being given (`given`) or by coming out of an operation on known ones. Constant tensors of one
+    number become plain numbers, those of (H,) leaves of their own, which `constants` holds by name.
+
+    Raises:
+        Refused: an operation that is not elementwise, that reads a number out of a tensor, or that writes in place.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler for a mode that no graph contains, which takes four seconds
+
+    def __init__(self, builder: Builder, who: str) -> None:
+        super().__init__()
+        self.builder, self.who = builder, who
+        self.constants: dict[str, Tensor] = {}
+        self._nodes: dict[int, Node] = {}
+        self._alive: list[Any] = []  # an id belongs to a tensor only as long as that lives
+        self._silent = False
+
+    def given(self, tensor: Tensor, node: Node) -> Tensor:
+        """Make a tensor known."""
+        self._nodes[id(tensor)] = node
+        self._alive.append(tensor)
+        return tensor
+
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Within this block operations are carried out and not recorded."""
+        self._silent = True
+        try:
+            yield
+        finally:
+            self._silent = False
+
+    def node(self, value: Any) -> Node:
+        """What a tensor or a number is on this tape."""
+        if isinstance(value, Tensor):
+            return self._nodes[id(value)] if id(value) in self._nodes else self._constant(value)
+        return self.builder.constant(value)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Carry out one operation and record it."""
+        kwargs = kwargs or {}
+        if self._silent:
+            return func(*args, **kwargs)
+        name = func._schema.name.removeprefix("aten::")
+        if not any(id(arg) in self._nodes for arg in _tensors(args, kwargs)) and name not in READS:
+            return self._kept(func(*args, **kwargs))
+        if name in READS:
+            raise Refused(self._text("reads a number out of a tensor, as a branch on data does"))
+        if func._schema.is_mutable:
+            raise Refused(self._text(f"changes a tensor in place ({name})"))
+        out = func(*args, **kwargs)
+        if not isinstance(out, Tensor):
+            raise Refused(self._text(f"uses {name}, which gives more than one tensor"))
+        self._check_width(name, args, out)
+        self._alive.append(out)
+        self._nodes[id(out)] = self._recorded(name, args, kwargs, out)
+        return out
+
+    def _kept(self, out: Any) -> Any:
+        self._alive.append(out)
+        return out
+
+    def _recorded(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Node:
+        if name in SAME:
+            return self._moved(name, args[0], out)
+        if name in FILLED:
+            return self.builder.constant(FILLED[name] if FILLED[name] is not None else args[1])
+        if name not in RULES:
+            raise Refused(self._text(f"uses {name}, which is not one of the elementwise operations that are compiled"))
+        rule = RULES[name]
+        try:
+            return rule(self, *args, **kwargs)
+        except TypeError:
+            raise Refused(self._text(f"uses {name} in a form that is not compiled")) from None
+
+    def _moved(self, name: str, x: Tensor, out: Tensor) -> Node:
+        node = self.node(x)
+        if name == "_to_copy" and out.dtype.is_floating_point and x.dtype.is_floating_point and out.dtype != x.dtype:
+            raise Refused(self._text(f"changes the precision from {x.dtype} to {out.dtype}"))
+        if out.shape != x.shape and out.numel() != x.numel() and x.numel() != 1 and out.shape[-1:] != x.shape[-1:]:
+            raise Refused(self._text(f"uses {name} to make shape {tuple(out.shape)} of {tuple(x.shape)}"))
+        if out.dtype is torch.bool and node.kind == "real":
+            return self.builder.make("ne", node, self.builder.constant(0.0), kind="bool")
+        return self.real(node) if out.dtype is not torch.bool else node
+
+    def _check_width(self, name: str, args: tuple[Any, ...], out: Tensor) -> None:
+        """Refuse what has another shape than its operands, such as a sum over channels."""
+        shapes = [x.shape for x in args if isinstance(x, Tensor)]
+        if name not in SAME and shapes and out.shape != torch.broadcast_shapes(*shapes):
+            raise Refused(self._text(f"uses {name}, which makes shape {tuple(out.shape)} of {tuple(shapes[0])}"))
+
+    def real(self, node: Node) -> Node:
+        """A bool as 1 or 0."""
+        return self.builder.make("real", node) if node.kind == "bool" else node
+
+    def reals(self, *values: Any) -> list[Node]:
+        """Operands as real nodes."""
+        return [self.real(self.node(value)) for value in values]
+
+    def conditions(self, *values: Any) -> list[Node]:
+        """Operands as bool nodes."""
+        nodes = [self.node(value) for value in values]
+        zero = self.builder.constant(0.0)
+        return [n if n.kind == "bool" else self.builder.make("ne", n, zero, kind="bool") for n in nodes]
+
+    def _constant(self, value: Tensor) -> Node:
+        if value.is_complex():
+            raise Refused(self._text("uses complex numbers; keep real and imaginary part as two fields"))
+        if value.numel() == 1:
+            with self.silent():
+                return self.builder.constant(value.detach().item())
+        name = next((n for n, known in self.constants.items() if known is value), f"constant{len(self.constants)}")
+        self.constants[name] = value
+        return self.builder.leaf(name)
+
+    def _text(self, what: str) -> str:
+        return f"{self.who} {what}{_line()}"
+
+
+def _line() -> str:
+    """Where the code of the neuron stands at this moment."""
+    for frame in reversed(traceback.extract_stack()):
+        inside = frame.filename.startswith((TORCH, HERE)) and "/dynamics/" not in frame.filename
+        if not inside and not frame.filename.startswith("<"):
+            text = (frame.line or linecache.getline(frame.filename, frame.lineno or 0)).strip()
+            return f" (line {frame.lineno} of {Path(frame.filename).name}: {text})"
+    return ""
+
+
+def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    flat = [*args, *kwargs.values()]
+    return [x for each in flat for x in (each if isinstance(each, (list, tuple)) else [each]) if isinstance(x, Tensor)]
+
+
+READS = frozenset({"_local_scalar_dense", "is_nonzero", "item", "nonzero", "equal"})
+SAME = frozenset({
+    "detach", "alias", "clone", "view", "_unsafe_view", "expand", "_to_copy", "lift_fresh", "lift_fresh_copy", "to",
+    "contiguous", "reshape", "_reshape_alias", "view_as", "expand_as", "positive",
+})  # fmt: skip
+FILLED: dict[str, float | None] = {
+    "zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "full_like": None,
+}  # fmt: skip
+
+
+def _binary(op: str, kind: Any = "real") -> Callable[..., Node]:
+    return lambda tape, a, b: tape.builder.make(op, *tape.reals(a, b), kind=kind)
+
+
+def _unary(op: str) -> Callable[..., Node]:
+    return lambda tape, a: tape.builder.make(op, *tape.reals(a))
+
+
+def _logical(op: str) -> Callable[..., Node]:
+    return lambda tape, *values: tape.builder.make(op, *tape.conditions(*values), kind="bool")
+
+
+def _sum(tape: Tape, a: Any, b: Any, *, alpha: float = 1) -> Node:
+    left, right = tape.reals(a, b)
+    return tape.builder.make("add", left, tape.builder.make("mul", tape.builder.constant(alpha), right))
+
+
+def _difference(tape: Tape, a: Any, b: Any, alpha: float = 1) -> Node:
+    left, right = tape.reals(a, b)
+    return tape.builder.make("sub", left, tape.builder.make("mul", tape.builder.constant(alpha), right))
+
+
+def _quotient(tape: Tape, a: Any, b: Any, *, rounding_mode: str | None = None) -> Node:
+    node = tape.builder.make("div", *tape.reals(a, b))
+    return node if rounding_mode is None else tape.builder.make(rounding_mode, node)
+
+
+def _power(tape: Tape, a: Any, b: Any) -> Node:
+    base, exponent = tape.reals(a, b)
+    make = tape.builder.make
+    if exponent.is_constant:
+        squared = make("mul", base, base)
+        easy = {1.0: base, 2.0: squared, 3.0: make("mul", squared, base), 0.5: make("sqrt", base)}
+        if exponent.value in easy:
+            return easy[exponent.value]
+        if exponent.value == -1:
+            return make("reciprocal", base)
+        if exponent.value == -2:
+            return make("reciprocal", squared)
+    return make("power", base, exponent)
+
+
+def _clamp(tape: Tape, a: Any, min: Any = None, max: Any = None) -> Node:
+    (node,) = tape.reals(a)
+    node = node if min is None else tape.builder.make("maximum", node, *tape.reals(min))
+    return node if max is None else tape.builder.make("minimum", node, *tape.reals(max))
+
+
+def _where(tape: Tape, condition: Any, a: Any, b: Any) -> Node:
+    return tape.builder.make("where", *tape.conditions(condition), *tape.reals(a, b))
+
+
+def _formula(text: str) -> Callable[..., Node]:
+    """A rule from an expression over ``a``, ``b``, ``c`` with the operations by their names."""
+
+    def rule(tape: Tape, *values: Any) -> Node:
+        builder = tape.builder
+        names: dict[str, Any] = {op: _maker(builder, op) for op in ("exp", "sqrt", "tanh", "sin", "cos", "log")}
+        operands = dict(zip("abc", tape.reals(*values), strict=False))
+        return eval(text, {"__builtins__": {}}, {**names, **{k: _Term(builder, v) for k, v in operands.items()}}).node  # type: ignore[no-any-return]
+
+    return rule
+
+
+class _Term:
+    """Arithmetic on nodes, for `_formula`."""
+
+    def __init__(self, builder: Builder, node: Node) -> None:
+        self.builder, self.node = builder, node
+
+    def _with(self, op: str, other: Any, swapped: bool = False) -> "_Term":
+        right = other.node if isinstance(other, _Term) else self.builder.constant(other)
+        pair = (right, self.node) if swapped else (self.node, right)
+        return _Term(self.builder, self.builder.make(op, *pair))
+
+    def __add__(self, other: Any) -> "_Term":
+        return self._with("add", other)
+
+    def __sub__(self, other: Any) -> "_Term":
+        return self._with("sub", other)
+
+    def __rsub__(self, other: Any) -> "_Term":
+        return self._with("sub", other, swapped=True)
+
+    def __mul__(self, other: Any) -> "_Term":
+        return self._with("mul", other)
+
+    def __truediv__(self, other: Any) -> "_Term":
+        return self._with("div", other)
+
+    def __rtruediv__(self, other: Any) -> "_Term":
+        return self._with("div", other, swapped=True)
+
+    def __neg__(self) -> "_Term":
+        return _Term(self.builder, self.builder.make("neg", self.node))
+
+
+def _maker(builder: Builder, op: str) -> Callable[[_Term], _Term]:
+    return lambda term: _Term(builder, builder.make(op, term.node))
+
+
+def _threshold_backward(tape: Tape, grad: Any, x: Any, threshold: float) -> Node:
+    g, node, limit = tape.reals(grad, x, threshold)
+    below = tape.builder.make("le", node, limit, kind="bool")
+    return tape.builder.make("where", below, tape.builder.constant(0.0), g)
+
+
+def _relu(tape: Tape, a: Any) -> Node:
+    return tape.builder.make("maximum", *tape.reals(a), tape.builder.constant(0.0))
+
+
+def _is_nan(tape: Tape, a: Any) -> Node:
+    (node,) = tape.reals(a)
+    return tape.builder.make("ne", node, node, kind="bool")
+
+
+RULES: dict[str, Callable[..., Node]] = {
+    "add": _sum,
+    "sub": _difference,
+    "rsub": lambda tape, a, b, alpha=1: _difference(tape, b, a, alpha),
+    "mul": _binary("mul"),
+    "div": _quotient,
+    "pow": _power,
+    "square": lambda tape, a: _power(tape, a, 2.0),
+    "clamp": _clamp,
+    "clamp_min": lambda tape, a, min: _clamp(tape, a, min=min),
+    "clamp_max": lambda tape, a, max: _clamp(tape, a, max=max),
+    "where": _where,
+    "masked_fill": lambda tape, a, mask, value: _where(tape, mask, value, a),
+    "relu": _relu,
+    "threshold_backward": _threshold_backward,
+    "minimum": _binary("minimum"),
+    "maximum": _binary("maximum"),
+    "rsqrt": lambda tape, a: tape.builder.make("reciprocal", tape.builder.make("sqrt", *tape.reals(a))),
+    "exp2": lambda tape, a: _formula(f"exp(a * {math.log(2)!r})")(tape, a),
+    "tanh_backward": _formula("a * (1 - b * b)"),
+    "sigmoid_backward": _formula("a * (1 - b) * b"),
+    "addcmul": lambda tape, a, b, c, value=1: _addcmul(tape, a, b, c, value),
+    "sgn": _unary("sign"),
+    "isnan": _is_nan,
+    **{name: _unary(name) for name in (
+        "neg", "reciprocal", "abs", "sqrt", "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "tanh", "sinh", "cosh",
+        "sigmoid", "erf", "atan", "sign", "floor", "ceil", "trunc", "round",
+    )},
+    **{name: _binary(name, "bool") for name in ("gt", "ge", "lt", "le", "eq", "ne")},
+    **{f"{start}_{word}": _logical(word) for start in ("logical", "bitwise") for word in ("and", "or", "not")},
+}  # fmt: skip
+
+
+def _addcmul(tape: Tape, a: Any, b: Any, c: Any, value: float = 1) -> Node:
+    first, left, right = tape.reals(a, b, c)
+    make = tape.builder.make
+    scaled = make("mul", make("mul", tape.builder.constant(value), left), right)
+    return make("add", first, scaled)

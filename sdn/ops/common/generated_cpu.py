@@ -1,0 +1,152 @@
+"""Source for numba: the step, the pull and the slope of a neuron, in front of the loops that call them."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from sdn.compiler.neuron import WATCH
+from sdn.compiler.programs import Program, slope
+from sdn.compiler.sources import module_of
+from sdn.compiler.writing import Writer
+
+__all__ = ["assembled", "pull_text", "scalars", "slope_text", "step_text"]
+
+WORDS = {
+    "sqrt": "sqrt", "sign": "sign", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round_even",
+    "minimum": "minimum", "maximum": "maximum", "power": "power",
+    **{name: name for name in (
+        "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "tanh", "sigmoid", "erf", "atan", "sinh", "cosh",
+    )},
+}  # fmt: skip
+"""Operations that are functions, and their names in `sdn.ops.common.functions_cpu`."""
+
+
+def step_text(found: Program) -> str:
+    """``step`` of `sdn.ops.neuron.loops`."""
+    step = found.step
+    names, loads = _leaves(found, "now", len(step.states), "fixed", 0)
+    writer = Writer("numba", {**names, "current": "x", "spike": "spike"})
+    mem, distance = writer.write([step.mem, step.distance], step.after)
+    early = [*writer.lines]
+    writer.lines.clear()
+    after = writer.write(step.after)
+    body = [
+        *loads, *early, *_fires(found, distance), *writer.lines,
+        *(f"after[{_place(i)}] = {_kept(step.states[i], text)}" for i, text in enumerate(after)),
+        f"put(mems, j, {mem})", "return fires",
+    ]  # fmt: skip
+    return _function("step", "numbers, x, now, after, fixed, mems, j, W", body)
+
+
+def pull_text(found: Program, through_reset: bool, record: bool) -> str:
+    """``pull`` of `sdn.ops.neuron.loops`."""
+    step, back = found.step, found.recorded if record else found.derivative
+    own = [name for name in step.states if name != WATCH]
+    count = len(step.states)
+    names, loads = _leaves(found, "now", count, "block", count)
+    loads += [f"g_{name} = block[{_place(i)}]" for i, name in enumerate(own)]
+    loads += ["gm = gmems[j]"] if record else []
+    names |= {"current": "x", "spike": "spike", "slope": "gv", "membrane": "gm"}
+    writer = Writer("numba", {**names, **{f"after_{name}": f"g_{name}" for name in own}})
+    results = [back.current, *back.states, *back.rows]
+    (distance,) = writer.write([step.distance], [back.reset, *results])
+    early = [*writer.lines]
+    writer.lines.clear()
+    (reset,) = writer.write([back.reset], results) if through_reset else ("",)
+    into = f"(gs + {reset})" if through_reset and not back.reset.is_constant else "gs"
+    middle = [*writer.lines, f"gv = {into} * slope(shape, {distance})"]
+    writer.lines.clear()
+    current, *rest = writer.write(results)
+    first = count + len(step.rows)
+    body = [
+        *loads, *early, *_fires(found, distance), *middle, *writer.lines,
+        *(f"block[{_place(i)}] = normal({text})" for i, text in enumerate(rest[: len(own)])),
+        *(f"add(sums, {_place(first + i)}, {text})" for i, text in enumerate(rest[len(own) :])),
+        f"return {current}",
+    ]  # fmt: skip
+    return _function("pull", "numbers, shape, x, now, block, sums, gs, gmems, j, W", body)
+
+
+def slope_text(key: str) -> str:
+    """``slope(shape, v)`` of a spike gradient."""
+    found = slope(key)
+    writer = Writer("numba", {"distance": "v", **{name: f"shape[{i}]" for i, name in enumerate(found.numbers)}})
+    (text,) = writer.write([found.slope])
+    return _function("slope", "shape, v", [*writer.lines, f"return {text}"])
+
+
+def assembled(what: str, name: str, dtype: torch.dtype, texts: Sequence[str], functions: Sequence[Any]) -> Any:
+    """The module of generated functions and of loops that call them.
+
+    Args:
+        what: of the file, such as "forward".
+        name: of the neuron.
+        dtype: of all arrays.
+        texts: generated functions.
+        functions: loops, whose own text stands behind them.
+    """
+    loops = [inspect.getsource(getattr(each, "py_func", each)) for each in functions]
+    body = "\n\n".join([*texts, *loops])
+    home = functions[0].__module__
+    kind = str(dtype).removeprefix("torch.")
+    head = f'"""{name}, {what} in {kind}: its step in front of the loops of {home}. Generated; do not edit."""\n'
+    return module_of(f"{name.lower()}-{what}", f"{head}\n{_imports(home, kind, functions)}\n\n{body}")
+
+
+def _imports(home: str, kind: str, functions: Sequence[Any]) -> str:
+    """What the loops of a module use, from that module."""
+    stubs = {"step", "pull", "slope", *(each.__name__ for each in functions)}
+    used: set[str] = set()
+    for each in functions:
+        plain = getattr(each, "py_func", each)
+        used |= {name for name in plain.__code__.co_names if name in plain.__globals__}
+    used -= {*stubs, "np"}
+    names = ", ".join(sorted(used))
+    own = f"from {home} import {names}\n" if names else ""
+    words = ", ".join(sorted({"add", "inline", "normal", "put", *WORDS.values()}))
+    return (
+        f"import numpy as np\nfrom numpy import {kind} as F\n\nfrom sdn.ops.common.cpu import jit\n"
+        f"from sdn.ops.common.functions_cpu import {words}\n{own}"
+    )
+
+
+def _leaves(found: Program, states: str, count: int, rows: str, offset: int) -> tuple[dict[str, str], list[str]]:
+    """Names of the leaves of a step, and the statements that read them."""
+    step = found.step
+    names = {name: name for name in (*step.states, *step.rows)}
+    names |= {name: f"numbers[{i}]" for i, name in enumerate(step.numbers)}
+    loads = [f"{name} = {states}[{_place(i)}]" for i, name in enumerate(step.states[:count])]
+    loads += [f"{name} = {rows}[{_place(offset + i)}]" for i, name in enumerate(step.rows)]
+    taken = {"x", "j", "W", "F", "np", "now", "after", "fixed", "block", "sums", "gs", "gm", "gv", "fires", "mems"}
+    taken |= {"shape", "numbers", "gmems", "spike", "slope", "step", "pull", "add", "put", "normal", *WORDS.values()}
+    clash = {name: f"{name}_own" for name in names if name in taken}
+    if clash:
+        names |= clash
+        loads = [f"{clash.get(left, left)} = {right}" for left, _, right in (load.partition(" = ") for load in loads)]
+    return names, loads
+
+
+def _fires(found: Program, distance: str) -> list[str]:
+    sign = ">=" if found.step.at_threshold else ">"
+    return [f"fires = {distance} {sign} 0", "spike = F(1.0) if fires else F(0.0)"]
+
+
+def _kept(name: str, text: str) -> str:
+    return text if name == WATCH else f"normal({text})"
+
+
+def _place(field: int) -> str:
+    return "j" if field == 0 else "W + j" if field == 1 else f"{field} * W + j"
+
+
+def _function(name: str, arguments: str, body: Sequence[str]) -> str:
+    return f"@inline\ndef {name}({arguments}):\n" + "".join(f"    {line}\n" for line in body)
+
+
+def scalars(values: Sequence[float], dtype: torch.dtype) -> tuple[Any, ...]:
+    """Plain numbers in the type of the arrays."""
+    kind = np.float64 if dtype == torch.float64 else np.float32
+    return tuple(kind(value) for value in values)
