@@ -139,10 +139,9 @@ def _check_taken(folder: Path, config: DictConfig, parsed: list[Override]) -> No
     chosen = {o.key_or_group: o.value() for o in parsed}
     added = {o.key_or_group for o in parsed if o.is_add()}
     for group, section in (("dataset", "data"), ("model", "model"), ("task", "task")):
-        file = folder / group / f"{chosen.get(group)}.yaml"
-        if "experiment" not in chosen or group not in chosen or not file.is_file():
+        if "experiment" not in chosen or not isinstance(chosen.get(group), str):
             continue
-        own = OmegaConf.load(file)
+        own = _hydra(folder, [o for o in parsed if o.key_or_group == group])[section]
         foreign = [key for key in config[section] if key not in own and f"{section}.{key}" not in added]
         if foreign and config[section].get("_target_") == own.get("_target_"):
             keys, drop = (
