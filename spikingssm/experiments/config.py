@@ -55,7 +55,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
         return _compose(parsed)
     found, moved = stored(run), [o for o in parsed if o.key_or_group in MOVABLE]
     for override in moved:
-        check_key(found, override)
+        check_key(found, override, _nulls(_folder()))
         OmegaConf.update(found, override.key_or_group, override.value(), force_add=True)
     asked = _compose([o for o in parsed if o not in moved])
     changed = [o.key_or_group for o in parsed if o.key_or_group != "resume" and o not in moved]
@@ -124,7 +124,7 @@ def _compose(parsed: list[Override]) -> DictConfig:
     base = _hydra(folder, groups)
     for override in parsed:
         if override not in groups:
-            check_key(base, override)
+            check_key(base, override, _nulls(folder))
     config = _hydra(folder, parsed)
     _check_taken(folder, config, parsed)
     for override in parsed:  # a new target takes the place of the old one; its arguments are not those of the new
@@ -181,6 +181,13 @@ def _tables(folder: Path) -> dict[str, list[str]]:
             ConfigStore.instance().store(option, table[key], group, package="_global_")
         tables[path.stem] = list(map(str, table))
     return tables
+
+
+@cache
+def _nulls(folder: Path) -> set[str]:
+    """The keys that are null in ``configs/config.yaml``, and may be it where an experiment or a tier sets them."""
+    content = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    return {key for key, value in _leaves(content).items() if value is None}
 
 
 def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
