@@ -1,4 +1,4 @@
-"""Configurations out of ``configs/`` and overrides: with `launch`, `overrides` and `targets` all that knows Hydra."""
+"""Configurations out of ``configs/`` and overrides: with `launch` and `overrides` all that knows Hydra."""
 
 import re
 from collections.abc import Sequence

@@ -1,12 +1,12 @@
 """What a configuration may hand to what it names, as the signatures of those say."""
 
 import inspect
+import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 __all__ = ["fits", "is_list", "kinds", "takes", "type_of"]
@@ -23,7 +23,7 @@ SECTIONS = {
 
 def takes(node: DictConfig, argument: str) -> bool:
     """Whether the ``_target_`` of a section names this argument."""
-    return argument in inspect.signature(get_method(str(node._target_))).parameters
+    return argument in inspect.signature(_found(str(node._target_))).parameters
 
 
 def type_of(config: DictConfig, key: str) -> Any:
@@ -31,6 +31,8 @@ def type_of(config: DictConfig, key: str) -> Any:
     section, _, name = key.rpartition(".")
     node = OmegaConf.select(config, section) if section else None
     target = (node.get("_target_") if isinstance(node, DictConfig) else None) or SECTIONS.get(section)
+    if target is None:
+        return Any
     try:
         return _arguments(str(target)).get(name, Any)
     except Exception:  # a target that is not there, or cannot be imported, of which what builds it speaks
@@ -40,12 +42,18 @@ def type_of(config: DictConfig, key: str) -> Any:
 @cache
 def _arguments(target: str) -> dict[str, Any]:
     """The annotation of each argument; where a function takes any others, also of those of what it returns."""
-    call = get_method(target)
+    call = _found(target)
     known = get_type_hints(call.__init__ if inspect.isclass(call) else call)
     others = known.pop("return", None)
     if inspect.isclass(others) and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(call).parameters.values()):
         known = {**get_type_hints(others.__init__), **known}
     return known
+
+
+def _found(target: str) -> Any:
+    """What a dotted name stands for: of a function and a module of one name, such as datasets.digits, the function."""
+    module, _, name = target.rpartition(".")
+    return pkgutil.resolve_name(f"{module}:{name}")
 
 
 def kinds(annotation: Any) -> set[Any]:

@@ -1,6 +1,7 @@
 """What a key takes is what the signature of what is built from it says."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Optional
 
 import pytest
@@ -11,6 +12,8 @@ from sdn import Dynamics
 from spikingssm.experiments.config import load
 from spikingssm.experiments.overrides import check_key, parse
 from spikingssm.experiments.targets import SECTIONS, fits, kinds, type_of
+
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 class Rows:
@@ -98,6 +101,12 @@ def test_a_target_that_cannot_be_imported_leaves_the_kind_of_the_old_value() -> 
         check_key(config, parse(["model.width=x"])[0])
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONFIGS / "dataset").glob("*.yaml")))
+def test_the_type_of_every_key_of_a_data_set_is_known(name) -> None:
+    config = load([f"dataset={name}"])
+    assert all(type_of(config, f"data.{key}") is not Any for key in config.data if key != "_target_")
+
+
 def test_every_section_without_a_target_is_known() -> None:
     config = load([])
     without = {key for key in config if OmegaConf.is_dict(config[key]) and "_target_" not in config[key]}
@@ -126,3 +135,8 @@ def test_keys_that_mean_something_without_a_value_take_null(experiment, keys) ->
 @pytest.mark.parametrize("override", ["model.div_value=4.5", "trainer.deterministic=warn", "trainer.devices=[0,1]"])
 def test_the_type_decides_and_not_the_value_that_an_experiment_chose(override) -> None:
     assert load(["experiment=spikingssm/wt103", override])
+
+
+def test_looking_for_a_type_logs_nothing(caplog) -> None:
+    load(["name=x", "seed=2", "model.solver=loop", "model.dynamics.decay=0.5"])
+    assert caplog.records == []
