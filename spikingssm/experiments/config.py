@@ -1,11 +1,13 @@
-"""Configurations out of ``configs/`` and overrides: with `launch`, `overrides` and `targets` all that knows Hydra."""
+"""Configurations out of ``configs/`` and overrides: with `launch` and `overrides` all that knows Hydra."""
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
@@ -53,7 +55,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
         return _compose(parsed)
     found, moved = stored(run), [o for o in parsed if o.key_or_group in MOVABLE]
     for override in moved:
-        check_key(found, override)
+        check_key(found, override, _nulls(_folder()))
         OmegaConf.update(found, override.key_or_group, override.value(), force_add=True)
     asked = _compose([o for o in parsed if o not in moved])
     changed = [o.key_or_group for o in parsed if o.key_or_group != "resume" and o not in moved]
@@ -111,12 +113,18 @@ def _compose(parsed: list[Override]) -> DictConfig:
     groups = [o for o in parsed if _is_group(folder, o.key_or_group)]
     for override in groups:
         _check_file(folder, override.key_or_group, override.value())
-    extra = _parts_of_recipe(folder, groups) + _parts_of_tier(folder, groups)
-    parsed, groups = extra + parsed, extra + groups
+        if override.is_delete() and override.key_or_group in ("experiment", "model", "tier"):
+            raise ValueError(f"{override.input_line} takes away what others go by; choose another, or leave it out.")
+    chosen = {o.key_or_group: o.value() for o in groups}
+    recipes, model = _recipes(chosen.get("experiment")), chosen.get("model")
+    if recipes and model is not None and model not in recipes:
+        raise ValueError(
+            f"experiment={chosen['experiment']} has no recipe for model={model}; there are {', '.join(recipes)}."
+        )
     base = _hydra(folder, groups)
     for override in parsed:
         if override not in groups:
-            check_key(base, override)
+            check_key(base, override, _nulls(folder))
     config = _hydra(folder, parsed)
     _check_taken(folder, config, parsed)
     for override in parsed:  # a new target takes the place of the old one; its arguments are not those of the new
@@ -131,10 +139,9 @@ def _check_taken(folder: Path, config: DictConfig, parsed: list[Override]) -> No
     chosen = {o.key_or_group: o.value() for o in parsed}
     added = {o.key_or_group for o in parsed if o.is_add()}
     for group, section in (("dataset", "data"), ("model", "model"), ("task", "task")):
-        file = folder / group / f"{chosen.get(group)}.yaml"
-        if "experiment" not in chosen or group not in chosen or not file.is_file():
+        if "experiment" not in chosen or not isinstance(chosen.get(group), str):
             continue
-        own = OmegaConf.load(file)
+        own = _hydra(folder, [o for o in parsed if o.key_or_group == group])[section]
         foreign = [key for key in config[section] if key not in own and f"{section}.{key}" not in added]
         if foreign and config[section].get("_target_") == own.get("_target_"):
             keys, drop = (
@@ -148,39 +155,47 @@ def _check_taken(folder: Path, config: DictConfig, parsed: list[Override]) -> No
             )
 
 
-def _parts_of_recipe(folder: Path, groups: list[Override]) -> list[Override]:
-    """What an experiment says for the chosen model alone (``configs/recipe/<experiment>/<model>.yaml``)."""
-    chosen = {o.key_or_group: o.value() for o in groups}
-    experiment, model = chosen.get("experiment"), chosen.get("model")
-    if not has_recipes(experiment):
-        return []
-    if model is None:
-        defaults = OmegaConf.load(folder / "experiment" / f"{experiment}.yaml").defaults
-        model = next(entry["override /model"] for entry in defaults if "override /model" in entry)
-    there = sorted(path.stem for path in (folder / "recipe" / experiment).glob("*.yaml"))
-    if model not in there:
-        raise ValueError(f"experiment={experiment} has no recipe for model={model}; there are {', '.join(there)}.")
-    return parse([f"+recipe/{experiment}={model}"])
+def _recipes(experiment: Any) -> list[str]:
+    """The networks that an experiment has a recipe for, where it is for several (``configs/tables/recipe.yaml``)."""
+    rows = (row.rpartition("/") for row in _tables(_folder())["recipe"])
+    return sorted(model for name, _, model in rows if name == experiment)
 
 
 def has_recipes(experiment: Any) -> bool:
     """Whether an experiment has a recipe for each of several models."""
-    return bool(experiment) and (_folder() / "recipe" / str(experiment)).is_dir()
+    return bool(_recipes(experiment))
 
 
-def _parts_of_tier(folder: Path, groups: list[Override]) -> list[Override]:
-    """What a tier says of the chosen family (``configs/tier/<tier>/<family>.yaml``) and experiment, if it is there."""
-    chosen = {o.key_or_group: o.value() for o in groups}
-    tier, experiment = chosen.get("tier"), chosen.get("experiment") or "spikingssm/digits"
-    parts = [experiment.split("/")[0], experiment] if tier else []
-    found = [part for part in parts if (folder / "tier" / str(tier) / f"{part}.yaml").is_file()]
-    return parse([f"+tier/{tier}=[{','.join(found)}]"] if found else [])
+@cache
+def _tables(folder: Path) -> dict[str, list[str]]:
+    """Tell Hydra of ``configs/tables``: a file is a group and each of its keys an option.
+
+    Returns:
+        group -> its options.
+    """
+    tables = {}
+    for path in sorted((folder / "tables").glob("*.yaml")):
+        table = OmegaConf.load(path)
+        for key in table:
+            group, _, option = f"{path.stem}/{key}".rpartition("/")
+            ConfigStore.instance().store(option, table[key], group, package="_global_")
+        tables[path.stem] = list(map(str, table))
+    return tables
+
+
+@cache
+def _nulls(folder: Path) -> set[str]:
+    """The keys that are null in ``configs/config.yaml``, and may be it where an experiment or a tier sets them."""
+    content = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    return {key for key, value in _leaves(content).items() if value is None}
 
 
 def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
+    lines = [re.sub(r"^\+(tier|recipe)=", r"\1=", o.input_line or "") for o in parsed]  # config.yaml has both: no +
     try:
+        _tables(folder)
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
-            return compose("config", [o.input_line or "" for o in parsed])
+            return compose("config", lines)
     except (HydraException, OmegaConfBaseException, YAMLError, RecursionError, ValueError) as error:
         raise ValueError(shortened(one_line(error))) from None
 
@@ -197,13 +212,14 @@ def _folder() -> Path:
 
 
 def _is_group(folder: Path, key: str) -> bool:
-    """Whether a key is that of a folder of ``configs``, such as dataset or recipe/brf/ecg."""
-    return re.fullmatch(r"[\w-]+(/[\w-]+)*", key) is not None and len(key) < 200 and (folder / key).is_dir()
+    """Whether a key is that of a folder of ``configs``, such as dataset, or of a file of ``configs/tables``."""
+    named = re.fullmatch(r"[\w-]+(/[\w-]+)*", key) is not None and len(key) < 200 and key != "tables"
+    return key in _tables(folder) or (named and (folder / key).is_dir())
 
 
 def _check_file(folder: Path, group: str, value: Any) -> None:
-    found = (folder / group).glob("*.yaml") if group == "tier" else (folder / group).rglob("*.yaml")
-    there = sorted(str(p.relative_to(folder / group).with_suffix("")) for p in found)
+    found = (str(p.relative_to(folder / group).with_suffix("")) for p in (folder / group).rglob("*.yaml"))
+    there = sorted(_tables(folder).get(group) or found)
     if value is not None and value not in there:
         raise ValueError(f"no {group} is named {value!r}; there are: {', '.join(there)}.")
 

@@ -1,25 +1,16 @@
-"""The runs of a sweep through Hydra's launchers: side by side on this machine, or as jobs of a cluster."""
+"""The runs of a sweep, by the launcher that Hydra's options choose: joblib on this machine, submitit on a cluster."""
 
-import contextlib
 import importlib.util
 import os
 import shutil
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from hydra import version
-from hydra._internal.callbacks import Callbacks
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
+from hydra import compose, initialize
 from hydra.errors import HydraException
-from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spikingssm.experiments.config import load
@@ -36,11 +27,11 @@ PLUGINS = {
     "submitit_local": "hydra-submitit-launcher",
     "submitit_slurm": "hydra-submitit-launcher",
 }
-"""Launcher -> the package that brings it."""
-OURS = [  # submitit keeps its files in runs/.submitit; nothing else is written but the run folders, and no second log
-    "hydra.sweep.dir=runs", "hydra.sweep.subdir=.", "hydra.output_subdir=null", "hydra/hydra_logging=none",
-    "hydra/job_logging=none",
-]  # fmt: skip
+"""Launcher -> the package that brings it and says which options it has."""
+SHARED = {
+    "cpus_per_task", "gpus_per_node", "mem_gb", "name", "nodes", "stderr_to_stdout", "tasks_per_node", "timeout_min",
+}  # fmt: skip
+"""What submitit calls alike on every cluster; other options begin with its name there, as slurm_partition does."""
 
 
 class Job(NamedTuple):
@@ -57,7 +48,7 @@ def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def launch(jobs: Sequence[Job], options: Sequence[str]) -> None:
-    """Run every job through the launcher that the options choose, and wait for all.
+    """Run every job by the launcher that the options choose, and wait for all.
 
     Args:
         jobs: the runs; their configurations were checked.
@@ -65,57 +56,80 @@ def launch(jobs: Sequence[Job], options: Sequence[str]) -> None:
 
     Raises:
         ImportError: the launcher's package is missing.
-        ValueError: options that Hydra refuses.
+        ValueError: options that Hydra refuses, or another launcher.
         OSError: no Slurm on this machine.
         SystemExit: runs have failed; the others ran nevertheless.
     """
-    _check_launcher(options)
-    version.setbase("1.3")
+    kind = _launcher(options)
     try:
-        hydra = Hydra.create_main_hydra2("train", create_config_search_path(None))
-        config = hydra.compose_config(None, [*OURS, *options], run_mode=RunMode.MULTIRUN)
-        task = partial(_run, [*jobs], str(Path(sys.argv[0]).resolve()))
-        context = HydraContext(config_loader=hydra.config_loader, callbacks=Callbacks(config))
-        launcher = Plugins.instance().instantiate_launcher(context, task, config)
-        folder = Path(str(config.hydra.sweep.dir))
-        found = [job.return_value for job in launcher.launch([[] for _ in jobs], initial_job_idx=0)]
+        with initialize(config_path=None, job_name="train", version_base="1.3"):
+            hydra = compose(None, ["hydra.sweep.dir=runs", *options], return_hydra_config=True).hydra
+            given: Any = OmegaConf.to_container(hydra.launcher, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"hydra: {' '.join(str(error).split())}") from None
-    finally:
-        GlobalHydra.instance().clear()
-    with contextlib.suppress(OSError):
-        folder.rmdir()  # made by a launcher that wrote nothing there
+    del given["_target_"]
+    work = _Work(str(Path(sys.argv[0]).resolve()), dict(hydra.job.env_set))
+    if kind == "basic":
+        found = [work(job) for job in jobs]
+    elif kind == "joblib":
+        from joblib import Parallel, delayed
+
+        numbers = {key: int(value) for key, value in given.items() if isinstance(value, str) and value.isdigit()}
+        found = Parallel(**{**given, **numbers, "backend": "loky"})(delayed(work)(job) for job in jobs)
+    elif kind in PLUGINS:
+        from submitit import AutoExecutor
+
+        cluster, folder = kind.removeprefix("submitit_"), given.pop("submitit_folder")
+        named = {key if key in SHARED else f"{cluster}_{key}": value for key, value in given.items()}
+        retries = {key: named.pop(key) for key in ("slurm_max_num_timeout",) if key in named}
+        executor = AutoExecutor(folder, cluster=cluster, **retries)
+        executor.update_parameters(**named)
+        found = [job.results()[0] for job in executor.map_array(work, jobs)]
+    else:
+        raise ValueError(f"hydra/launcher={kind} is not used here; there are basic, {', '.join(PLUGINS)}.")
     tell({job.run_dir: why for job, why in zip(jobs, found, strict=True) if why is not None}, len(jobs))
 
 
-def _run(jobs: list[Job], script: str, _: DictConfig) -> str | None:
-    """The job of this process; what a user can mend is returned, since not every launcher carries exceptions."""
-    job = jobs[HydraConfig.get().job.num]
-    HydraConfig.instance().cfg = None
-    GlobalHydra.instance().clear()  # `load` begins its own
-    words = [*(text for text in job.overrides if not text.startswith("run_dir=")), f"run_dir={quoted(job.run_dir)}"]
-    if int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0 and (Path(job.run_dir) / "config.yaml").is_file():
-        words = [f"resume={quoted(job.run_dir)}"]  # the cluster had stopped it
-    sys.argv = [script, *words]
-    quiet()
+class _Work(NamedTuple):
+    """What a process does for a job."""
 
-    def work() -> None:
-        config = load(words)
-        if config.trainer.devices == 1 or "SLURM_NTASKS" in os.environ:
-            run(config, variant(job.overrides))
-        elif code := call([sys.executable, *sys.argv]):  # which starts the others
-            raise ValueError(f"it ended with exit code {code}; its error stands above.")
+    script: str
+    environment: dict[str, str]
 
-    return failure(work)
+    def __call__(self, job: Job) -> str | None:
+        """What a user can mend is returned: an exception would end the other runs."""
+        os.environ.update(self.environment)
+        words = [*(text for text in job.overrides if not text.startswith("run_dir=")), f"run_dir={quoted(job.run_dir)}"]
+        if int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0 and (Path(job.run_dir) / "config.yaml").is_file():
+            words = [f"resume={quoted(job.run_dir)}"]  # the cluster had stopped it
+        sys.argv = [self.script, *words]
+        quiet()
+
+        def work() -> None:
+            config = load(words)
+            if config.trainer.devices == 1 or "SLURM_NTASKS" in os.environ:
+                run(config, variant(job.overrides))
+            elif code := call([sys.executable, *sys.argv]):  # which starts the others
+                raise ValueError(f"it ended with exit code {code}; its error stands above.")
+
+        return failure(work)
+
+    def checkpoint(self, job: Job) -> Any:
+        """What submitit queues again for a job that reached its time limit: the same, which then resumes."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, job)
 
 
-def _check_launcher(options: Sequence[str]) -> None:
+def _launcher(options: Sequence[str]) -> str:
+    """The launcher that is chosen, once it is sure to be there."""
     chosen = [text.partition("=")[2] for text in options if text.lstrip("+").startswith("hydra/launcher=")]
-    package = PLUGINS.get(chosen[-1]) if chosen else None
-    if package and importlib.util.find_spec(f"hydra_plugins.{package.replace('-', '_')}") is None:
-        raise ImportError(f"hydra/launcher={chosen[-1]} needs the package {package}: pip install {package}.")
-    if chosen and chosen[-1] == "submitit_slurm" and shutil.which("sbatch") is None:
+    kind = chosen[-1] if chosen else "basic"
+    if kind in PLUGINS and importlib.util.find_spec(f"hydra_plugins.{PLUGINS[kind].replace('-', '_')}") is None:
+        raise ImportError(f"hydra/launcher={kind} needs the package {PLUGINS[kind]}: pip install {PLUGINS[kind]}.")
+    if kind == "submitit_slurm" and shutil.which("sbatch") is None:
         raise FileNotFoundError(
             "hydra/launcher=submitit_slurm needs sbatch, which is not on this machine; start it on a node of the "
             "cluster, or use hydra/launcher=joblib."
         )
+    return kind

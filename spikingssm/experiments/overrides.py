@@ -1,7 +1,7 @@
 """Overrides of a command line: read, and compared with the keys that there are."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,23 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from sdn.runs.cli import shortened
 from spikingssm.experiments.ending import quoted
-from spikingssm.experiments.targets import takes
+from spikingssm.experiments.targets import fits, is_list, kinds, takes, type_of
 
 __all__ = ["check_key", "one_line", "parse"]
 
-NULLABLE = (
-    "threads", "weights", "resume", "data.root", "data.path", "data.test_path", "data.name", "data.classes",
-    "data.limit_train", "data.limit_eval", "data.rows", "data.steps", "data.distractors", "data.scaling",
-    "data.leave_out", "data.vocabulary", "model.spike", "model.cutoffs", "model.first_discretisation",
-    "model.refractory", "task.unlabelled_as", "optim.slow_lr", "optim.ema", "optim.tbptt",
-    "checkpoint.every_n_steps", "checkpoint.every_minutes", "early_stop.patience", "logger.wandb",
-    "trainer.gradient_clip_val",
-)  # fmt: skip
-"""Keys that may be null, whatever an experiment or a tier sets them to."""
-FREE = ("trainer.devices",)
-"""Keys whose values may be of several kinds: a number, a list, auto."""
-LISTS = {"model.d_model": "spikingssm.models.RSNN"}
-"""Keys that take a number or a list of such numbers, and the target that does."""
 ALIASES = {f"experiment=spikingssm/{published}": f"experiment=spikingssm/{ours}" for published, ours in (
     ("minst", "mnist"), ("pminst", "pmnist"),
 )}  # fmt: skip
@@ -58,8 +45,17 @@ def _way_out(overrides: Sequence[str]) -> str:
     )
 
 
-def check_key(base: DictConfig, override: Override) -> None:
-    """Refuse a key that does not exist, and a word where a number stands."""
+def check_key(base: DictConfig, override: Override, nullable: Collection[str] = ()) -> None:
+    """Refuse a key that does not exist, and a value of another kind than what is built from it takes.
+
+    Args:
+        base: the configuration without the override.
+        override: ``key=value``.
+        nullable: further keys that may be null: a run reads them itself.
+
+    Raises:
+        ValueError: which keys there are, or what the key takes.
+    """
     node, at = base, "the top level"
     path = override.key_or_group.split(".")
     for depth, part in enumerate(path):
@@ -76,15 +72,10 @@ def check_key(base: DictConfig, override: Override) -> None:
             break
     if override.is_sweep_override() or override.is_delete():
         return
-    old, new = OmegaConf.select(base, override.key_or_group), override.value()
-    if (new is None and override.key_or_group in NULLABLE) or override.key_or_group in FREE:
-        return
-    section = override.key_or_group.rpartition(".")[0]
-    listed = LISTS.get(override.key_or_group, "") == OmegaConf.select(base, f"{section}._target_")
-    parts = new if listed and isinstance(new, list) and new else [new]
-    if problem := next(filter(None, (_misfit(old, part) for part in parts)), None):
-        more = " or a list of them" if listed else ""
-        raise ValueError(f"{override.key_or_group} takes {problem}{more}, got {new!r}.")
+    key, new = override.key_or_group, override.value()
+    problem = _misfit(type_of(base, key), OmegaConf.select(base, key), new)
+    if problem and not (new is None and key in nullable):
+        raise ValueError(f"{key} takes {problem}, got {new!r}.")
 
 
 def _addable(node: DictConfig, override: Override, part: str) -> str:
@@ -96,19 +87,30 @@ def _addable(node: DictConfig, override: Override, part: str) -> str:
     return f"; add it with +{override.input_line}" if known else ""
 
 
-def _misfit(old: Any, new: Any) -> str | None:
-    """What a key with the value ``old`` takes, where ``new`` is not that; a key without a value takes anything."""
-    if isinstance(new, str) and "${" in new:
+def _misfit(annotation: Any, old: Any, new: Any) -> str | None:
+    """What an argument takes, where ``new`` is not that.
+
+    Args:
+        annotation: of the argument; Any is what the old value is.
+        old: its value, the example of the answer. Without one, and for text and objects, what is built speaks.
+        new: the value of the command line.
+    """
+    if Any in kinds(annotation):
+        annotation = next((kind for kind in (bool, int, float, DictConfig) if isinstance(old, kind)), Any)
+    found = kinds(annotation)
+    if (isinstance(new, str) and "${" in new) or str in found or fits(annotation, new):
         return None
+    such = f" such as {old}" if isinstance(old, (int, float)) else ""
     if isinstance(old, DictConfig):
-        return None if isinstance(new, dict) else "a mapping such as {_target_: ..., key: value}"
-    if isinstance(old, bool):
-        return None if isinstance(new, bool) else f"true or false ({old} here)"
-    if isinstance(old, int):
-        return None if isinstance(new, int) and not isinstance(new, bool) else f"a whole number such as {old}"
-    if isinstance(old, float):
-        return None if isinstance(new, (int, float)) and not isinstance(new, bool) else f"a number such as {old}"
-    return None
+        what = "a mapping such as {_target_: ..., key: value}"
+    elif bool in found:
+        what = f"true or false{f' ({old} here)' if isinstance(old, bool) else ''}"
+    elif float in found or int in found:
+        what = f"a {'' if float in found else 'whole '}number{such}"
+    else:
+        return None
+    more = [" or a list of them"] if any(map(is_list, found)) else []
+    return "".join([what, *more, *([" or null"] if type(None) in found else [])])
 
 
 def one_line(error: BaseException) -> str:

@@ -172,3 +172,70 @@ def test_several_devices_get_a_process_of_their_own(tmp_path, monkeypatch, capsy
     assert "a=b: it ended with exit code 3; its error stands above" in capsys.readouterr().err
     assert started[0][0] == sys.executable
     assert started[0][2:] == [*TINY, "trainer.devices=2", f"run_dir='{tmp_path}/a=b'"]
+
+
+class Cluster:
+    """Stands in for submitit's executor: keeps what it is given, and runs each job here."""
+
+    made: list["Cluster"] = []
+
+    def __init__(self, folder, cluster, **more) -> None:
+        self.begun, self.parameters = {"folder": folder, "cluster": cluster, **more}, {}
+        self.made.append(self)
+
+    def update_parameters(self, **parameters) -> None:
+        self.parameters = parameters
+
+    def map_array(self, work, jobs):
+        class Done(tuple):
+            def results(self):
+                return self
+
+        return [Done([work(job)]) for job in jobs]
+
+
+def test_options_of_slurm_are_called_as_submitit_calls_them(tmp_path, monkeypatch) -> None:
+    submitit = pytest.importorskip("submitit")
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    monkeypatch.setattr(submitit, "AutoExecutor", Cluster)
+    monkeypatch.setattr(launch.shutil, "which", lambda name: "/usr/bin/sbatch")
+    monkeypatch.setattr(launch, "run", lambda config, changed: seen.append((config.seed, os.environ["SWEEP"])))
+    monkeypatch.setenv("SWEEP", "")
+    seen: list[tuple[int, str]] = []
+    options = ["partition=gpu", "max_num_timeout=3", "timeout_min=9", "mem_gb=4"]
+    words = ["hydra/launcher=submitit_slurm", *(f"hydra.launcher.{option}" for option in options)]
+    words.append("+hydra.launcher.additional_parameters.a=1")
+    main(["--multirun", *words, "+hydra.job.env_set.SWEEP=on", *TINY, "seed=4,5", f"run_dir={tmp_path}/${{seed}}"])
+    made = Cluster.made.pop()
+    assert made.begun == {"folder": "runs/.submitit/%j", "cluster": "slurm", "slurm_max_num_timeout": 3}
+    given = made.parameters
+    assert (given["slurm_partition"], given["timeout_min"], given["mem_gb"], given["name"]) == ("gpu", 9, 4, "train")
+    assert given["slurm_additional_parameters"] == {"a": 1}
+    assert not [key for key in given if not key.startswith("slurm_") and key not in launch.SHARED]
+    assert seen == [(4, "on"), (5, "on")]
+
+
+def test_the_names_of_the_options_are_those_of_submitit() -> None:
+    config = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.config")
+    assert {key for key in vars(config.BaseQueueConf()) if key != "submitit_folder"} == launch.SHARED
+
+
+def test_a_job_at_its_time_limit_is_queued_again_as_it_was() -> None:
+    pytest.importorskip("submitit")
+    work, job = launch._Work("/x/train.py", {}), launch.Job(["seed=1"], "runs/a")
+    again = work.checkpoint(job)
+    assert (again.function, again.args) == (work, (job,))
+
+
+def test_another_launcher_is_refused() -> None:
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store("mine", {"_target_": "x"}, "hydra/launcher")
+    with pytest.raises(ValueError, match="hydra/launcher=mine is not used here; there are basic, joblib, submitit_loc"):
+        main(["--multirun", "hydra/launcher=mine", *TINY, "seed=0,1"])
+
+
+def test_nothing_internal_of_hydra_is_used() -> None:
+    for path in (ROOT / "spikingssm").rglob("*.py"):
+        assert "hydra._internal" not in path.read_text(), path
+        assert "GlobalHydra" not in path.read_text(), path

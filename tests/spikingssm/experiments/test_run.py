@@ -48,10 +48,11 @@ def finished(tmp_path_factory) -> Path:
 
 def test_every_key_of_the_configuration_has_a_comment() -> None:
     for path in (ROOT / "configs").rglob("*.yaml"):
-        if {"experiment", "recipe", "tier"} & set(path.parts):
+        if {"experiment", "tables", "tier"} & set(path.parts):
             continue
+        without = ("#", "_target_", "defaults", "- ", "task:", "optim:", "dt_max")
         for line in path.read_text().splitlines():
-            if ":" in line and not line.strip().startswith(("#", "_target_", "defaults", "task:", "optim:", "dt_max")):
+            if ":" in line and not line.strip().startswith(without):
                 assert "#" in line, f"{path.name}: {line}"
 
 
