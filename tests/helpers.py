@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from own_neurons import UPDATES, own_neurons
 
 from sdn import ALIF, BRF, LIF, RF
 from sdn.dynamics import HRF, IzhikevichRF
@@ -34,8 +35,10 @@ DYNAMICS = [
     ("izhikevich", IzhikevichRF(omega=17.0, damping=3.0, dt=0.012, threshold=1.1), 90.0),
     ("izhikevich-channels", IzhikevichRF(12 + 20 * _h, 5 + 2 * _h, dt=0.008, threshold=0.98 + 0.2 * _h), 200.0),
 ]
-FUSED = [known for known in DYNAMICS if isinstance(known[1], (LIF, ALIF, RF, BRF))]
-"""Those with a compiled kernel, which the fused and the parallel solver need; the others run under the loop only."""
+BUILT_IN = [*DYNAMICS]
+DYNAMICS += own_neurons(_h)
+FUSED = DYNAMICS
+"""Those that the fused solver takes: all."""
 
 
 def _over(dynamics):
@@ -125,7 +128,7 @@ def _izhikevich(P, I, state, fire):
     return v, s, (u - kept * u, v + kept * (1 - v))
 
 
-PUBLISHED = {"LIF": _lif, "ALIF": _alif, "RF": _rf, "BRF": _brf, "HRF": _hrf, "IzhikevichRF": _izhikevich}
+PUBLISHED = {"LIF": _lif, "ALIF": _alif, "RF": _rf, "BRF": _brf, "HRF": _hrf, "IzhikevichRF": _izhikevich, **UPDATES}
 
 
 def published_numpy(dynamics, current, state):

@@ -66,8 +66,8 @@ def _operations(roots: Iterable[Node]) -> list[Any]:
     return [OPERATIONS[node.op] for node in ordered(roots) if node.op in OPERATIONS]
 
 
-def trace(dynamics: Dynamics) -> Step:
-    """Record one step of a neuron.
+def trace(dynamics: Dynamics, like: Tensor | None = None) -> Step:
+    """Record one step of a neuron, on the channels and in the dtype of ``like`` (..., H) if given.
 
     Raises:
         Refused: an operation that is not elementwise, a branch on data, a state of another shape; with its line.
@@ -77,10 +77,10 @@ def trace(dynamics: Dynamics) -> Step:
     builder = Builder()
     tape = Tape(builder, kind.__name__)
     states = kind.State._fields
-    channels = _channels(dynamics)
+    channels = _channels(dynamics) if like is None else like.shape[-1]
     with torch.no_grad(), torch.device("cpu"):
-        like = torch.zeros(1, channels, dtype=torch.float64)
-        fields, numbers = _symbols(dynamics, channels)
+        like = torch.zeros(1, channels, dtype=torch.float64 if like is None else like.dtype)
+        fields, numbers = _symbols(dynamics, channels, like.dtype)
         leaf_of = {name: builder.leaf(_own(name, states)) for name in (*fields, *numbers)}
         with tape:
             for name, value in (*fields.items(), *numbers.items()):
@@ -169,7 +169,7 @@ def _channels(dynamics: Dynamics) -> int:
     return sizes[0] if sizes else 2
 
 
-def _symbols(dynamics: Dynamics, channels: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _symbols(dynamics: Dynamics, channels: int, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Tensors that stand for the fields per channel, and for those that are one number; with values in range."""
     kind = type(dynamics)
     fields: dict[str, Tensor] = {}
@@ -180,8 +180,8 @@ def _symbols(dynamics: Dynamics, channels: int) -> tuple[dict[str, Tensor], dict
             if _is_ours(kind):
                 numbers[name] = torch.tensor(float(value), dtype=torch.float64)
         elif name in numeric_fields(kind) and isinstance(value, (int, float, Tensor)) and not isinstance(value, bool):
-            plain = value.detach().to("cpu", torch.float64) if isinstance(value, Tensor) else torch.tensor(float(value))
-            fields[name] = plain.to(torch.float64).expand(channels).clone()
+            plain = value.detach().cpu() if isinstance(value, Tensor) else torch.tensor(float(value))
+            fields[name] = plain.to(dtype).expand(channels).clone()
     return fields, numbers
 
 

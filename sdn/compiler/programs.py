@@ -10,14 +10,15 @@ import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from sdn.checks.arguments import ArgumentError, init_fields
+from sdn.checks.arguments import ArgumentError
 from sdn.compiler.affine import Affine, affine
 from sdn.compiler.graph import Node, ordered
-from sdn.compiler.neuron import Derivative, Step, derive, trace
+from sdn.compiler.neuron import WATCH, Derivative, Step, derive, trace
 from sdn.compiler.slopes import Slope, numbers_of, trace_slope
 from sdn.compiler.sources import digest_of, module_of
 from sdn.compiler.tape import Refused
@@ -26,7 +27,7 @@ from sdn.dynamics.base import Dynamics
 from sdn.dynamics.fields import numeric_fields
 from sdn.gradients import SpikeGradient
 
-__all__ = ["Program", "has_slope", "parameters_of", "program", "program_of", "slope", "slope_of"]
+__all__ = ["PARAMETERS", "Call", "Program", "call_of", "has_slope", "program", "program_of", "slope", "slope_of"]
 
 WAY = "write it with elementwise operations of torch, or use solver='loop'"
 
@@ -37,10 +38,8 @@ class Program:
 
     key: str
     step: Step
-    parameters: Callable[..., tuple[list[Any], list[Any]]]
-    """From the fields to rows and numbers, in plain Python: the function that the generated file holds."""
     source: str
-    """The file of that function."""
+    """The file of the function in `PARAMETERS`."""
 
     derivative: Derivative
     recorded: Derivative
@@ -54,39 +53,50 @@ class Program:
         return self.step.name.lower()
 
 
+PARAMETERS: dict[str, Callable[..., tuple[list[Any], list[Any]]]] = {}
+"""From the fields of a neuron to rows and numbers, by key, where a graph finds it."""
 _PROGRAMS: dict[str, Program] = {}
 _FOUND: dict[tuple[Any, ...], str] = {}
 _SLOPES: dict[str, Slope] = {}
 
 
-def program_of(dynamics: Dynamics) -> Program:
+def _constant(function: Callable[..., Any]) -> Any:
+    """Let `torch.compile` call a function while it makes a graph, and keep what it returns.
+
+    As `torch.compiler.assume_constant_result`, which imports the compiler, four seconds, where it is only mentioned.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+def program_of(dynamics: Dynamics, like: Tensor | None = None) -> Program:
     """The program of a neuron.
+
+    Args:
+        dynamics: the neuron.
+        like: (..., H), whose channels and dtype a tensor has that the neuron makes for itself.
 
     Raises:
         Refused: its step cannot be compiled; the message says which operation on which line, and the way out.
     """
-    kind = type(dynamics)
-    options = tuple((name, getattr(dynamics, name)) for name in _options(kind, dynamics))
+    kind, options = type(dynamics), _options(dynamics)
     try:
         key = _FOUND.get((kind, options))
+        kept = True
     except TypeError:  # an option that has no hash
-        key = None
+        key, kept = None, False
     if key is not None:
         return _PROGRAMS[key]
     try:
-        step = trace(dynamics)
+        step = trace(dynamics, like)
     except Refused as error:
         raise Refused(f"{error} and cannot be compiled; {WAY}.") from None
     made = _made(kind, dict(options), step)
-    known = _PROGRAMS.setdefault(made.key, made)
-    if not step.constants:  # which may be others the next time
-        try:
-            _FOUND[kind, options] = made.key
-        except TypeError:
-            return made
-        return known
-    _PROGRAMS[made.key] = made
-    return made
+    if step.constants or not kept:  # which may be others the next time
+        _PROGRAMS[made.key] = made
+        return made
+    _FOUND[kind, options] = made.key
+    return _PROGRAMS.setdefault(made.key, made)
 
 
 def program(key: str) -> Program:
@@ -100,13 +110,36 @@ def program(key: str) -> Program:
     return _PROGRAMS[key]
 
 
-def parameters_of(found: Program, dynamics: Dynamics) -> tuple[list[Any], list[float]]:
-    """Rows, one value or (H,) each, and numbers of this very neuron; gradients flow to its fields."""
-    values = [getattr(dynamics, name) for name in found.step.fields]
-    like = next((value for value in values if isinstance(value, Tensor)), None)
-    constants = [value if like is None else value.to(like) for value in found.step.constants.values()]
-    rows, numbers = found.parameters(*values, *constants)
-    return rows, [float(number) for number in numbers]
+class Call(NamedTuple):
+    """What a program needs of a neuron at each call, as constants of a graph; the function is ``PARAMETERS[key]``."""
+
+    key: str
+    fields: tuple[str, ...]
+    watched: bool
+    """Whether the state has the program's own field behind those of the neuron."""
+
+
+def call_of(dynamics: Dynamics, like: Tensor) -> tuple[Call, list[Tensor]]:
+    """How to call the program of a neuron, and the tensors of its code that are no field."""
+    if torch.compiler.is_compiling():
+        return _call_in_a_graph(type(dynamics), _options(dynamics)), []
+    found = program_of(dynamics, like)
+    return _call(found), [value.to(like) for value in found.step.constants.values()]
+
+
+def _call(found: Program) -> Call:
+    return Call(found.key, found.step.fields, found.step.states[-1] == WATCH)
+
+
+@_constant
+def _call_in_a_graph(kind: type[Dynamics], options: tuple[tuple[str, Any], ...]) -> Call:
+    found = program_of(_typical(kind, dict(options)))
+    if found.step.constants:
+        name = kind.__name__
+        raise NotImplementedError(
+            f"{name} makes a tensor in its step, which torch.compile cannot take along; make it a field of {name}."
+        )
+    return _call(found)
 
 
 def slope_of(gradient: SpikeGradient) -> tuple[str, list[float]]:
@@ -115,6 +148,13 @@ def slope_of(gradient: SpikeGradient) -> tuple[str, list[float]]:
     Raises:
         Refused: its slope cannot be compiled; the message says why.
     """
+    if torch.compiler.is_compiling():
+        key, numbers = _slope_in_a_graph(type(gradient), _fields(gradient))
+        return key, list(numbers)
+    return _slope_of(gradient)
+
+
+def _slope_of(gradient: SpikeGradient) -> tuple[str, list[float]]:
     try:
         found = trace_slope(gradient)
     except Refused as error:
@@ -122,6 +162,22 @@ def slope_of(gradient: SpikeGradient) -> tuple[str, list[float]]:
     key = f"{found.name}-{digest_of(_text(found.slope))}"
     _SLOPES.setdefault(key, found)
     return key, numbers_of(found, gradient)
+
+
+@_constant
+def _slope_in_a_graph(kind: Any, fields: tuple[tuple[str, Any], ...]) -> tuple[str, tuple[float, ...]]:
+    key, numbers = _slope_of(kind(**dict(fields)))
+    return key, tuple(numbers)
+
+
+def _fields(value: Any) -> tuple[tuple[str, Any], ...]:
+    """The fields of a dataclass, with which it can be made again."""
+    return tuple([(name, getattr(value, name)) for name in _field_names(type(value))])
+
+
+@_constant
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind) if field.init)
 
 
 def has_slope(gradient: SpikeGradient) -> bool:
@@ -140,16 +196,36 @@ def slope(key: str) -> Slope:
     return _SLOPES[key]
 
 
-def _options(kind: type[Dynamics], dynamics: Dynamics) -> list[str]:
-    """Fields that are part of a program: switches, words, and what is no number."""
-    own = [name for name in init_fields(dynamics) if name not in kind.numbers or not kind.__module__.startswith("sdn.")]
-    return [name for name in own if not _is_number(kind, name, getattr(dynamics, name))]
+def _options(dynamics: Dynamics) -> tuple[tuple[str, Any], ...]:
+    """Fields that are part of a program, with their values: switches, words, and what is no number."""
+    kind = type(dynamics)
+    given = [(name, getattr(dynamics, name)) for name in _not_single(kind)]
+    free = _numeric(kind)
+    return tuple([(name, value) for name, value in given if name not in free or not _is_number(value)])
 
 
-def _is_number(kind: type[Dynamics], name: str, value: Any) -> bool:
-    """Whether a field is a number or a tensor of numbers, which a program takes as they are."""
-    known = name in numeric_fields(kind) and name not in kind.numbers
-    return known and isinstance(value, (int, float, Tensor)) and not isinstance(value, bool)
+@_constant
+def _not_single(kind: type[Dynamics]) -> tuple[str, ...]:
+    """All fields but those of a built-in neuron that are one number for all channels."""
+    ours = kind.__module__.startswith("sdn.")
+    return tuple(name for name in _field_names(kind) if not (ours and name in kind.numbers))
+
+
+@_constant
+def _numeric(kind: type[Dynamics]) -> tuple[str, ...]:
+    """Fields that a program takes as they are, if they hold a number or a tensor."""
+    return tuple(name for name in numeric_fields(kind) if name not in kind.numbers)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, Tensor)) and not isinstance(value, bool)
+
+
+def _typical(kind: Any, options: dict[str, Any]) -> Dynamics:
+    """Some neuron of a class with these options."""
+    required = [f.name for f in dataclasses.fields(kind) if f.init and f.default is dataclasses.MISSING]
+    found: Dynamics = kind(**{**{name: 0.5 for name in required if name not in options}, **options})
+    return found
 
 
 def _made(kind: type[Dynamics], options: dict[str, Any], step: Step) -> Program:
@@ -158,8 +234,8 @@ def _made(kind: type[Dynamics], options: dict[str, Any], step: Step) -> Program:
     digest = digest_of(text, _text(step.mem, step.distance, *step.after), repr(step.at_threshold))
     place = kind.__name__ if kind.__module__.startswith("sdn.") else f"{kind.__module__}:{kind.__qualname__}"
     key = f"{place}{json.dumps(options, default=repr)}#{digest}"
-    module = module_of(f"{kind.__name__.lower()}-parameters", text)
-    return Program(key, step, module.parameters, text, derive(step), derive(step, record=True), affine(step))
+    PARAMETERS[key] = module_of(f"{kind.__name__.lower()}-parameters", text).parameters
+    return Program(key, step, text, derive(step), derive(step, record=True), affine(step))
 
 
 def _parameters_text(step: Step) -> str:
@@ -195,9 +271,7 @@ def _resolve(key: str) -> None:
     module, _, name = place.rpartition(":")
     try:
         kind: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module or "sdn"))
-        given = json.loads("{" + options)
-        required = [f.name for f in dataclasses.fields(kind) if f.init and f.default is dataclasses.MISSING]
-        program_of(kind(**{**{n: 0.5 for n in required if n not in given}, **given}))
+        program_of(_typical(kind, json.loads("{" + options)))
     except (ImportError, AttributeError, TypeError, ValueError, ArgumentError) as error:
         raise RuntimeError(
             f"the neuron {place} of a compiled program cannot be found ({error}); import it first."

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdn.compiler.neuron import WATCH
-from sdn.compiler.programs import parameters_of, program_of, slope_of
+from sdn.compiler.programs import PARAMETERS, call_of, program_of, slope_of
 from sdn.dynamics.base import Dynamics, State
 from sdn.dynamics.fields import channelwise
 from sdn.gradients import SpikeGradient
@@ -30,14 +29,15 @@ def operands(
 
     The state has the program's own field behind the neuron's where it needs one; `state_of` takes it off.
     """
-    found = program_of(dynamics)
-    rows, numbers = parameters_of(found, dynamics)
+    call, constants = call_of(dynamics, current)
+    rows, numbers = PARAMETERS[call.key](*[getattr(dynamics, name) for name in call.fields], *constants)
     channels = [channelwise(value, current) for value in rows]
     fixed = torch.stack(channels) if channels else current.new_empty(0, current.shape[-1])
     fields = [value.to(current) for value in state]
-    if found.step.states[-1:] == (WATCH,):
+    if call.watched:
         fields.append(torch.zeros_like(fields[0]))
-    return Kernel(found.key, fixed, numbers), torch.stack(fields, 1), slope_of(gradient)
+    kernel = Kernel(call.key, fixed, [float(number) for number in numbers])
+    return kernel, torch.stack(fields, 1), slope_of(gradient)
 
 
 def state_of(dynamics: Dynamics, final: Tensor) -> Any:
