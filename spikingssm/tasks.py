@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from spikingssm.datasets.base import IGNORED, Batch
+from spikingssm.models.base import as_predictor
 
 __all__ = [
     "Classification", "EveryStepClassification", "LanguageModel", "Outcome", "Perplexity", "StepClassification", "Task",
@@ -268,8 +269,8 @@ class StepClassification(_CrossEntropy):
 class LanguageModel:
     """The next token at every step: negative log likelihood in nats and perplexity.
 
-    The model gives ``features(x, state, lengths)`` (B, L, H) and a ``decoder`` with ``nll(features (M, H), labels (M,))
-    -> (M,)``, so that an adaptive softmax need not form all logits. Steps labelled ``ignore_index`` are left out.
+    The model is a `spikingssm.models.base.Predictor`, so that an adaptive softmax need not form all logits. Steps
+    labelled ``ignore_index`` are left out.
 
     Args:
         ignore_index: the label of a step without one.
@@ -286,18 +287,18 @@ class LanguageModel:
         Raises:
             ValueError: a model without such features and decoder, or labels of another shape.
         """
-        if not hasattr(getattr(model, "decoder", None), "nll"):
+        if (predictor := as_predictor(model)) is None:
             raise ValueError(
                 "LanguageModel: the model's decoder has no nll(features, labels); use token data and model.pool=each."
             )
-        features, state = model.features(batch.x, state, batch.lengths)
+        features, state = predictor.features(batch.x, state, batch.lengths)
         if features.ndim != 3 or batch.y.shape != features.shape[:2]:
             raise ValueError(
                 f"LanguageModel: features must be (B, L, H) and labels (B, L), got {tuple(features.shape)} and "
                 f"{tuple(batch.y.shape)}; it needs model.pool=each."
             )
         labelled = batch.y != self.ignore_index
-        nll = model.decoder.nll(features[labelled], batch.y[labelled])
+        nll = predictor.decoder.nll(features[labelled], batch.y[labelled])
         return Outcome(nll.sum() / max(1, len(nll)), len(nll), state, {"perplexity": (nll.detach(),)})
 
     def metrics(self, classes: int) -> dict[str, Metric]:

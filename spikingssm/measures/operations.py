@@ -26,6 +26,7 @@ from spikingssm.layers import (
     TokenEncoder,
     Vocabulary,
 )
+from spikingssm.models.base import answers_of, synapses_of
 
 __all__ = ["FORMS", "INPUT", "Operations", "connections", "driven", "not_counted", "operations"]
 
@@ -91,7 +92,7 @@ def operations(
         raise ValueError(f"operations: form must be one of {', '.join(FORMS)}, got {form!r}.")
     run = _Run(form, steps / sequences, rates, dense, _drivers(model), _cut(model))
     found: dict[str, Operations] = defaultdict(Operations)
-    once = not isinstance(getattr(model, "pool", None), EachStep)  # the decoder then runs once a sample
+    once = answers_of(model) != "step"  # the decoder then runs once a sample
     left_out = _left_out(model)
     for name, module in model.named_modules():
         rule, place = _rule(module), name.split(".")[0]
@@ -112,8 +113,8 @@ def driven(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """
     found: dict[str, tuple[str, ...]] = {}
     for name, module in model.named_modules():
-        prefix, say = f"{name}." if name else "", getattr(type(module), "synapses", None)
-        for source, maps in say(module).items() if say else ():
+        prefix = f"{name}." if name else ""
+        for source, maps in synapses_of(module).items():
             if source != INPUT or not prefix:
                 found[prefix + source] = tuple(prefix + target for target in maps)
     return found

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sdn import SpikingLayer
+from spikingssm.models.base import patch_of, synapses_of
 
 __all__ = ["Firing", "SpikeRecord", "neurons_of", "record_spikes", "spikes_of", "watch_neurons"]
 
@@ -202,8 +203,7 @@ def watch_neurons(
     handles = []
     for name, neuron in neurons_of(model).items():
         handles.append(neuron.register_forward_hook(_teller(name, told, look), with_kwargs=True))
-    say = getattr(type(model), "synapses", None)
-    for target in say(model).get("input", ())[:1] if say and look_at_data else ():
+    for target in synapses_of(model).get("input", ())[:1] if look_at_data else ():
         entry, around = model.get_submodule(target), model.get_submodule(target.rpartition(".")[0])
         entry = around if isinstance(around, SpikingLayer) else entry  # which may use the weights without a call
         handles.append(entry.register_forward_pre_hook(_reader(target, told, look_at_data), with_kwargs=True))
@@ -259,7 +259,7 @@ def _pusher(key: str, told: list[Tensor | None]) -> Any:
         if found is None:
             told.append(told[-1])
         else:
-            told.append(found.squeeze(-1) if key == "valid" else -(-found // getattr(module, "patch", 1)))
+            told.append(found.squeeze(-1) if key == "valid" else -(-found // patch_of(module)))
 
     return push
 

@@ -1,9 +1,8 @@
 """Recurrent spiking networks: layers of connected neurons, and leaky integrators that read them."""
 
-import copy
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from sdn.neuron import Start
 from spikingssm.layers.heads import as_pool
 from spikingssm.layers.integrator import LeakyIntegrator
 from spikingssm.layers.recurrent import Recurrent
+from spikingssm.models.base import SequenceModel
 from spikingssm.models.silence import warn_if_silent
 
 __all__ = ["RSNN", "RSNNState"]
@@ -29,7 +29,7 @@ class RSNNState(NamedTuple):
     pool: Any
 
 
-class RSNN(Spelled, nn.Module):
+class RSNN(Spelled, SequenceModel):
     """Recurrent spiking network: (B, L, d_input) -> potentials (B, L, d_output), or (B, d_output).
 
     Layers of `Recurrent` neurons and a `LeakyIntegrator` for each class; no norm, no dropout, no skip.
@@ -130,8 +130,7 @@ class RSNN(Spelled, nn.Module):
             ValueError: x or state of another shape.
         """
         self._check(x, 2, state)
-        logits, state = self(x.unsqueeze(1), state)
-        return (logits.squeeze(1) if logits.ndim == 3 else logits), state
+        return super().step(x, state)
 
     def initial_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -140,18 +139,6 @@ class RSNN(Spelled, nn.Module):
         layers = tuple(layer.initial_state(batch, device, dtype) for layer in self.layers)
         parts = (part.initial_state(batch, device, dtype) for part in (self.readout, self.pool))
         return RSNNState(layers, *parts)
-
-    def with_solver(self, solver: str | Solver) -> Self:
-        """A model with the very same parameters and buffers, every layer under another solver.
-
-        Raises:
-            NotImplementedError: a solver that there is not for recurrent layers.
-        """
-        shared = {id(tensor): tensor for tensor in itertools.chain(self.parameters(), self.buffers())}
-        model = copy.deepcopy(self, shared)
-        for i, layer in enumerate(model.layers):
-            model.layers[i] = layer.with_solver(solver)
-        return model
 
     def synapses(self) -> dict[str, tuple[str, ...]]:
         """The linear maps at which the input and the spikes of every layer arrive, its own recurrent one included."""

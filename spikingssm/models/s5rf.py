@@ -1,8 +1,6 @@
 """S5-RF: layers of resonate-and-fire neurons that are a state space model, and a leaky readout."""
 
-import copy
-import itertools
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +12,8 @@ from sdn.checks.words import MODEL_WORDS
 from spikingssm.layers.encoders import check_dropout
 from spikingssm.layers.heads import check_lengths
 from spikingssm.layers.readout import LeakyReadout, ReadoutState
-from spikingssm.layers.s5 import S5, ResonateAndFire, check_solver
+from spikingssm.layers.s5 import S5, check_solver
+from spikingssm.models.base import SequenceModel
 from spikingssm.models.silence import warn_if_silent
 
 __all__ = ["S5RF", "S5RFState"]
@@ -30,7 +29,7 @@ class S5RFState(NamedTuple):
     readout: ReadoutState
 
 
-class S5RF(Spelled, nn.Module):
+class S5RF(Spelled, SequenceModel):
     """Resonate-and-fire network for long sequences: (B, L, d_input) -> logits (B, d_output).
 
     ``n_layers`` of `S5`, with identity skips between, and a `LeakyReadout`. No norm, no bias; what goes from layer to
@@ -61,6 +60,7 @@ class S5RF(Spelled, nn.Module):
     """
 
     spellings = MODEL_WORDS
+    answers = "sequence"
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class S5RF(Spelled, nn.Module):
             ValueError: x or state of another shape.
         """
         self._check(x, 2, state)
-        return self(x.unsqueeze(1), state)
+        return super().step(x, state)
 
     def initial_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -164,19 +164,6 @@ class S5RF(Spelled, nn.Module):
         """The state at rest."""
         layers = tuple(layer.initial_state(batch, device, dtype) for layer in self.layers)
         return S5RFState(layers, self.readout.initial_state(batch, device, dtype))
-
-    def with_solver(self, solver: str | Solver) -> Self:
-        """A model with the very same parameters and buffers, every neuron under another solver.
-
-        Raises:
-            NotImplementedError: a solver that there is not for these neurons.
-        """
-        shared = {id(tensor): tensor for tensor in itertools.chain(self.parameters(), self.buffers())}
-        model = copy.deepcopy(self, shared)
-        for part in model.modules():
-            if isinstance(part, ResonateAndFire):
-                part.solver = solver
-        return model
 
     def synapses(self) -> dict[str, tuple[str, ...]]:
         """The linear maps at which the input and the spikes of every layer arrive, behind skips too, by their names."""

@@ -1,7 +1,5 @@
 """SpikingSSM: encoder, residual spiking blocks, pooling, decoder."""
 
-import copy
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
@@ -9,7 +7,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from sdn import LIF, Dynamics, Neuron, Solver, SpikeGradient
+from sdn import LIF, Dynamics, Solver, SpikeGradient
 from sdn.checks.arguments import Spelled, check_count, check_kind, check_tensor
 from sdn.checks.axes import check_dtype, mend, mend_step
 from sdn.checks.words import MODEL_WORDS
@@ -18,6 +16,7 @@ from spikingssm.layers.encoders import Frames, TokenEncoder
 from spikingssm.layers.heads import PairDecoder, as_pool, check_lengths, padding
 from spikingssm.layers.s4d import S4D
 from spikingssm.layers.vocabulary import AdaptiveVocabulary, Vocabulary
+from spikingssm.models.base import SequenceModel
 from spikingssm.models.silence import warn_if_silent
 
 __all__ = ["SpikingSSM", "SpikingSSMState"]
@@ -30,7 +29,7 @@ class SpikingSSMState(NamedTuple):
     pool: Any
 
 
-class SpikingSSM(Spelled, nn.Module):
+class SpikingSSM(Spelled, SequenceModel):
     """Spiking state space network for long sequences: (B, L, d_input) -> logits (B, d_output), or (B, L, d_output).
 
     Encoder, ``n_layers`` residual `SpikingBlock`, pooling over time, decoder. The residual stream is real valued;
@@ -214,19 +213,6 @@ class SpikingSSM(Spelled, nn.Module):
         blocks = tuple(block.initial_state(batch, device, dtype) for block in self.blocks)
         return SpikingSSMState(blocks, self.pool.initial_state(batch, device, dtype))
 
-    def with_solver(self, solver: str | Solver) -> Self:
-        """A model with the very same parameters and buffers, every neuron under another solver.
-
-        Raises:
-            ValueError: the solver cannot run these neurons.
-        """
-        model = self._sharing()
-        for parent in list(model.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, Neuron):
-                    setattr(parent, name, child.with_solver(solver))
-        return model
-
     def with_rate(self, rate: float) -> Self:
         """The network for data of a ``rate``-th of the sampling rate, with the very same parameters.
 
@@ -239,7 +225,7 @@ class SpikingSSM(Spelled, nn.Module):
         """
         if not 0 < rate < math.inf:
             raise ValueError(f"SpikingSSM: rate must be > 0, got {rate}.")
-        model = self._sharing()
+        model = self.sharing()
         if self.patch > 1:
             model.encoder = self.encoder.at_rate(rate)
             model.patch = model.encoder.patch
@@ -248,11 +234,6 @@ class SpikingSSM(Spelled, nn.Module):
             if isinstance(part, S4D):
                 part.rate = part.rate * rate
         return model
-
-    def _sharing(self) -> Self:
-        """A copy whose parameters and buffers are those of this model."""
-        shared = {id(tensor): tensor for tensor in itertools.chain(self.parameters(), self.buffers())}
-        return copy.deepcopy(self, shared)
 
     def _encode(self, x: Tensor) -> Tensor:
         return self.decoder.embed(x) if self.language else self.encoder(x)

@@ -26,6 +26,7 @@ from sdn.runs.weights import misfit, with_fixed
 from spikingssm.datasets.base import SequenceData
 from spikingssm.measures.activity import Activity
 from spikingssm.measures.energy import account
+from spikingssm.models.base import blocks_of
 from spikingssm.processes.distributed import Sharded, as_strategy, shared_work
 from spikingssm.training.callbacks import ResumeState, averaging
 from spikingssm.training.module import SequenceModule
@@ -79,7 +80,7 @@ def fit(
         start = {"ckpt_path": str(last), "weights_only": True}
     if module.tbptt is not None:
         _take_over(module, trainer)
-    strategy = as_strategy(trainer.pop("strategy", "auto"), module.model)
+    strategy = as_strategy(trainer.pop("strategy", "auto"), blocks_of(module.model))
     sharded = isinstance(strategy, Sharded)
     trained = copy.deepcopy(module) if sharded else module  # sharding cuts a module up for good
     restored = Restored(last if start else None)
