@@ -87,7 +87,7 @@ def load_run(
         raise ValueError(f"evaluate: --limit must be at least 1 row, got {limit}.")
     if root is not None and config.data.get("generated"):
         raise ValueError(f"{run_dir} was trained on a drawn stand-in, which has no root; leave --root {root} out.")
-    if not own_solver:
+    if not own_solver and takes(config.model, "solver"):  # so that no surrogate is looked for
         OmegaConf.update(config, "model.solver", "loop", merge=False)
     changes = {"root": None if root is None else str(root), "limit_eval": limit}
     if rate is not None:

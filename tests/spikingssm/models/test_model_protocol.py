@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 import sdn
 from sdn import LIF, Neuron
 from spikingssm import RSNN, S5RF, SpikingSSM
 from spikingssm.datasets import digits
+from spikingssm.experiments.config import load
+from spikingssm.experiments.evaluation import evaluate
+from spikingssm.experiments.run import run
 from spikingssm.layers import EachStep, LastStep
 from spikingssm.measures.energy import account
 from spikingssm.measures.spikes import record_spikes
@@ -39,9 +43,9 @@ OURS = {
 class Plain(nn.Module):
     """A network of somebody who knows nothing of this project but `sdn.Neuron`, and its forward."""
 
-    def __init__(self, outputs=10):
+    def __init__(self, d_input=1, d_output=10):
         super().__init__()
-        self.first, self.neuron, self.last = nn.Linear(1, 6), Neuron(LIF(0.5), 6), nn.Linear(6, outputs)
+        self.first, self.neuron, self.last = nn.Linear(d_input, 6), Neuron(LIF(0.5), 6), nn.Linear(6, d_output)
 
     def forward(self, x, state=None, lengths=None):
         spikes, state = self.neuron(self.first(x), state)
@@ -51,9 +55,9 @@ class Plain(nn.Module):
 class Small(SequenceModel):
     """The least that is written for a `SequenceModel`."""
 
-    def __init__(self, each=False):
+    def __init__(self, d_input=1, d_output=10, each=False):
         super().__init__()
-        self.first, self.neuron, self.last = nn.Linear(1, 6), Neuron(LIF(0.5), 6), nn.Linear(6, 10)
+        self.first, self.neuron, self.last = nn.Linear(d_input, 6), Neuron(LIF(0.5), 6), nn.Linear(6, d_output)
         self.each = each
 
     def forward(self, x, state=None, lengths=None):
@@ -84,7 +88,7 @@ def test_a_neuron_that_stands_in_two_places_stays_one():
 
 @pytest.mark.parametrize("each", [False, True])
 def test_the_step_of_a_model_that_has_none_is_a_sequence_of_one(each):
-    model, x, state = Small(each).eval(), torch.randn(3, 9, 1), None
+    model, x, state = Small(each=each).eval(), torch.randn(3, 9, 1), None
     whole, _ = model(x)
     for t in range(9):
         logits, state = model.step(x[:, t], state)
@@ -185,6 +189,27 @@ def test_a_plain_module_is_trained_and_measured(tmp_path):
     assert found["sops"] == 0
     assert set(found["energy"]) == {"recurrence", "fft"}
     assert set(found["spike_rates"]) == {"neuron"}
+
+
+def test_a_run_of_a_plain_module_is_tested_under_the_solvers_that_it_can_have(tmp_path, monkeypatch):
+    """Its constructor takes no solver, so none may be put into its configuration."""
+    monkeypatch.setenv("SDN_TRUST_TARGETS", "test_model_protocol.Small,test_model_protocol.Plain")
+    for name in ("Small", "Plain"):
+        words = ["experiment=spikingssm/digits", "+tier=smoke", "trainer.accelerator=cpu", f"run_dir={tmp_path / name}"]
+        config = load([*words, "trainer.enable_progress_bar=false"])
+        OmegaConf.update(config, "model", {"_target_": f"test_model_protocol.{name}"}, merge=False)
+        folder = run(config)
+        assert evaluate(folder)["solver"].startswith("Fused")
+    assert evaluate(tmp_path / "Small", "loop")["solver"].startswith("Loop")
+    with pytest.raises(ValueError, match="Plain has no with_solver, which is needed here"):
+        evaluate(tmp_path / "Plain", "loop")
+
+
+def test_the_page_says_what_its_code_prints(capsys):
+    page = (Path(sdn.__file__).parents[1] / "docs" / "models.md").read_text()
+    ((code, want),) = re.findall(r"```python\n(import.*?)```\n\n```\n(.*?)```", page, re.DOTALL)
+    exec(code, {"__name__": "page"})
+    assert capsys.readouterr().out == want
 
 
 def test_nothing_else_looks_for_these_names():
