@@ -14,7 +14,7 @@ from spikingssm.models.base import as_predictor
 
 __all__ = [
     "Classification", "EveryStepClassification", "LanguageModel", "Outcome", "Perplexity", "StepClassification", "Task",
-    "WeightedMean",
+    "WeightedMean", "skip_of",
 ]  # fmt: skip
 
 SELECT = {"accuracy": ("val/accuracy", "max"), "loss": ("val/loss", "min")}
@@ -36,8 +36,12 @@ class Outcome(NamedTuple):
 class Task(Protocol):
     """A loss and metrics; a frozen value with its options.
 
-    A task may say by ``labels`` and ``answers`` whether it takes labels and logits of the "sequence" or of each "step".
-    A run is then refused at once where data or model have others.
+    A task may have more attributes; one that lacks them is not checked, and leaves out no step:
+
+    - ``labels`` and ``answers`` say whether it takes labels and logits of the "sequence" or of each "step". A run is
+      then refused at once where data or model have others.
+    - ``skip`` first steps are left out, see `skip_of`. A task with it is a dataclass, of which chunks make copies.
+    - ``unlabelled_as`` is the class of steps without a label, and must be one of the data.
     """
 
     @property
@@ -54,14 +58,20 @@ class Task(Protocol):
         ...
 
 
+def skip_of(task: Task) -> int:
+    """How many first steps of x a task leaves out."""
+    return int(getattr(task, "skip", 0))
+
+
 class _CrossEntropy:
     """What the tasks with classes share; each scores its own steps."""
 
     label_smoothing: float
     select: str
+    skip: int = 0
 
     def __post_init__(self) -> None:
-        name, skip = type(self).__name__, getattr(self, "skip", 0)
+        name, skip = type(self).__name__, self.skip
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"{name}: label_smoothing must be in [0, 1), got {self.label_smoothing}.")
         if not (isinstance(skip, int) and skip >= 0):

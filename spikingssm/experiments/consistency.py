@@ -4,7 +4,7 @@ from torch import nn
 
 from spikingssm.datasets.base import SequenceData
 from spikingssm.models.base import answers_of, patch_of, pool_of
-from spikingssm.tasks import LanguageModel, Task
+from spikingssm.tasks import LanguageModel, Task, skip_of
 
 __all__ = ["check_together", "check_tokens_are_read"]
 
@@ -41,7 +41,7 @@ def check_together(data: SequenceData, model: nn.Module, task: Task, tbptt: int 
         raise ValueError(
             f"optim.tbptt={tbptt} needs sequences of one length, {data.name} has lengths; set optim.tbptt=null."
         )
-    skip, filled = getattr(task, "skip", 0), getattr(task, "unlabelled_as", None)
+    skip, filled = skip_of(task), getattr(task, "unlabelled_as", None)
     if skip >= data.length:
         raise ValueError(f"task.skip={skip} leaves nothing of the {data.length} steps of {data.name}; lower it.")
     if filled is not None and not 0 <= filled < data.d_output:

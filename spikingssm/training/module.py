@@ -17,7 +17,7 @@ from sdn.checks.finite import Diverged, arrived
 from spikingssm.datasets.base import Batch
 from spikingssm.measures.spikes import SpikeRecord, record_spikes
 from spikingssm.processes.distributed import SHARD, Sharded, total
-from spikingssm.tasks import Outcome, Task, WeightedMean
+from spikingssm.tasks import Outcome, Task, WeightedMean, skip_of
 from spikingssm.training.callbacks import averaging
 from spikingssm.training.optim import parameter_groups, warmup_cosine
 from spikingssm.training.tbptt import chunk, detached, labels_every_step, spans
@@ -263,7 +263,7 @@ class SequenceModule(lightning.LightningModule):
     def _updates(self, length: int) -> list[tuple[int, int]]:
         """The chunks of a sequence that have a loss."""
         assert self.tbptt is not None
-        return [span for span in spans(length, self.tbptt, self.tbptt_first) if span[1] > getattr(self.task, "skip", 0)]
+        return [span for span in spans(length, self.tbptt, self.tbptt_first) if span[1] > skip_of(self.task)]
 
     def _train_chunks(self, batch: Batch) -> Tensor:
         """One optimiser step a chunk; the mean loss over all labels."""
@@ -271,7 +271,7 @@ class SequenceModule(lightning.LightningModule):
             raise ValueError(
                 f"optim.tbptt={self.tbptt} needs sequences of one length, these have lengths; set optim.tbptt=null."
             )
-        optimizer, length, skip = self.optimizers(), batch.x.shape[1], getattr(self.task, "skip", 0)
+        optimizer, length, skip = self.optimizers(), batch.x.shape[1], skip_of(self.task)
         every, state, mean = labels_every_step(batch), None, _mean().to(batch.x.device)
         for start, end in spans(length, self.tbptt, self.tbptt_first):
             task, part = chunk(self.task, batch, start, end)
