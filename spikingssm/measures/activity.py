@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from loguru import logger
 from torch import Tensor, nn
 
+from sdn import Neuron
 from spikingssm.datasets.base import Batch
 from spikingssm.measures.spikes import neurons_of, record_spikes
 from spikingssm.processes.distributed import SHARD, Sharded
@@ -99,7 +100,7 @@ def working_factors(model: nn.Module, rows: Batch, states: Mapping[str, str]) ->
 
 def _way(model: nn.Module, name: str, state: str, factor: float | None, tried: bool) -> str:
     layer, lower = neurons_of(model)[name], "lower" if state == "silent" else "raise"
-    key = "model.threshold" if hasattr(layer, "threshold") else "model.dynamics.threshold"
+    key = "model.dynamics.threshold" if isinstance(layer, Neuron) else "model.threshold"
     if factor is not None:
         own = f"data.scale={factor:g} for data of your own"
         return f"multiply the data by {factor:g} ({own}), with which that ends, or {lower} {key}"

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from sdn import Dynamics
+from sdn import Dynamics, Neuron, SpikingLayer
 from sdn.runs.folder import read_metrics
+from spikingssm.layers.s5 import ResonateAndFire
 from spikingssm.measures.spikes import neurons_of
-from spikingssm.studies.common import Subject, by_label, facts, markdown, open_run, save_figure, shown
+from spikingssm.studies.common import Subject, by_label, facts, kind_of, markdown, open_run, save_figure, shown
 
 __all__ = ["convergence", "csv_rows", "figure", "membrane_jacobian", "spectral_radius", "table"]
 
@@ -53,8 +54,7 @@ def convergence(
         radii = _radii(name, layer)
         quartiles = dict(zip(("min", "q1", "median", "q3", "max"), _quartiles(radii), strict=True))
         above = (radii > 1 + ROUNDING).double().mean().item()
-        kind = type(getattr(layer, "dynamics", layer)).__name__
-        rows.append({"layer": name, "neuron": kind, **quartiles, "above_1": above, "radii": radii.tolist()})
+        rows.append({"layer": name, "neuron": kind_of(layer), **quartiles, "above_1": above, "radii": radii.tolist()})
     curve = _curve(Path(run_dir), subject, metric, part)
     return facts(subject, "convergence", part=part, metric=metric, curve=curve, rows=rows)
 
@@ -158,12 +158,12 @@ def csv_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _radii(name: str, layer: Any) -> Tensor:
+def _radii(name: str, layer: SpikingLayer) -> Tensor:
     """(H,) of a layer of neurons; those of S5-RF are a diagonal system, whose factor is the eigenvalue."""
-    with torch.no_grad():
-        if hasattr(layer, "system"):
-            return layer.system(torch.float64)[0].abs().cpu()  # type: ignore[no-any-return]
-    if not hasattr(layer, "current_dynamics"):
+    if isinstance(layer, ResonateAndFire):
+        with torch.no_grad():
+            return layer.system(torch.float64)[0].abs().cpu()
+    if not isinstance(layer, Neuron):
         raise ValueError(f"convergence: {name} is a {type(layer).__name__}, of which one step is not known.")
     dynamics = layer.current_dynamics()
     detached = {k: v.detach() for k, v in vars(dynamics).items() if isinstance(v, Tensor)}
