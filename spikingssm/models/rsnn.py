@@ -34,19 +34,23 @@ class RSNN(Spelled, SequenceModel):
 
     Layers of `Recurrent` neurons and a `LeakyIntegrator` for each class; no norm, no dropout, no skip.
 
-    Args:
+    Sizes, of which the first three need no name in front:
         d_input: features per step.
         d_output: classes.
         d_model: neurons of every layer, or a list with those of each.
         n_layers: number of layers, where ``d_model`` is a number.
-        dynamics: the neuron, such as BRF, RF or ALIF.
+
+    Neurons and their connections, see `Recurrent`:
+        dynamics: what one neuron does in a step, such as BRF, RF or ALIF; None is BRF.
         learn: fields of the neuron to learn, and where each starts: ``{"omega": sdn.uniform(15, 50), ...}``.
-        bias: give the maps into the layers and the readout a bias.
-        mask: share of the recurrent connections that are cut at random, in [0, 1); None for none.
-        tau_mean, tau_std: of the readout's time constants at their start, in steps.
-        pool: "each" for potentials at every step, "last" for those of the last valid step, "mean" for their mean.
         spike: spike gradient; None is the dynamics' own.
         solver: "fused" or "loop", see `sdn.recurrent`.
+        mask: share of the recurrent connections that are cut at random, in [0, 1); None for none.
+        bias: give the maps into the layers and the readout a bias.
+
+    Output:
+        tau_mean, tau_std: of the readout's time constants at their start, in steps.
+        pool: "each" for potentials at every step, "last" for those of the last valid step, "mean" for their mean.
 
     Raises:
         ValueError: a size below 1, sizes that contradict each other, an unknown pool, or what the parts refuse.
@@ -65,15 +69,17 @@ class RSNN(Spelled, SequenceModel):
         d_model: int | Sequence[int] = 256,
         *,
         n_layers: int = 1,
+        # neurons and their connections
         dynamics: Dynamics | None = None,
         learn: Mapping[str, Start] | None = None,
-        bias: bool = False,
+        spike: SpikeGradient | None = None,
+        solver: str | Solver = "fused",
         mask: float | None = None,
+        bias: bool = False,
+        # output
         tau_mean: float = 20.0,
         tau_std: float = 5.0,
         pool: str = "each",
-        spike: SpikeGradient | None = None,
-        solver: str | Solver = "fused",
     ) -> None:
         super().__init__()
         for name, size in {"d_input": d_input, "d_output": d_output, "n_layers": n_layers}.items():

@@ -1,6 +1,6 @@
 """S5-RF: layers of resonate-and-fire neurons that are a state space model, and a leaky readout."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,21 +35,27 @@ class S5RF(Spelled, SequenceModel):
     ``n_layers`` of `S5`, with identity skips between, and a `LeakyReadout`. No norm, no bias; what goes from layer to
     layer are spikes, behind a skip small whole numbers.
 
-    Args:
+    Sizes, the only arguments without a name in front:
         d_input: features per step.
         d_output: classes.
         d_model: P neurons a layer, a multiple of ``num_blocks``.
         n_layers: L >= 1.
-        num_blocks: blocks of the HiPPO-N start, see `ResonateAndFire`.
+
+    Neurons, see `ResonateAndFire`:
+        num_blocks: blocks of the HiPPO-N start.
+        spectrum, eta_min, eta_max, learn_eta: their other starts, and whether the time scales are learned.
         discretisation: "dirac", "zoh" or "bilinear", of every layer but the first.
         first_discretisation: of the first layer; null is that of the others. The published networks take "zoh" where
             the input is no spike train; a first layer with "zoh" thresholds its state turned back, Re(V x).
-        eta_min, eta_max, learn_eta, spectrum, threshold, magnitude, refractory, spike: see `ResonateAndFire`.
-        dropout: see `S5`, in [0, 1).
-        dropout_at: "published": in the layers 0 < i < L-1, so in none of two; "all": in every layer.
-        skip: "published": around the layers 0 < i < L-1; "all": around every layer but the first; "none".
+        threshold, magnitude, refractory: what makes a spike.
+        spike: spike gradient; None is the published multi-Gaussian one.
         solver: "fused", "parallel" or "loop", see `sdn.resonate`.
         reuse: see `S5`; False allows several backward passes through one graph.
+
+    Between the layers:
+        skip: "published": around the layers 0 < i < L-1; "all": around every layer but the first; "none".
+        dropout: see `S5`, in [0, 1).
+        dropout_at: "published": in the layers 0 < i < L-1, so in none of two; "all": in every layer.
 
     Raises:
         ValueError: a size below 1, an unknown word, or what the parts refuse.
@@ -69,22 +75,24 @@ class S5RF(Spelled, SequenceModel):
         d_model: int = 128,
         n_layers: int = 2,
         *,
+        # neurons
         num_blocks: int = 8,
-        discretisation: str = "dirac",
-        first_discretisation: str | None = None,
+        spectrum: str = "hippo",
         eta_min: float = 0.001,
         eta_max: float = 0.1,
         learn_eta: bool = True,
-        spectrum: str = "hippo",
-        dropout: float = 0.0,
-        dropout_at: str = "published",
-        skip: str = "published",
+        discretisation: str = "dirac",
+        first_discretisation: str | None = None,
         threshold: float = 1.0,
         magnitude: bool = False,
         refractory: float | None = None,
         spike: SpikeGradient | None = None,
         solver: str | Solver = "fused",
         reuse: bool = True,
+        # between the layers
+        skip: str = "published",
+        dropout: float = 0.0,
+        dropout_at: str = "published",
     ) -> None:
         super().__init__()
         sizes = {"d_input": d_input, "d_output": d_output, "d_model": d_model, "n_layers": n_layers}
@@ -97,28 +105,17 @@ class S5RF(Spelled, SequenceModel):
         self.d_input, self.d_output = d_input, d_output
         inner = range(1, n_layers - 1)
         self.skips = {"published": frozenset(inner), "all": frozenset(range(1, n_layers)), "none": frozenset()}[skip]
+        start: dict[str, Any] = {"num_blocks": num_blocks, "spectrum": spectrum, "learn_eta": learn_eta}
+        start |= {"eta_min": eta_min, "eta_max": eta_max}
+        fire: dict[str, Any] = {"threshold": threshold, "magnitude": magnitude, "refractory": refractory}
+        fire |= {"spike": spike, "solver": check_solver(solver), "reuse": reuse}
         self.layers = nn.ModuleList()
         for i in range(n_layers):
             how = discretisation if i or first_discretisation is None else first_discretisation
-            layer = S5(
-                d_model if i else d_input,
-                d_model,
-                num_blocks=num_blocks,
-                discretisation=how,
-                eta_min=eta_min,
-                eta_max=eta_max,
-                learn_eta=learn_eta,
-                spectrum=spectrum,
-                rotate=i == 0 and how == "zoh" and spectrum == "hippo",
-                dropout=dropout if dropout_at == "all" or i in inner else 0.0,
-                threshold=threshold,
-                magnitude=magnitude,
-                refractory=refractory,
-                spike=spike,
-                solver=check_solver(solver),
-                reuse=reuse,
-            )
-            self.layers.append(layer)
+            turned = i == 0 and how == "zoh" and spectrum == "hippo"
+            drop = dropout if dropout_at == "all" or i in inner else 0.0
+            options = {"discretisation": how, "rotate": turned, "dropout": drop}
+            self.layers.append(S5(d_model if i else d_input, d_model, **options, **start, **fire))
         self.readout = LeakyReadout(d_model, d_output)
 
     def forward(

@@ -37,29 +37,41 @@ class SpikingSSM(Spelled, SequenceModel):
     of them, (B, 2, L), which go through the same layers and meet in the decoder; with ``vocab`` and pool "each" the
     network is a language model with one (or an adaptive) table of vectors for input and output.
 
-    Args:
+    Sizes, the only arguments without a name in front:
         d_input: features per step; 1 with ``vocab``.
         d_output: logits.
         d_model: H.
         n_layers: blocks, >= 1.
         d_state: N of every S4D, even.
-        dynamics: the neuron.
-        solver: runs the neurons: "surrogate" (the shipped artifact), "fused", "parallel", "loop", or a value such as
+
+    Neurons:
+        dynamics: what one neuron does in a step.
+        solver: runs them: "surrogate" (the shipped artifact), "fused", "parallel", "loop", or a value such as
             ``Surrogate(path)``.
         spike: spike gradient; None is the dynamics' own.
         learn_threshold: learn one threshold per channel and block.
-        norm, prenorm, norm_as_published: see `Residual`.
-        dropout: after the neurons and on every branch, tied over time, in [0, 1).
+
+    State space layers, see `S4D`:
         bidirectional: blocks that see the future too; such a model cannot stream.
-        algorithm: how the S4D layers run, "recurrence", "fft" or "auto", see `S4D`.
-        learn_b, dt_min, dt_max: see `S4D`.
+        algorithm: how they run, "recurrence", "fft" or "auto".
+        learn_b: learn the input map B.
+        dt_min, dt_max: range of the steps at the start.
+
+    Around them, see `Residual`:
+        norm, prenorm, norm_as_published: which norm, where, and whether its result goes nowhere.
+        dropout: after the neurons and on every branch, tied over time, in [0, 1).
+
+    Input and output:
         pool: "mean" over time, "last" step, or "each" (logits at every step).
         patch: steps that the encoder reads at once, >= 1: the layers then see ceil(L / patch) frames. Chunks of a
             stream must be whole frames, and `step` takes a frame. Not with pool "each", nor with tokens.
         vocab: number of different tokens; None is features.
         pairs: whether the input is pairs of token sequences.
-        embedding_dropout: of token types; output_dropout: on what a language model's output reads.
-        cutoffs, div_value: of the adaptive softmax of a language model, see `AdaptiveVocabulary`; None is a full one.
+        embedding_dropout: of token types.
+
+    Output of a language model, which is ``vocab`` with pool "each":
+        output_dropout: on what its output reads.
+        cutoffs, div_value: of the adaptive softmax, see `AdaptiveVocabulary`; None is a full one.
 
     Raises:
         ValueError: a size below 1, an unknown word, options that do not go together, or what the parts refuse.
@@ -78,24 +90,29 @@ class SpikingSSM(Spelled, SequenceModel):
         n_layers: int = 4,
         d_state: int = 64,
         *,
+        # neurons
         dynamics: Dynamics = LIF(decay=0.125),  # noqa: B008
         solver: str | Solver = "surrogate",
         spike: SpikeGradient | None = None,
         learn_threshold: bool = True,
-        norm: str = "layer",
-        prenorm: bool = False,
-        norm_as_published: bool = False,
-        dropout: float = 0.1,
+        # state space layers
         bidirectional: bool = False,
         algorithm: str = "auto",
         learn_b: bool = False,
         dt_min: float = 0.001,
         dt_max: float = 0.1,
+        # around them
+        norm: str = "layer",
+        prenorm: bool = False,
+        norm_as_published: bool = False,
+        dropout: float = 0.1,
+        # input and output
         pool: str = "mean",
         patch: int = 1,
         vocab: int | None = None,
         pairs: bool = False,
         embedding_dropout: float = 0.0,
+        # output of a language model
         output_dropout: float = 0.0,
         cutoffs: Sequence[int] | None = None,
         div_value: float = 4.0,
@@ -105,28 +122,24 @@ class SpikingSSM(Spelled, SequenceModel):
         for name, size in sizes.items():
             check_count("SpikingSSM", name, size)
         language = vocab is not None and pool == "each"
-        _check_together(patch, pool, vocab, pairs, language, cutoffs, output_dropout, embedding_dropout)
-        if language and bidirectional:
-            raise ValueError(
-                "SpikingSSM: a language model must not see the token that it is asked for; use bidirectional=False."
-            )
+        _check_together(patch, pool, vocab, pairs, language, cutoffs, output_dropout, embedding_dropout, bidirectional)
         self.d_input, self.d_output, self.bidirectional = d_input, d_output, bidirectional
         self.vocab, self.pairs, self.patch, self.language = vocab, pairs, patch, language
         neuron: dict[str, Any] = {"solver": solver, "spike": spike, "learn_threshold": learn_threshold}
-        ssm: dict[str, Any] = {"dt_min": dt_min, "dt_max": dt_max, "bidirectional": bidirectional, "learn_b": learn_b}
-        ssm["algorithm"] = algorithm
+        ssm: dict[str, Any] = {"bidirectional": bidirectional, "algorithm": algorithm, "learn_b": learn_b}
+        ssm |= {"dt_min": dt_min, "dt_max": dt_max}
         around: dict[str, Any] = {"norm": norm, "prenorm": prenorm, "norm_as_published": norm_as_published}
-        if not language:
-            tokens = vocab is not None
-            self.encoder = (
-                TokenEncoder(vocab, d_model, embedding_dropout) if tokens else Frames(d_input, d_model, patch)
-            )
+        if vocab is None:
+            self.encoder: nn.Module = Frames(d_input, d_model, patch)
+        elif not language:  # whose table is its decoder's
+            self.encoder = TokenEncoder(vocab, d_model, embedding_dropout)
         self.blocks = nn.ModuleList()
         for _ in range(n_layers):
             block = SpikingBlock(dynamics, d_model, d_state, dropout=dropout, **neuron, **ssm)
             self.blocks.append(Residual(block, d_model, dropout=dropout, **around))
         self.pool = as_pool(pool, d_model)
-        if language:
+        self.decoder: nn.Module
+        if vocab is not None and language:
             drops = {"embedding_dropout": embedding_dropout, "output_dropout": output_dropout}
             adaptive = AdaptiveVocabulary(vocab, d_model, cutoffs, div_value=div_value, **drops) if cutoffs else None
             self.decoder = adaptive or Vocabulary(vocab, d_model, **drops)
@@ -284,6 +297,7 @@ def _check_together(
     cutoffs: Sequence[int] | None,
     output_dropout: float,
     embedding_dropout: float,
+    bidirectional: bool,
 ) -> None:
     """Refuse options that do not go together."""
     if patch != 1 and (pool == "each" or vocab is not None):
@@ -295,3 +309,7 @@ def _check_together(
         raise ValueError("SpikingSSM: cutoffs and output_dropout are a language model's: token data with pool='each'.")
     if vocab is None and embedding_dropout:
         raise ValueError(f"SpikingSSM: embedding_dropout={embedding_dropout} needs tokens; the input is features.")
+    if language and bidirectional:
+        raise ValueError(
+            "SpikingSSM: a language model must not see the token that it is asked for; use bidirectional=False."
+        )
