@@ -25,7 +25,7 @@ class Outcome(NamedTuple):
 
     loss: Tensor
     """Mean over ``count`` labels; 0 where there is none."""
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's own count is of no use here
     """Labels that entered the loss."""
     state: Any
     """The model's state after the batch."""
@@ -319,7 +319,7 @@ class LanguageModel:
 class WeightedMean(MeanMetric):
     """torchmetrics' weighted mean, in which NaN stays NaN; it is not looked for, which would wait for a GPU."""
 
-    def update(self, value: Tensor, weight: float | Tensor = 1.0) -> None:
+    def update(self, value: Tensor, weight: float | Tensor = 1.0) -> None:  # type: ignore[override]  # no None here
         """Add values of any shape, with a weight that broadcasts to it."""
         wide = value.to(self.dtype)
         weights = torch.as_tensor(weight, dtype=self.dtype, device=wide.device).expand(wide.shape)

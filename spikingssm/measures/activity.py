@@ -41,7 +41,8 @@ class Activity(Callback):
     ) -> None:
         """Take up a few rows and their scale; tokens have none."""
         if self._rows is None and batch.x.is_floating_point():
-            self._rows = Batch(*(None if part is None else part[:ROWS].clone() for part in batch))
+            lengths = None if batch.lengths is None else batch.lengths[:ROWS].clone()
+            self._rows = Batch(batch.x[:ROWS].clone(), batch.y[:ROWS].clone(), lengths)
             self._std = float(_real(batch).float().std(correction=0))
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -52,8 +53,9 @@ class Activity(Callback):
         rates, silent = record.rates(), record.silent()
         states = {name: state_of(rate) for name, rate in rates.items()}
         found = {name: state for name, state in states.items() if state and _short(name) not in pl_module.advice}
-        tried = self._rows is not None and not isinstance(trainer.strategy, Sharded)
-        factors = working_factors(pl_module.model, self._rows, found) if found and tried else {}
+        rows = None if isinstance(trainer.strategy, Sharded) else self._rows
+        tried = rows is not None
+        factors = {} if rows is None or not found else working_factors(pl_module.model, rows, found)
         for name, state in found.items():
             never = f", {silent[name]:.0%} of its neurons never fired" if silent[name] else ""
             scale = "" if self._std is None else f", the data have standard deviation {self._std:.3g}"

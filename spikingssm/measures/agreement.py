@@ -102,8 +102,9 @@ def exactly(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: a model without ``with_solver``.
     """
-    able(model, "with_solver", "by which it could get exact neurons")
+    swappable = able(model, "with_solver", "by which it could get exact neurons")
     try:
-        return model.with_solver("fused")
+        exact: nn.Module = swappable.with_solver("fused")
     except NotImplementedError:
-        return model.with_solver("loop")
+        exact = swappable.with_solver("loop")
+    return exact

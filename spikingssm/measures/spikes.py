@@ -107,10 +107,11 @@ class SpikeRecord:
             spikes: (B, L, H), 0 and 1.
             valid: (B, L), False at padding; None is all True.
         """
-        spikes, steps = spikes.detach(), spikes.shape[0] * spikes.shape[1]
-        exact = torch.float32 if spikes.dtype == torch.float32 and steps <= EXACT else torch.float64
+        spikes, every = spikes.detach(), spikes.shape[0] * spikes.shape[1]
+        exact = torch.float32 if spikes.dtype == torch.float32 and every <= EXACT else torch.float64
+        steps = every if valid is None else valid.sum()
         if valid is not None:
-            spikes, steps = spikes * valid.unsqueeze(-1), valid.sum()
+            spikes = spikes * valid.unsqueeze(-1)
         fired = spikes.sum((0, 1), dtype=exact).long()  # a tenth of the time of count_nonzero
         self._spikes[name] = fired if not self.rows[name] else self._spikes[name] + fired
         self._steps[name] = self._steps[name] + steps
@@ -138,7 +139,7 @@ class SpikeRecord:
         found = over(torch.cat([counts, *(count.cpu() for count in self._spikes.values())])).cpu()
         record, layers = SpikeRecord(self._channels), len(self.rows)
         record._events, record._foreign = None if self._events is None else int(found[0]), int(found[1])
-        steps, rows, *spikes = found[2:].split([layers, layers, *self._channels.values()])
+        steps, rows, *spikes = torch.split(found[2:], [layers, layers, *self._channels.values()])
         record._steps = dict(zip(self.rows, steps.tolist(), strict=True))
         record.rows = dict(zip(self.rows, rows.tolist(), strict=True))
         record._spikes = dict(zip(self.rows, spikes, strict=True))

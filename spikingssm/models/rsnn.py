@@ -61,6 +61,7 @@ class RSNN(Spelled, SequenceModel):
     """
 
     spellings = MODEL_WORDS
+    layers: Sequence[Recurrent]
 
     def __init__(
         self,
@@ -86,9 +87,8 @@ class RSNN(Spelled, SequenceModel):
             check_count("RSNN", name, size)
         for size in d_model if isinstance(d_model, Sequence) else [d_model]:
             check_count("RSNN", "d_model", size, least=None)
-        several = isinstance(d_model, Sequence)
-        sizes = list(d_model) if several else [d_model] * n_layers
-        if several and n_layers not in (1, len(sizes)):
+        sizes = list(d_model) if isinstance(d_model, Sequence) else [d_model] * n_layers
+        if isinstance(d_model, Sequence) and n_layers not in (1, len(sizes)):
             raise ValueError(f"RSNN: d_model lists {len(sizes)} layers and n_layers is {n_layers}; leave n_layers out.")
         if not sizes or min(d_input, d_output, *sizes) < 1:
             raise ValueError(
@@ -99,7 +99,8 @@ class RSNN(Spelled, SequenceModel):
         neuron = BRF() if dynamics is None else dynamics
         options: dict[str, Any] = {"learn": learn, "spike": spike, "bias": bias, "mask": mask, "solver": solver}
         pairs = itertools.pairwise([d_input, *sizes])
-        self.layers = nn.ModuleList(Recurrent(inputs, neuron, size, **options) for inputs, size in pairs)
+        layers = [Recurrent(inputs, neuron, size, **options) for inputs, size in pairs]
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # whose types leave out what it holds
         self.readout = LeakyIntegrator(sizes[-1], d_output, tau_mean, tau_std, bias)
         self.pool = as_pool(pool, d_output)
 
@@ -143,8 +144,8 @@ class RSNN(Spelled, SequenceModel):
     ) -> RSNNState:
         """The state at rest."""
         layers = tuple(layer.initial_state(batch, device, dtype) for layer in self.layers)
-        parts = (part.initial_state(batch, device, dtype) for part in (self.readout, self.pool))
-        return RSNNState(layers, *parts)
+        readout = self.readout.initial_state(batch, device, dtype)
+        return RSNNState(layers, readout, self.pool.initial_state(batch, device, dtype))
 
     def synapses(self) -> dict[str, tuple[str, ...]]:
         """The linear maps at which the input and the spikes of every layer arrive, its own recurrent one included."""

@@ -1,5 +1,6 @@
 """S5-RF: layers of resonate-and-fire neurons that are a state space model, and a leaky readout."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -67,6 +68,7 @@ class S5RF(Spelled, SequenceModel):
 
     spellings = MODEL_WORDS
     answers = "sequence"
+    layers: Sequence[S5]
 
     def __init__(
         self,
@@ -109,13 +111,14 @@ class S5RF(Spelled, SequenceModel):
         start |= {"eta_min": eta_min, "eta_max": eta_max}
         fire: dict[str, Any] = {"threshold": threshold, "magnitude": magnitude, "refractory": refractory}
         fire |= {"spike": spike, "solver": check_solver(solver), "reuse": reuse}
-        self.layers = nn.ModuleList()
+        layers = []
         for i in range(n_layers):
             how = discretisation if i or first_discretisation is None else first_discretisation
             turned = i == 0 and how == "zoh" and spectrum == "hippo"
             drop = dropout if dropout_at == "all" or i in inner else 0.0
-            options = {"discretisation": how, "rotate": turned, "dropout": drop}
-            self.layers.append(S5(d_model if i else d_input, d_model, **options, **start, **fire))
+            options: dict[str, Any] = {"discretisation": how, "rotate": turned, "dropout": drop}
+            layers.append(S5(d_model if i else d_input, d_model, **options, **start, **fire))
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # whose types leave out what it holds
         self.readout = LeakyReadout(d_model, d_output)
 
     def forward(

@@ -81,6 +81,9 @@ class SpikingSSM(Spelled, SequenceModel):
     """
 
     spellings = MODEL_WORDS
+    encoder: Any
+    blocks: Sequence[Residual]
+    decoder: Any
 
     def __init__(
         self,
@@ -130,15 +133,15 @@ class SpikingSSM(Spelled, SequenceModel):
         ssm |= {"dt_min": dt_min, "dt_max": dt_max}
         around: dict[str, Any] = {"norm": norm, "prenorm": prenorm, "norm_as_published": norm_as_published}
         if vocab is None:
-            self.encoder: nn.Module = Frames(d_input, d_model, patch)
+            self.encoder = Frames(d_input, d_model, patch)
         elif not language:  # whose table is its decoder's
             self.encoder = TokenEncoder(vocab, d_model, embedding_dropout)
-        self.blocks = nn.ModuleList()
+        blocks = []
         for _ in range(n_layers):
             block = SpikingBlock(dynamics, d_model, d_state, dropout=dropout, **neuron, **ssm)
-            self.blocks.append(Residual(block, d_model, dropout=dropout, **around))
+            blocks.append(Residual(block, d_model, dropout=dropout, **around))
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]  # whose types leave out what it holds
         self.pool = as_pool(pool, d_model)
-        self.decoder: nn.Module
         if vocab is not None and language:
             drops = {"embedding_dropout": embedding_dropout, "output_dropout": output_dropout}
             adaptive = AdaptiveVocabulary(vocab, d_model, cutoffs, div_value=div_value, **drops) if cutoffs else None
@@ -199,7 +202,7 @@ class SpikingSSM(Spelled, SequenceModel):
             ValueError: x or state of another shape.
         """
         check_tensor("SpikingSSM", "x", x)
-        frame = (self.patch, self.d_input) if self.patch > 1 else (self.d_input,)
+        frame: tuple[int, ...] = (self.patch, self.d_input) if self.patch > 1 else (self.d_input,)
         frame = frame if self.vocab is None else (2,) if self.pairs else ()
         if x.shape[1:] != frame or not x.ndim:
             shape = ", ".join(map(str, ("batch", *frame)))
@@ -249,7 +252,8 @@ class SpikingSSM(Spelled, SequenceModel):
         return model
 
     def _encode(self, x: Tensor) -> Tensor:
-        return self.decoder.embed(x) if self.language else self.encoder(x)
+        h: Tensor = self.decoder.embed(x) if self.language else self.encoder(x)
+        return h
 
     def _checked(self, x: Tensor, lengths: Tensor | None, state: Any) -> tuple[Tensor, Tensor | None]:
         """x and lengths as the layers take them, pairs as rows of their own."""

@@ -102,7 +102,8 @@ def spectral_radius(dynamics: Dynamics, channels: int) -> Tensor:
     Source: Higuchi, Bohte, Otte, "Understanding the Convergence in Balanced Resonate-and-Fire Neurons" (arXiv
         2406.00389).
     """
-    return torch.linalg.eigvals(membrane_jacobian(dynamics, channels)).abs().amax(-1)
+    radii: Tensor = torch.linalg.eigvals(membrane_jacobian(dynamics, channels)).abs().amax(-1)
+    return radii
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -131,7 +132,8 @@ def figure(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     low, high = min(every), max(every)
     pad = max(0.02 * (high - low), 1e-4)
     for i, (name, group) in enumerate(groups.items()):
-        color, told = f"C{i}", name
+        color = f"C{i}"
+        told: str | None = name
         for curve in (result["curve"] for result in group if result["curve"]):
             percent = [100 * value for value in curve["values"]]
             left.plot(curve["epochs"], percent, color=color, alpha=0.7, label=told)
@@ -172,7 +174,7 @@ def _radii(name: str, layer: SpikingLayer) -> Tensor:
 
 def _quartiles(values: Tensor) -> list[float]:
     """Minimum, the three quartiles and maximum."""
-    return values.double().quantile(torch.linspace(0, 1, 5, dtype=torch.float64)).tolist()  # type: ignore[no-any-return]
+    return values.double().quantile(torch.linspace(0, 1, 5, dtype=torch.float64)).tolist()
 
 
 def _curve(folder: Path, subject: Subject, metric: str, part: float) -> dict[str, Any] | None:

@@ -148,7 +148,8 @@ def _check_data(run_dir: str | Path, known: dict[str, Any] | None, data: Sequenc
     facts = data.facts()
     if known is not None and not isinstance(known, dict):
         raise ValueError(f"the run in {run_dir} says of its data {str(known)[:60]!r}; start a new run with run_dir=.")
-    if differ := [key for key in facts if known and key in known and known[key] != facts[key]]:
+    known = known or {}
+    if differ := [key for key in facts if key in known and known[key] != facts[key]]:
         raise ValueError(
             f"the run in {run_dir} was trained on data with {differ[0]} {known.get(differ[0])!r}, these have "
             f"{facts[differ[0]]!r}; set data.root to the same files, or start a new run with another run_dir=."
