@@ -10,10 +10,11 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from spikingssm.datasets.base import IGNORED, Batch
+from spikingssm.models.base import as_predictor
 
 __all__ = [
     "Classification", "EveryStepClassification", "LanguageModel", "Outcome", "Perplexity", "StepClassification", "Task",
-    "WeightedMean",
+    "WeightedMean", "skip_of",
 ]  # fmt: skip
 
 SELECT = {"accuracy": ("val/accuracy", "max"), "loss": ("val/loss", "min")}
@@ -24,7 +25,7 @@ class Outcome(NamedTuple):
 
     loss: Tensor
     """Mean over ``count`` labels; 0 where there is none."""
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's own count is of no use here
     """Labels that entered the loss."""
     state: Any
     """The model's state after the batch."""
@@ -35,8 +36,12 @@ class Outcome(NamedTuple):
 class Task(Protocol):
     """A loss and metrics; a frozen value with its options.
 
-    A task may say by ``labels`` and ``answers`` whether it takes labels and logits of the "sequence" or of each "step".
-    A run is then refused at once where data or model have others.
+    A task may have more attributes; one that lacks them is not checked, and leaves out no step:
+
+    - ``labels`` and ``answers`` say whether it takes labels and logits of the "sequence" or of each "step". A run is
+      then refused at once where data or model have others.
+    - ``skip`` first steps are left out, see `skip_of`. A task with it is a dataclass, of which chunks make copies.
+    - ``unlabelled_as`` is the class of steps without a label, and must be one of the data.
     """
 
     @property
@@ -53,14 +58,20 @@ class Task(Protocol):
         ...
 
 
+def skip_of(task: Task) -> int:
+    """How many first steps of x a task leaves out."""
+    return int(getattr(task, "skip", 0))
+
+
 class _CrossEntropy:
     """What the tasks with classes share; each scores its own steps."""
 
     label_smoothing: float
     select: str
+    skip: int = 0
 
     def __post_init__(self) -> None:
-        name, skip = type(self).__name__, getattr(self, "skip", 0)
+        name, skip = type(self).__name__, self.skip
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"{name}: label_smoothing must be in [0, 1), got {self.label_smoothing}.")
         if not (isinstance(skip, int) and skip >= 0):
@@ -268,8 +279,8 @@ class StepClassification(_CrossEntropy):
 class LanguageModel:
     """The next token at every step: negative log likelihood in nats and perplexity.
 
-    The model gives ``features(x, state, lengths)`` (B, L, H) and a ``decoder`` with ``nll(features (M, H), labels (M,))
-    -> (M,)``, so that an adaptive softmax need not form all logits. Steps labelled ``ignore_index`` are left out.
+    The model is a `spikingssm.models.base.Predictor`, so that an adaptive softmax need not form all logits. Steps
+    labelled ``ignore_index`` are left out.
 
     Args:
         ignore_index: the label of a step without one.
@@ -286,18 +297,18 @@ class LanguageModel:
         Raises:
             ValueError: a model without such features and decoder, or labels of another shape.
         """
-        if not hasattr(getattr(model, "decoder", None), "nll"):
+        if (predictor := as_predictor(model)) is None:
             raise ValueError(
                 "LanguageModel: the model's decoder has no nll(features, labels); use token data and model.pool=each."
             )
-        features, state = model.features(batch.x, state, batch.lengths)
+        features, state = predictor.features(batch.x, state, batch.lengths)
         if features.ndim != 3 or batch.y.shape != features.shape[:2]:
             raise ValueError(
                 f"LanguageModel: features must be (B, L, H) and labels (B, L), got {tuple(features.shape)} and "
                 f"{tuple(batch.y.shape)}; it needs model.pool=each."
             )
         labelled = batch.y != self.ignore_index
-        nll = model.decoder.nll(features[labelled], batch.y[labelled])
+        nll = predictor.decoder.nll(features[labelled], batch.y[labelled])
         return Outcome(nll.sum() / max(1, len(nll)), len(nll), state, {"perplexity": (nll.detach(),)})
 
     def metrics(self, classes: int) -> dict[str, Metric]:
@@ -308,7 +319,7 @@ class LanguageModel:
 class WeightedMean(MeanMetric):
     """torchmetrics' weighted mean, in which NaN stays NaN; it is not looked for, which would wait for a GPU."""
 
-    def update(self, value: Tensor, weight: float | Tensor = 1.0) -> None:
+    def update(self, value: Tensor, weight: float | Tensor = 1.0) -> None:  # type: ignore[override]  # no None here
         """Add values of any shape, with a weight that broadcasts to it."""
         wide = value.to(self.dtype)
         weights = torch.as_tensor(weight, dtype=self.dtype, device=wide.device).expand(wide.shape)

@@ -15,6 +15,7 @@ from spikingssm.datasets import SequenceData
 from spikingssm.experiments.config import call
 from spikingssm.experiments.consistency import check_together, check_tokens_are_read
 from spikingssm.experiments.runfolder import check_sizes
+from spikingssm.models.base import patch_of
 from spikingssm.training.fit import SequenceModule, fitting
 
 __all__ = ["build", "check_keys"]
@@ -79,7 +80,7 @@ def _module(config: DictConfig, data: SequenceData) -> SequenceModule:
     model = call("model", config.model, d_input=data.d_input, d_output=data.d_output, **tokens)
     if not isinstance(model, nn.Module):
         raise ValueError(f"model: {config.model._target_} gives a {type(model).__name__}, it must give a module.")
-    if getattr(model, "patch", 1) > data.length:
+    if patch_of(model) > data.length:
         raise ValueError(f"model.patch={model.patch} is longer than the {data.length} steps of {data.name}; lower it.")
     task = call("task", config.task)
     check_together(data, model, task, config.optim.get("tbptt"))

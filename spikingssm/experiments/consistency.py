@@ -3,9 +3,8 @@
 from torch import nn
 
 from spikingssm.datasets.base import SequenceData
-from spikingssm.layers.heads import EachStep, LastStep, MeanOverTime
-from spikingssm.models import S5RF
-from spikingssm.tasks import LanguageModel, Task
+from spikingssm.models.base import answers_of, patch_of, pool_of
+from spikingssm.tasks import LanguageModel, Task, skip_of
 
 __all__ = ["check_together", "check_tokens_are_read"]
 
@@ -20,7 +19,7 @@ def check_together(data: SequenceData, model: nn.Module, task: Task, tbptt: int 
 
     Args:
         data: with labels of sequences, y (N,), or of steps, y (N, L).
-        model: answers once a sequence or at every step, by its ``pool``.
+        model: answers once a sequence or at every step, see `spikingssm.models.base.answers_of`.
         task: its ``labels`` and ``answers`` say what it takes, "sequence" or "step".
         tbptt: steps of a chunk of truncated back-propagation, or None.
 
@@ -42,7 +41,7 @@ def check_together(data: SequenceData, model: nn.Module, task: Task, tbptt: int 
         raise ValueError(
             f"optim.tbptt={tbptt} needs sequences of one length, {data.name} has lengths; set optim.tbptt=null."
         )
-    skip, filled = getattr(task, "skip", 0), getattr(task, "unlabelled_as", None)
+    skip, filled = skip_of(task), getattr(task, "unlabelled_as", None)
     if skip >= data.length:
         raise ValueError(f"task.skip={skip} leaves nothing of the {data.length} steps of {data.name}; lower it.")
     if filled is not None and not 0 <= filled < data.d_output:
@@ -72,18 +71,10 @@ def labels_of(data: SequenceData) -> str | None:
     return {1: "sequence", 2: "step"}.get(axes)
 
 
-def answers_of(model: nn.Module) -> str | None:
-    """Whether a model answers once a "sequence" or at each "step"; None for one that does not say."""
-    pool = getattr(model, "pool", None)
-    if isinstance(pool, EachStep):
-        return "step"
-    return "sequence" if isinstance(pool, (MeanOverTime, LastStep)) or isinstance(model, S5RF) else None
-
-
 def _way(data: SequenceData, model: nn.Module, task: Task, labels: str, answers: str) -> str:
     """The overrides that make them fit, the least change first."""
-    named, pools = type(task).__name__, not isinstance(model, S5RF)
-    each = "model.pool=each" + (" model.patch=1" if getattr(model, "patch", 1) > 1 else "")
+    named, pools = type(task).__name__, pool_of(model) is not None
+    each = "model.pool=each" + (" model.patch=1" if patch_of(model) > 1 else "")
     if labels == "sequence":
         if answers == "sequence":
             other = f", or {'' if named == 'EveryStepClassification' else 'task=every_step '}{each}" if pools else ""

@@ -20,6 +20,7 @@ from spikingssm.experiments.runfolder import solver_name, stored
 from spikingssm.experiments.targets import takes
 from spikingssm.measures.agreement import Agreement, exactly
 from spikingssm.measures.spikes import neurons_of
+from spikingssm.models.base import able
 from spikingssm.processes.distributed import ALONE
 from spikingssm.training.fit import SequenceModule, make_trainer, score
 
@@ -86,7 +87,7 @@ def load_run(
         raise ValueError(f"evaluate: --limit must be at least 1 row, got {limit}.")
     if root is not None and config.data.get("generated"):
         raise ValueError(f"{run_dir} was trained on a drawn stand-in, which has no root; leave --root {root} out.")
-    if not own_solver:
+    if not own_solver and takes(config.model, "solver"):  # so that no surrogate is looked for
         OmegaConf.update(config, "model.solver", "loop", merge=False)
     changes = {"root": None if root is None else str(root), "limit_eval": limit}
     if rate is not None:
@@ -113,7 +114,7 @@ def load_run(
             logger.warning(f"{run_dir} is older and keeps no data.{key}; {value} is taken, which these data give")
     _say_other_data(run_dir, data, changed=rate is not None)
     if rate is not None:
-        module.model = _able(module.model, "with_rate").with_rate(rate)
+        module.model = able(module.model, "with_rate").with_rate(rate)
     return TrainedRun(config, data, module)
 
 
@@ -151,7 +152,7 @@ def measure(run: TrainedRun, solver: Solver | None = None, *, agreement: bool = 
     loop = make_trainer(**{**options, **quiet, **ALONE}, callbacks=[comparison] if comparison else [])
     try:
         if solver is not None:
-            run.module.model = _able(model, "with_solver").with_solver(solver)
+            run.module.model = able(model, "with_solver").with_solver(solver)
         name = solver_name(next(iter(neurons_of(run.module.model).values())))
         found = score(run.module, run.data, loop)
     finally:
@@ -219,9 +220,3 @@ def known_key(config: DictConfig, key: str, hint: str) -> Any:
         target = config.data.get("_target_", "of the run")
         raise ValueError(f"the data {target} have no data.{key}, their keys are {', '.join(config.data)}; {hint}.")
     return config.data[key]
-
-
-def _able(model: nn.Module, method: str) -> Any:
-    if not hasattr(model, method):
-        raise ValueError(f"{type(model).__name__} has no {method}, which is needed here.")
-    return model

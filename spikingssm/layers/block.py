@@ -1,5 +1,6 @@
 """The spiking block of SpikingSSM, and the residual connection with its norm around any layer."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -155,8 +156,13 @@ class Residual(nn.Module):
             raise ValueError(f"Residual: norm must be 'batch', 'layer' or 'none', got {norm!r}.")
         if prenorm and norm_as_published:
             raise ValueError("Residual: norm_as_published is about post-norm, got prenorm=True; drop one of the two.")
-        self.layer, self.prenorm, self.norm_as_published = layer, prenorm, norm_as_published
-        norms = {"batch": ChannelBatchNorm, "layer": nn.LayerNorm, "none": lambda _: nn.Identity()}
+        self.layer: Any = layer  # which has a step and an initial_state
+        self.prenorm, self.norm_as_published = prenorm, norm_as_published
+        norms: dict[str, Callable[[int], nn.Module]] = {
+            "batch": ChannelBatchNorm,
+            "layer": nn.LayerNorm,
+            "none": lambda _: nn.Identity(),
+        }
         self.norm = norms[norm](d_model).requires_grad_(not norm_as_published)
         self.dropout = TiedDropout(dropout)
 
@@ -194,7 +200,8 @@ class Residual(nn.Module):
         return total if self.prenorm or self.norm_as_published else self._normed(total, valid)
 
     def _normed(self, x: Tensor, valid: Tensor | None) -> Tensor:
-        return self.norm(x, valid) if isinstance(self.norm, ChannelBatchNorm) else self.norm(x)
+        y: Tensor = self.norm(x, valid) if isinstance(self.norm, ChannelBatchNorm) else self.norm(x)
+        return y
 
 
 class ChannelBatchNorm(nn.BatchNorm1d):

@@ -17,7 +17,7 @@ class MeanState(NamedTuple):
     """Sum over the steps so far, (B, H), and their number, (B,)."""
 
     sum: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # a tuple's own count is of no use here
 
 
 class LastState(NamedTuple):
@@ -146,7 +146,8 @@ class PairDecoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(2 B, H) -> (B, d_output)."""
         a, b = x[0::2], x[1::2]
-        return self.outer(nn.functional.gelu(self.inner(torch.cat([a, b, a - b, a * b], -1))))
+        logits: Tensor = self.outer(nn.functional.gelu(self.inner(torch.cat([a, b, a - b, a * b], -1))))
+        return logits
 
 
 def check_lengths(lengths: Tensor, x: Tensor, state: Any) -> Tensor:
@@ -177,13 +178,17 @@ def padding(lengths: Tensor, length: int) -> Tensor:
     return (torch.arange(length, device=lengths.device) >= lengths.unsqueeze(-1)).unsqueeze(-1)
 
 
-def as_pool(word: str, d_model: int) -> nn.Module:
+def as_pool(word: str, d_model: int) -> MeanOverTime | LastStep | EachStep:
     """The pool named "mean", "last" or "each".
 
     Raises:
         ValueError: another word.
     """
-    pools = {"mean": MeanOverTime, "last": LastStep, "each": EachStep}
+    pools: dict[str, type[MeanOverTime | LastStep | EachStep]] = {
+        "mean": MeanOverTime,
+        "last": LastStep,
+        "each": EachStep,
+    }
     if word not in pools:
         raise ValueError(f"pool must be one of {sorted(pools)}, got {word!r}.")
     return pools[word](d_model)

@@ -12,7 +12,7 @@ from sdn.checks.arguments import check_kind
 from sdn.checks.axes import check_sequence, check_step
 from sdn.checks.finite import nothing
 from sdn.checks.tracing import transforming
-from sdn.ops.common.cpu import huge
+from sdn.ops.common.pages import huge
 
 __all__ = ["LeakyIntegrator"]
 

@@ -21,7 +21,7 @@ class ReadoutState(NamedTuple):
 
     y: Tensor
     sum: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # a tuple's own count is of no use here
 
 
 class LeakyReadout(nn.Module):
@@ -90,7 +90,8 @@ class LeakyReadout(nn.Module):
     def step(self, x: Tensor, state: ReadoutState | None = None) -> tuple[Tensor, ReadoutState]:
         """One step: (B, P) -> the logits of the prefix (B, C), and the state."""
         check_step("LeakyReadout", "x", x, self.weight.shape[1])
-        return self(x.unsqueeze(1), state)
+        logits, state = self(x.unsqueeze(1), state)
+        return logits, state
 
     def initial_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32

@@ -45,6 +45,8 @@ class Recurrent(Neuron):
     Source: Higuchi, Kairat, Bohte, Otte, ICML 2024 (arXiv 2402.14603).
     """
 
+    mask: Tensor | None
+
     def __init__(
         self,
         d_input: int,
@@ -72,7 +74,9 @@ class Recurrent(Neuron):
             nn.init.uniform_(self.input.bias, -((d_input + channels) ** -0.5), (d_input + channels) ** -0.5)
         self.register_buffer("mask", _mask(mask, channels))
 
-    def forward(self, x: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, RecurrentState]:
+    def forward(  # type: ignore[override]  # its state holds the last spikes besides
+        self, x: Tensor, state: RecurrentState | None = None
+    ) -> tuple[Tensor, RecurrentState]:
         """Spikes and the state after the last step.
 
         Args:

@@ -134,7 +134,7 @@ class S4D(Spelled, nn.Module):
         with torch.autocast(_autocast_device(x), enabled=False):
             u, (z, B_bar, C) = x.to(wide), self._system(wide)
             modes = B_bar * u.unsqueeze(-1)
-            if state is not None:
+            if state is not None and state.x is not None:
                 modes = torch.exp(z) * state.x + modes
             return 2 * (C[0] * modes).sum(-1).real + self.D.to(wide) * u, S4DState(modes)
 

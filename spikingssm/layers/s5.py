@@ -56,6 +56,7 @@ class ResonateAndFire(SpikingLayer):
     """
 
     slow_parameters: tuple[str, ...] = ("log_decay", "omega", "log_eta")
+    rotation: Tensor | None
 
     def __init__(
         self,
@@ -76,7 +77,8 @@ class ResonateAndFire(SpikingLayer):
     ) -> None:
         super().__init__()
         _check(channels, num_blocks, discretisation, eta_min, eta_max, spectrum, rotate)
-        if isinstance(threshold, Tensor) or not threshold > 0:
+        given: Any = threshold
+        if isinstance(given, Tensor) or not given > 0:
             raise ValueError(f"ResonateAndFire: threshold must be a number > 0, got {threshold}.")
         if refractory is not None and not 0 <= refractory < 1:
             raise ValueError(f"ResonateAndFire: refractory must be in [0, 1) or null for none, got {refractory}.")
@@ -122,7 +124,7 @@ class ResonateAndFire(SpikingLayer):
         wide = torch.promote_types(current.dtype, torch.float32)
         with torch.autocast("cpu" if current.is_meta else current.device.type, enabled=False):
             factor, gain = self.system(wide)
-            rotation = None if self.rotation is None else torch.complex(*self.rotation.to(wide))
+            rotation = None if self.rotation is None else torch.complex(*self.rotation.to(wide).unbind())
             spikes, state = resonate(
                 current.to(wide), factor, gain, state, threshold=self.threshold, spike_gradient=self.spike,
                 rotation=rotation, magnitude=self.magnitude, refractory=self.refractory, solver=self.solver,
@@ -155,7 +157,7 @@ class ResonateAndFire(SpikingLayer):
         V = hippo_normal(self.channels // self.num_blocks)[1]
         return torch.stack([V.real, V.imag]).to(torch.get_default_dtype())
 
-    def _checked(self, solver: str | Solver) -> Solver:
+    def _checked(self, solver: str | Solver) -> str:
         return check_solver(solver, self.spike)
 
     def extra_repr(self) -> str:
@@ -208,7 +210,8 @@ class S5(nn.Module):
     def forward(self, x: Tensor, state: ResonatorState | None = None) -> tuple[Tensor, ResonatorState]:
         """The whole sequence, or the next chunk of one: (B, L, d_input) -> spikes (B, L, d_state) and the state."""
         self._check(x, 3)
-        return self.neuron(self.dropout(self.dense(x)), state, reuse=self.reuse)
+        spikes, state = self.neuron(self.dropout(self.dense(x)), state, reuse=self.reuse)
+        return spikes, state
 
     def step(self, x: Tensor, state: ResonatorState | None = None) -> tuple[Tensor, ResonatorState]:
         """One step: (B, d_input) -> spikes (B, d_state) and the state."""
@@ -241,7 +244,7 @@ def check_solver(solver: str | Solver, spike: SpikeGradient | None = None) -> st
         NotImplementedError: a solver of `sdn.Neuron` that there is not for these neurons, such as the surrogate; the
             fused one for a spike gradient of your own.
     """
-    values = {"fused": Fused(), "parallel": Parallel(), "loop": Loop()}
+    values: dict[str, Solver] = {"fused": Fused(), "parallel": Parallel(), "loop": Loop()}
     try:
         chosen = as_solver(solver)
     except ValueError as error:
@@ -263,8 +266,8 @@ def _turn(weight: Tensor, neuron: ResonateAndFire) -> None:
     if weight.is_meta:
         return
     with torch.no_grad():
-        V = torch.complex(*neuron.eigenvectors().to(weight))
-        blocks = torch.complex(*weight.chunk(2)).unflatten(0, (-1, len(V)))
+        V = torch.complex(*neuron.eigenvectors().to(weight).unbind())
+        blocks = torch.complex(*weight.chunk(2)).reshape(-1, len(V), weight.shape[1])
         turned = torch.einsum("ji,bjk->bik", V.conj(), blocks).flatten(0, 1)
         weight.copy_(torch.cat([turned.real, turned.imag]))
 

@@ -200,14 +200,16 @@ def convolve(u: Tensor, forward: Tensor, backward: Tensor | None = None) -> Tens
     circle = torch.nn.functional.pad(forward, (0, size - length))
     if backward is not None and length > 1:  # the last lag meets no step
         circle = circle + torch.nn.functional.pad(backward[:, : length - 1].flip(-1), (size - length + 1, 0))
-    run = _Convolution.forward if transforming() else _Convolution.apply
-    return run(u, circle)  # type: ignore[no-any-return, no-untyped-call]
+    run: Any = _Convolution.forward if transforming() else _Convolution.apply
+    y: Tensor = run(u, circle)
+    return y
 
 
 def fast_length(least: int) -> int:
     """Smallest number >= ``least`` with no prime factor but 2, 3 and 5; other FFTs take up to twice as long."""
     bits = range(least.bit_length())
-    return min(n << (-(-least // n) - 1).bit_length() for n in (3**i * 5**j for i in bits for j in bits))
+    odd: list[int] = [3**i * 5**j for i in bits for j in bits]
+    return min(n << (-(-least // n) - 1).bit_length() for n in odd)
 
 
 class _Convolution(torch.autograd.Function):
@@ -221,14 +223,15 @@ class _Convolution(torch.autograd.Function):
     def forward(u: Tensor, circle: Tensor) -> Tensor:
         size = circle.shape[-1]
         product = torch.fft.rfft(u.mT, n=size) * torch.fft.rfft(circle)
-        return torch.fft.irfft(product, n=size)[..., : u.shape[1]].mT
+        y: Tensor = torch.fft.irfft(product, n=size)[..., : u.shape[1]].mT
+        return y
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
         u, circle = ctx.saved_tensors
         size, spectrum = circle.shape[-1], torch.fft.rfft(gradient.mT, n=circle.shape[-1])
         du = d_circle = None

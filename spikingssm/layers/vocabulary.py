@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,9 +101,14 @@ class AdaptiveVocabulary(nn.Module):
         self.embedding_dropout, self.output_dropout = check_dropout(embedding_dropout), check_dropout(output_dropout)
         self.softmax = nn.AdaptiveLogSoftmaxWithLoss(d_model, vocab, cutoffs, div_value=div_value, head_bias=True)
         nn.init.normal_(self.softmax.head.weight, std=d_model**-0.5)
-        for down, out in self.softmax.tail:
+        for down, out in self._clusters():
             nn.init.normal_(out.weight, std=out.in_features**-0.5)
             nn.init.normal_(down.weight, std=down.in_features**-0.5)
+
+    def _clusters(self) -> list[tuple[nn.Linear, nn.Linear]]:
+        """Of each cluster but the first: the map to its short vectors, and their table."""
+        tail: Any = self.softmax.tail
+        return [(down, up) for down, up in tail]
 
     def embed(self, x: Tensor) -> Tensor:
         """Tokens (B, L) -> (B, L, H), of variance 1 at the start."""
@@ -111,7 +117,7 @@ class AdaptiveVocabulary(nn.Module):
         first = self.ends[0]
         table = dropped_types(weight_of(self.softmax.head)[:first], dropout)
         out = functional.embedding(x.clamp(max=first - 1), table) * math.sqrt(self.d_model)
-        for (down, up), start, stop in zip(self.softmax.tail, self.ends, self.ends[1:], strict=False):
+        for (down, up), start, stop in zip(self._clusters(), self.ends, self.ends[1:], strict=False):
             inside = (x >= start) & (x < stop)
             vectors = functional.embedding(x[inside] - start, dropped_types(weight_of(up), dropout))
             far = functional.linear(vectors, weight_of(down).mT) * math.sqrt(self.d_model)
@@ -129,4 +135,6 @@ class AdaptiveVocabulary(nn.Module):
             return features.sum(-1)
         with torch.autocast(features.device.type, enabled=False):  # torch's module mixes types under autocast
             features = features.to(self.softmax.head.weight.dtype)
-            return -self.softmax(functional.dropout(features, self.output_dropout, self.training), labels).output
+            dropped = functional.dropout(features, self.output_dropout, self.training)
+            likely: Tensor = self.softmax(dropped, labels).output
+            return -likely

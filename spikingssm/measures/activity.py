@@ -8,6 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from loguru import logger
 from torch import Tensor, nn
 
+from sdn import Neuron
 from spikingssm.datasets.base import Batch
 from spikingssm.measures.spikes import neurons_of, record_spikes
 from spikingssm.processes.distributed import SHARD, Sharded
@@ -40,7 +41,8 @@ class Activity(Callback):
     ) -> None:
         """Take up a few rows and their scale; tokens have none."""
         if self._rows is None and batch.x.is_floating_point():
-            self._rows = Batch(*(None if part is None else part[:ROWS].clone() for part in batch))
+            lengths = None if batch.lengths is None else batch.lengths[:ROWS].clone()
+            self._rows = Batch(batch.x[:ROWS].clone(), batch.y[:ROWS].clone(), lengths)
             self._std = float(_real(batch).float().std(correction=0))
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
@@ -51,8 +53,9 @@ class Activity(Callback):
         rates, silent = record.rates(), record.silent()
         states = {name: state_of(rate) for name, rate in rates.items()}
         found = {name: state for name, state in states.items() if state and _short(name) not in pl_module.advice}
-        tried = self._rows is not None and not isinstance(trainer.strategy, Sharded)
-        factors = working_factors(pl_module.model, self._rows, found) if found and tried else {}
+        rows = None if isinstance(trainer.strategy, Sharded) else self._rows
+        tried = rows is not None
+        factors = {} if rows is None or not found else working_factors(pl_module.model, rows, found)
         for name, state in found.items():
             never = f", {silent[name]:.0%} of its neurons never fired" if silent[name] else ""
             scale = "" if self._std is None else f", the data have standard deviation {self._std:.3g}"
@@ -99,7 +102,7 @@ def working_factors(model: nn.Module, rows: Batch, states: Mapping[str, str]) ->
 
 def _way(model: nn.Module, name: str, state: str, factor: float | None, tried: bool) -> str:
     layer, lower = neurons_of(model)[name], "lower" if state == "silent" else "raise"
-    key = "model.threshold" if hasattr(layer, "threshold") else "model.dynamics.threshold"
+    key = "model.dynamics.threshold" if isinstance(layer, Neuron) else "model.threshold"
     if factor is not None:
         own = f"data.scale={factor:g} for data of your own"
         return f"multiply the data by {factor:g} ({own}), with which that ends, or {lower} {key}"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sdn import SpikingLayer
 from spikingssm.datasets.base import Batch
 from spikingssm.measures.spikes import Firing, neurons_of, watch_neurons
+from spikingssm.models.base import able
 
 __all__ = ["Agreement", "SpikeTally", "exactly"]
 
@@ -101,9 +102,9 @@ def exactly(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: a model without ``with_solver``.
     """
-    if not hasattr(model, "with_solver"):
-        raise ValueError(f"{type(model).__name__} has no with_solver, by which it could get exact neurons.")
+    swappable = able(model, "with_solver", "by which it could get exact neurons")
     try:
-        return model.with_solver("fused")
+        exact: nn.Module = swappable.with_solver("fused")
     except NotImplementedError:
-        return model.with_solver("loop")
+        exact = swappable.with_solver("loop")
+    return exact

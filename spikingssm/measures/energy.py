@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from spikingssm.measures.operations import FORMS, INPUT, Operations, connections, driven, not_counted, operations
+from spikingssm.measures.circuit import INPUT, Circuit, LinearMap, as_circuit
+from spikingssm.measures.operations import FORMS, Operations, not_counted, operations
 from spikingssm.measures.spikes import SpikeRecord
 
 __all__ = ["ADD", "FUNCTION", "MAC", "MULTIPLY", "account", "joule", "published"]
@@ -31,14 +32,15 @@ def joule(count: Operations) -> float:
     return count.multiplications * MULTIPLY + count.additions * ADD + count.functions * FUNCTION
 
 
-def published(model: nn.Module, steps: float, rates: Mapping[str, float]) -> dict[str, float]:
+def published(model: nn.Module | Circuit, steps: float, rates: Mapping[str, float]) -> dict[str, float]:
     """The count of the SpikingSSM paper: the linear maps that spikes drive, and nothing else.
 
     ``MACs = sum over maps of steps * inputs * outputs``, ``ACs = sum of rate * MACs``, at 4.6 and 0.9 pJ. The rate is
     that of the layer before; where a skip ends, the sum of the rates of all layers whose spikes arrive.
 
     Args:
-        model: a network that says by ``synapses`` what its spikes drive, see `spikingssm.measures.operations.driven`.
+        model: a network that says by ``synapses`` what its spikes drive, see `spikingssm.measures.circuit`; or
+            its `Circuit`.
         steps: of one sample.
         rates: of each neuron layer, in [0, 1], as `SpikeRecord.rates` gives them.
 
@@ -51,10 +53,11 @@ def published(model: nn.Module, steps: float, rates: Mapping[str, float]) -> dic
 
     Source: Shen et al., AAAI 2025 (arXiv 2408.14909).
     """
-    arriving = [(name, target) for name, maps in driven(model).items() if name != INPUT for target in maps]
-    macs = {target: steps * connections(model, target) for _, target in arriving}
+    circuit = as_circuit(model)
+    arriving = [(name, target) for name, maps in circuit.driven.items() if name != INPUT for target in maps]
+    macs = {target: steps * circuit.linear(target).connections for _, target in arriving}
     if not macs:
-        raise ValueError(f"published: {type(model).__name__} has no synapses(), which says what its spikes drive.")
+        raise ValueError(f"published: {circuit.kind} has no synapses(), which says what its spikes drive.")
     total, acs = sum(macs.values()), sum(rates[name] * macs[target] for name, target in arriving)
     energies = {"mac_joule": total * MAC, "ac_joule": acs * ADD}
     return {"macs": total, "acs": acs, **energies, "saving": 1 - energies["ac_joule"] / energies["mac_joule"]}
@@ -85,29 +88,28 @@ def account(model: nn.Module, record: SpikeRecord, sequences: int = 1) -> dict[s
     spikes = {name: count / samples[name] for name, count in record.spikes.items()}
     found: dict[str, Any] = {"steps": steps, "spikes": sum(spikes.values()), "spikes_by_layer": spikes}
     counts: dict[str, float] = dict(record.spikes)
-    arrives = driven(model)
-    energy: dict[str, Any] = {"published": published(model, steps, rates)} if arrives else {}
+    circuit = Circuit(model)
+    arrives = circuit.driven
+    energy: dict[str, Any] = {"published": published(circuit, steps, rates)} if arrives else {}
     if INPUT in arrives and record.events is not None:
         samples[INPUT] = fmean(samples.values())
         counts[INPUT], found["input_events"] = record.events, record.events / samples[INPUT]
-        rates[INPUT] = found["input_events"] / (steps * _inputs(model, arrives[INPUT][0]))
+        rates[INPUT] = found["input_events"] / (steps * circuit.linear(arrives[INPUT][0]).inputs)
     sops = {
-        name: counts[name] / samples[name] * sum(connections(model, target) / _inputs(model, target) for target in maps)
+        name: counts[name] / samples[name] * sum(map(_fan_out, map(circuit.linear, maps)))
         for name, maps in arrives.items()
         if name in counts
     }
     for form in FORMS:
-        own, twin = (operations(model, steps, rates, form, sequences=sequences, dense=d) for d in (False, True))
+        own, twin = (operations(circuit, steps, rates, form, sequences=sequences, dense=d) for d in (False, True))
         parts = {name: joule(count) for name, count in own.items()}
         total, dense = sum(parts.values()), sum(joule(count) for count in twin.values())
         saving = 1 - total / dense if dense else 0.0
         energy[form] = {"joule": total, "dense_joule": dense, "saving": saving, "parts": parts}
     found |= {"sops": sum(sops.values()), "sops_by_layer": sops, "energy": energy}
-    return {**found, "not_counted": not_counted(model)}
+    return {**found, "not_counted": not_counted(circuit)}
 
 
-def _inputs(model: nn.Module, name: str) -> int:
-    """How many inputs a linear map has."""
-    weight = model.get_submodule(name).weight
-    assert isinstance(weight, Tensor)
-    return weight.shape[1]
+def _fan_out(linear: LinearMap) -> float:
+    """How many outputs one input reaches on average."""
+    return linear.connections / linear.inputs

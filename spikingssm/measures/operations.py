@@ -26,12 +26,11 @@ from spikingssm.layers import (
     TokenEncoder,
     Vocabulary,
 )
+from spikingssm.measures.circuit import INPUT, Circuit, as_circuit
 
-__all__ = ["FORMS", "INPUT", "Operations", "connections", "driven", "not_counted", "operations"]
+__all__ = ["FORMS", "INPUT", "Operations", "driven", "not_counted", "operations"]
 
 FORMS = ("recurrence", "fft")
-INPUT = "input"
-"""How a model's ``synapses`` calls its input, see `driven`."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +50,17 @@ class Operations:
 
 @dataclass(frozen=True)
 class _Run:
-    """How a network is run: its form, steps of one sequence, rates by layer, whether as its real-valued twin, what
-    drives each linear map, and the connections of those that are cut."""
+    """How a network is run: its form, steps of one sequence, rates by layer, and whether as its real-valued twin."""
 
+    circuit: Circuit
     form: str
     length: float
     rates: Mapping[str, float]
     dense: bool
-    drivers: Mapping[str, tuple[str, ...]]
-    connections: Mapping[str, int]
 
 
 def operations(
-    model: nn.Module,
+    model: nn.Module | Circuit,
     steps: float,
     rates: Mapping[str, float],
     form: str = "recurrence",
@@ -74,7 +71,8 @@ def operations(
     """All arithmetic of one sample by part: encoder, norm, ssm, neuron, mix, gate, residual, pool, decoder, other.
 
     Args:
-        model: the network, in inference: norms over batches are constants, dropout is nothing.
+        model: the network, in inference: norms over batches are constants, dropout is nothing. For several counts of
+            one network, its `Circuit`.
         steps: of one sample, as its neurons see them: without padding, and in frames where it reads patches.
         rates: of each neuron layer, in [0, 1], as `SpikeRecord.rates` gives them; "input": events of the data per
             channel and step, where they are spikes (see `SpikeRecord.events`) and the model says what reads them.
@@ -89,53 +87,29 @@ def operations(
     """
     if form not in FORMS:
         raise ValueError(f"operations: form must be one of {', '.join(FORMS)}, got {form!r}.")
-    run = _Run(form, steps / sequences, rates, dense, _drivers(model), _cut(model))
+    circuit = as_circuit(model)
+    run = _Run(circuit, form, steps / sequences, rates, dense)
     found: dict[str, Operations] = defaultdict(Operations)
-    once = not isinstance(getattr(model, "pool", None), EachStep)  # the decoder then runs once a sample
-    left_out = _left_out(model)
-    for name, module in model.named_modules():
+    for name, module in circuit.modules.items():
         rule, place = _rule(module), name.split(".")[0]
-        if rule is None or id(module) in left_out:
+        if rule is None or id(module) in circuit.left_out:
             continue
         for part, count in rule(module, name, run).items():
             part = place if part == "other" and place in ("encoder", "decoder") else part
-            found[part] += count * (1 if place == "decoder" and once else steps)
+            found[part] += count * (1 if place == "decoder" and circuit.answers_once else steps)
     return dict(found)
 
 
-def driven(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """The linear maps at which the spikes of each neuron layer arrive, by the names of both.
-
-    Found by asking every module that has a method ``synapses``, which gives just this with names inside that module. A
-    spike that passes a skip arrives at each map behind it. A map is a module with ``weight`` (outputs, inputs). The
-    whole model can say too what reads its data: the maps of "input".
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    for name, module in model.named_modules():
-        prefix, say = f"{name}." if name else "", getattr(type(module), "synapses", None)
-        for source, maps in say(module).items() if say else ():
-            if source != INPUT or not prefix:
-                found[prefix + source] = tuple(prefix + target for target in maps)
-    return found
+def driven(model: nn.Module | Circuit) -> dict[str, tuple[str, ...]]:
+    """The linear maps at which the spikes of each neuron layer arrive, by the names of both, see `Circuit`."""
+    return as_circuit(model).driven
 
 
-def connections(model: nn.Module, name: str) -> int:
-    """How many weights a linear map has, those that a mask cuts left out."""
-    weight = model.get_submodule(name).weight
-    return _cut(model).get(name, weight.numel())  # type: ignore[operator, union-attr]
-
-
-def _cut(model: nn.Module) -> dict[str, int]:
-    """Connections of the recurrent maps that have a mask."""
-    layers = {name: part.mask for name, part in model.named_modules() if isinstance(part, Recurrent)}
-    return {f"{name}.recurrent".lstrip("."): int(mask.sum()) for name, mask in layers.items() if mask is not None}
-
-
-def not_counted(model: nn.Module) -> list[str]:
+def not_counted(model: nn.Module | Circuit) -> list[str]:
     """Modules that no rule knows, as "name (Type)": what they compute is in no count, nor their spikes in the SOPs."""
     return [
         f"{name or 'model'} ({type(module).__name__})"
-        for name, module in model.named_modules()
+        for name, module in as_circuit(model).modules.items()
         if _is_unknown(module) or (isinstance(module, Neuron) and _update(module) is None)
     ]
 
@@ -150,24 +124,9 @@ def _is_unknown(module: nn.Module) -> bool:
     return _rule(module) is None and (leaf or own)
 
 
-def _drivers(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """`driven` the other way round: what arrives at each map."""
-    found: dict[str, tuple[str, ...]] = {}
-    for source, maps in driven(model).items():
-        for target in maps:
-            found[target] = (*found.get(target, ()), source)
-    return found
-
-
-def _left_out(model: nn.Module) -> set[int]:
-    """Modules whose result goes nowhere."""
-    return {id(part.norm) for part in model.modules() if isinstance(part, Residual) and part.norm_as_published}
-
-
 # ---- what a module computes in one step, by part
 def _linear(layer: nn.Linear | LeakyReadout | LeakyIntegrator, name: str, run: _Run) -> dict[str, Operations]:
-    outputs, inputs = layer.weight.shape
-    weights, sources = run.connections.get(name, inputs * outputs), run.drivers.get(name, ())
+    (inputs, weights), sources = run.circuit.linear(name), run.circuit.drivers.get(name, ())
     if INPUT in sources and INPUT in run.rates:
         return {"encoder": Operations(additions=run.rates[INPUT] * weights)}
     if not sources or INPUT in sources:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sdn import SpikingLayer
+from spikingssm.models.base import patch_of, synapses_of
 
 __all__ = ["Firing", "SpikeRecord", "neurons_of", "record_spikes", "spikes_of", "watch_neurons"]
 
@@ -106,10 +107,11 @@ class SpikeRecord:
             spikes: (B, L, H), 0 and 1.
             valid: (B, L), False at padding; None is all True.
         """
-        spikes, steps = spikes.detach(), spikes.shape[0] * spikes.shape[1]
-        exact = torch.float32 if spikes.dtype == torch.float32 and steps <= EXACT else torch.float64
+        spikes, every = spikes.detach(), spikes.shape[0] * spikes.shape[1]
+        exact = torch.float32 if spikes.dtype == torch.float32 and every <= EXACT else torch.float64
+        steps = every if valid is None else valid.sum()
         if valid is not None:
-            spikes, steps = spikes * valid.unsqueeze(-1), valid.sum()
+            spikes = spikes * valid.unsqueeze(-1)
         fired = spikes.sum((0, 1), dtype=exact).long()  # a tenth of the time of count_nonzero
         self._spikes[name] = fired if not self.rows[name] else self._spikes[name] + fired
         self._steps[name] = self._steps[name] + steps
@@ -137,7 +139,7 @@ class SpikeRecord:
         found = over(torch.cat([counts, *(count.cpu() for count in self._spikes.values())])).cpu()
         record, layers = SpikeRecord(self._channels), len(self.rows)
         record._events, record._foreign = None if self._events is None else int(found[0]), int(found[1])
-        steps, rows, *spikes = found[2:].split([layers, layers, *self._channels.values()])
+        steps, rows, *spikes = torch.split(found[2:], [layers, layers, *self._channels.values()])
         record._steps = dict(zip(self.rows, steps.tolist(), strict=True))
         record.rows = dict(zip(self.rows, rows.tolist(), strict=True))
         record._spikes = dict(zip(self.rows, spikes, strict=True))
@@ -202,8 +204,7 @@ def watch_neurons(
     handles = []
     for name, neuron in neurons_of(model).items():
         handles.append(neuron.register_forward_hook(_teller(name, told, look), with_kwargs=True))
-    say = getattr(type(model), "synapses", None)
-    for target in say(model).get("input", ())[:1] if say and look_at_data else ():
+    for target in synapses_of(model).get("input", ())[:1] if look_at_data else ():
         entry, around = model.get_submodule(target), model.get_submodule(target.rpartition(".")[0])
         entry = around if isinstance(around, SpikingLayer) else entry  # which may use the weights without a call
         handles.append(entry.register_forward_pre_hook(_reader(target, told, look_at_data), with_kwargs=True))
@@ -259,7 +260,7 @@ def _pusher(key: str, told: list[Tensor | None]) -> Any:
         if found is None:
             told.append(told[-1])
         else:
-            told.append(found.squeeze(-1) if key == "valid" else -(-found // getattr(module, "patch", 1)))
+            told.append(found.squeeze(-1) if key == "valid" else -(-found // patch_of(module)))
 
     return push
 

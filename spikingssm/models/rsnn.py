@@ -1,9 +1,8 @@
 """Recurrent spiking networks: layers of connected neurons, and leaky integrators that read them."""
 
-import copy
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from sdn.neuron import Start
 from spikingssm.layers.heads import as_pool
 from spikingssm.layers.integrator import LeakyIntegrator
 from spikingssm.layers.recurrent import Recurrent
+from spikingssm.models.base import SequenceModel
 from spikingssm.models.silence import warn_if_silent
 
 __all__ = ["RSNN", "RSNNState"]
@@ -29,24 +29,28 @@ class RSNNState(NamedTuple):
     pool: Any
 
 
-class RSNN(Spelled, nn.Module):
+class RSNN(Spelled, SequenceModel):
     """Recurrent spiking network: (B, L, d_input) -> potentials (B, L, d_output), or (B, d_output).
 
     Layers of `Recurrent` neurons and a `LeakyIntegrator` for each class; no norm, no dropout, no skip.
 
-    Args:
+    Sizes, of which the first three need no name in front:
         d_input: features per step.
         d_output: classes.
         d_model: neurons of every layer, or a list with those of each.
         n_layers: number of layers, where ``d_model`` is a number.
-        dynamics: the neuron, such as BRF, RF or ALIF.
+
+    Neurons and their connections, see `Recurrent`:
+        dynamics: what one neuron does in a step, such as BRF, RF or ALIF; None is BRF.
         learn: fields of the neuron to learn, and where each starts: ``{"omega": sdn.uniform(15, 50), ...}``.
-        bias: give the maps into the layers and the readout a bias.
-        mask: share of the recurrent connections that are cut at random, in [0, 1); None for none.
-        tau_mean, tau_std: of the readout's time constants at their start, in steps.
-        pool: "each" for potentials at every step, "last" for those of the last valid step, "mean" for their mean.
         spike: spike gradient; None is the dynamics' own.
         solver: "fused" or "loop", see `sdn.recurrent`.
+        mask: share of the recurrent connections that are cut at random, in [0, 1); None for none.
+        bias: give the maps into the layers and the readout a bias.
+
+    Output:
+        tau_mean, tau_std: of the readout's time constants at their start, in steps.
+        pool: "each" for potentials at every step, "last" for those of the last valid step, "mean" for their mean.
 
     Raises:
         ValueError: a size below 1, sizes that contradict each other, an unknown pool, or what the parts refuse.
@@ -57,6 +61,7 @@ class RSNN(Spelled, nn.Module):
     """
 
     spellings = MODEL_WORDS
+    layers: Sequence[Recurrent]
 
     def __init__(
         self,
@@ -65,24 +70,25 @@ class RSNN(Spelled, nn.Module):
         d_model: int | Sequence[int] = 256,
         *,
         n_layers: int = 1,
+        # neurons and their connections
         dynamics: Dynamics | None = None,
         learn: Mapping[str, Start] | None = None,
-        bias: bool = False,
+        spike: SpikeGradient | None = None,
+        solver: str | Solver = "fused",
         mask: float | None = None,
+        bias: bool = False,
+        # output
         tau_mean: float = 20.0,
         tau_std: float = 5.0,
         pool: str = "each",
-        spike: SpikeGradient | None = None,
-        solver: str | Solver = "fused",
     ) -> None:
         super().__init__()
         for name, size in {"d_input": d_input, "d_output": d_output, "n_layers": n_layers}.items():
             check_count("RSNN", name, size)
         for size in d_model if isinstance(d_model, Sequence) else [d_model]:
             check_count("RSNN", "d_model", size, least=None)
-        several = isinstance(d_model, Sequence)
-        sizes = list(d_model) if several else [d_model] * n_layers
-        if several and n_layers not in (1, len(sizes)):
+        sizes = list(d_model) if isinstance(d_model, Sequence) else [d_model] * n_layers
+        if isinstance(d_model, Sequence) and n_layers not in (1, len(sizes)):
             raise ValueError(f"RSNN: d_model lists {len(sizes)} layers and n_layers is {n_layers}; leave n_layers out.")
         if not sizes or min(d_input, d_output, *sizes) < 1:
             raise ValueError(
@@ -93,7 +99,8 @@ class RSNN(Spelled, nn.Module):
         neuron = BRF() if dynamics is None else dynamics
         options: dict[str, Any] = {"learn": learn, "spike": spike, "bias": bias, "mask": mask, "solver": solver}
         pairs = itertools.pairwise([d_input, *sizes])
-        self.layers = nn.ModuleList(Recurrent(inputs, neuron, size, **options) for inputs, size in pairs)
+        layers = [Recurrent(inputs, neuron, size, **options) for inputs, size in pairs]
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # whose types leave out what it holds
         self.readout = LeakyIntegrator(sizes[-1], d_output, tau_mean, tau_std, bias)
         self.pool = as_pool(pool, d_output)
 
@@ -130,28 +137,15 @@ class RSNN(Spelled, nn.Module):
             ValueError: x or state of another shape.
         """
         self._check(x, 2, state)
-        logits, state = self(x.unsqueeze(1), state)
-        return (logits.squeeze(1) if logits.ndim == 3 else logits), state
+        return super().step(x, state)
 
     def initial_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> RSNNState:
         """The state at rest."""
         layers = tuple(layer.initial_state(batch, device, dtype) for layer in self.layers)
-        parts = (part.initial_state(batch, device, dtype) for part in (self.readout, self.pool))
-        return RSNNState(layers, *parts)
-
-    def with_solver(self, solver: str | Solver) -> Self:
-        """A model with the very same parameters and buffers, every layer under another solver.
-
-        Raises:
-            NotImplementedError: a solver that there is not for recurrent layers.
-        """
-        shared = {id(tensor): tensor for tensor in itertools.chain(self.parameters(), self.buffers())}
-        model = copy.deepcopy(self, shared)
-        for i, layer in enumerate(model.layers):
-            model.layers[i] = layer.with_solver(solver)
-        return model
+        readout = self.readout.initial_state(batch, device, dtype)
+        return RSNNState(layers, readout, self.pool.initial_state(batch, device, dtype))
 
     def synapses(self) -> dict[str, tuple[str, ...]]:
         """The linear maps at which the input and the spikes of every layer arrive, its own recurrent one included."""

@@ -1,8 +1,7 @@
 """S5-RF: layers of resonate-and-fire neurons that are a state space model, and a leaky readout."""
 
-import copy
-import itertools
-from typing import NamedTuple, Self
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,8 @@ from sdn.checks.words import MODEL_WORDS
 from spikingssm.layers.encoders import check_dropout
 from spikingssm.layers.heads import check_lengths
 from spikingssm.layers.readout import LeakyReadout, ReadoutState
-from spikingssm.layers.s5 import S5, ResonateAndFire, check_solver
+from spikingssm.layers.s5 import S5, check_solver
+from spikingssm.models.base import SequenceModel
 from spikingssm.models.silence import warn_if_silent
 
 __all__ = ["S5RF", "S5RFState"]
@@ -30,27 +30,33 @@ class S5RFState(NamedTuple):
     readout: ReadoutState
 
 
-class S5RF(Spelled, nn.Module):
+class S5RF(Spelled, SequenceModel):
     """Resonate-and-fire network for long sequences: (B, L, d_input) -> logits (B, d_output).
 
     ``n_layers`` of `S5`, with identity skips between, and a `LeakyReadout`. No norm, no bias; what goes from layer to
     layer are spikes, behind a skip small whole numbers.
 
-    Args:
+    Sizes, the only arguments without a name in front:
         d_input: features per step.
         d_output: classes.
         d_model: P neurons a layer, a multiple of ``num_blocks``.
         n_layers: L >= 1.
-        num_blocks: blocks of the HiPPO-N start, see `ResonateAndFire`.
+
+    Neurons, see `ResonateAndFire`:
+        num_blocks: blocks of the HiPPO-N start.
+        spectrum, eta_min, eta_max, learn_eta: their other starts, and whether the time scales are learned.
         discretisation: "dirac", "zoh" or "bilinear", of every layer but the first.
         first_discretisation: of the first layer; null is that of the others. The published networks take "zoh" where
             the input is no spike train; a first layer with "zoh" thresholds its state turned back, Re(V x).
-        eta_min, eta_max, learn_eta, spectrum, threshold, magnitude, refractory, spike: see `ResonateAndFire`.
-        dropout: see `S5`, in [0, 1).
-        dropout_at: "published": in the layers 0 < i < L-1, so in none of two; "all": in every layer.
-        skip: "published": around the layers 0 < i < L-1; "all": around every layer but the first; "none".
+        threshold, magnitude, refractory: what makes a spike.
+        spike: spike gradient; None is the published multi-Gaussian one.
         solver: "fused", "parallel" or "loop", see `sdn.resonate`.
         reuse: see `S5`; False allows several backward passes through one graph.
+
+    Between the layers:
+        skip: "published": around the layers 0 < i < L-1; "all": around every layer but the first; "none".
+        dropout: see `S5`, in [0, 1).
+        dropout_at: "published": in the layers 0 < i < L-1, so in none of two; "all": in every layer.
 
     Raises:
         ValueError: a size below 1, an unknown word, or what the parts refuse.
@@ -61,6 +67,8 @@ class S5RF(Spelled, nn.Module):
     """
 
     spellings = MODEL_WORDS
+    answers = "sequence"
+    layers: Sequence[S5]
 
     def __init__(
         self,
@@ -69,22 +77,24 @@ class S5RF(Spelled, nn.Module):
         d_model: int = 128,
         n_layers: int = 2,
         *,
+        # neurons
         num_blocks: int = 8,
-        discretisation: str = "dirac",
-        first_discretisation: str | None = None,
+        spectrum: str = "hippo",
         eta_min: float = 0.001,
         eta_max: float = 0.1,
         learn_eta: bool = True,
-        spectrum: str = "hippo",
-        dropout: float = 0.0,
-        dropout_at: str = "published",
-        skip: str = "published",
+        discretisation: str = "dirac",
+        first_discretisation: str | None = None,
         threshold: float = 1.0,
         magnitude: bool = False,
         refractory: float | None = None,
         spike: SpikeGradient | None = None,
         solver: str | Solver = "fused",
         reuse: bool = True,
+        # between the layers
+        skip: str = "published",
+        dropout: float = 0.0,
+        dropout_at: str = "published",
     ) -> None:
         super().__init__()
         sizes = {"d_input": d_input, "d_output": d_output, "d_model": d_model, "n_layers": n_layers}
@@ -97,28 +107,18 @@ class S5RF(Spelled, nn.Module):
         self.d_input, self.d_output = d_input, d_output
         inner = range(1, n_layers - 1)
         self.skips = {"published": frozenset(inner), "all": frozenset(range(1, n_layers)), "none": frozenset()}[skip]
-        self.layers = nn.ModuleList()
+        start: dict[str, Any] = {"num_blocks": num_blocks, "spectrum": spectrum, "learn_eta": learn_eta}
+        start |= {"eta_min": eta_min, "eta_max": eta_max}
+        fire: dict[str, Any] = {"threshold": threshold, "magnitude": magnitude, "refractory": refractory}
+        fire |= {"spike": spike, "solver": check_solver(solver), "reuse": reuse}
+        layers = []
         for i in range(n_layers):
             how = discretisation if i or first_discretisation is None else first_discretisation
-            layer = S5(
-                d_model if i else d_input,
-                d_model,
-                num_blocks=num_blocks,
-                discretisation=how,
-                eta_min=eta_min,
-                eta_max=eta_max,
-                learn_eta=learn_eta,
-                spectrum=spectrum,
-                rotate=i == 0 and how == "zoh" and spectrum == "hippo",
-                dropout=dropout if dropout_at == "all" or i in inner else 0.0,
-                threshold=threshold,
-                magnitude=magnitude,
-                refractory=refractory,
-                spike=spike,
-                solver=check_solver(solver),
-                reuse=reuse,
-            )
-            self.layers.append(layer)
+            turned = i == 0 and how == "zoh" and spectrum == "hippo"
+            drop = dropout if dropout_at == "all" or i in inner else 0.0
+            options: dict[str, Any] = {"discretisation": how, "rotate": turned, "dropout": drop}
+            layers.append(S5(d_model if i else d_input, d_model, **options, **start, **fire))
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # whose types leave out what it holds
         self.readout = LeakyReadout(d_model, d_output)
 
     def forward(
@@ -156,7 +156,7 @@ class S5RF(Spelled, nn.Module):
             ValueError: x or state of another shape.
         """
         self._check(x, 2, state)
-        return self(x.unsqueeze(1), state)
+        return super().step(x, state)
 
     def initial_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -164,19 +164,6 @@ class S5RF(Spelled, nn.Module):
         """The state at rest."""
         layers = tuple(layer.initial_state(batch, device, dtype) for layer in self.layers)
         return S5RFState(layers, self.readout.initial_state(batch, device, dtype))
-
-    def with_solver(self, solver: str | Solver) -> Self:
-        """A model with the very same parameters and buffers, every neuron under another solver.
-
-        Raises:
-            NotImplementedError: a solver that there is not for these neurons.
-        """
-        shared = {id(tensor): tensor for tensor in itertools.chain(self.parameters(), self.buffers())}
-        model = copy.deepcopy(self, shared)
-        for part in model.modules():
-            if isinstance(part, ResonateAndFire):
-                part.solver = solver
-        return model
 
     def synapses(self) -> dict[str, tuple[str, ...]]:
         """The linear maps at which the input and the spikes of every layer arrive, behind skips too, by their names."""

@@ -1,7 +1,5 @@
 """SpikingSSM: encoder, residual spiking blocks, pooling, decoder."""
 
-import copy
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
@@ -9,7 +7,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from sdn import LIF, Dynamics, Neuron, Solver, SpikeGradient
+from sdn import LIF, Dynamics, Solver, SpikeGradient
 from sdn.checks.arguments import Spelled, check_count, check_kind, check_tensor
 from sdn.checks.axes import check_dtype, mend, mend_step
 from sdn.checks.words import MODEL_WORDS
@@ -18,6 +16,7 @@ from spikingssm.layers.encoders import Frames, TokenEncoder
 from spikingssm.layers.heads import PairDecoder, as_pool, check_lengths, padding
 from spikingssm.layers.s4d import S4D
 from spikingssm.layers.vocabulary import AdaptiveVocabulary, Vocabulary
+from spikingssm.models.base import SequenceModel
 from spikingssm.models.silence import warn_if_silent
 
 __all__ = ["SpikingSSM", "SpikingSSMState"]
@@ -30,7 +29,7 @@ class SpikingSSMState(NamedTuple):
     pool: Any
 
 
-class SpikingSSM(Spelled, nn.Module):
+class SpikingSSM(Spelled, SequenceModel):
     """Spiking state space network for long sequences: (B, L, d_input) -> logits (B, d_output), or (B, L, d_output).
 
     Encoder, ``n_layers`` residual `SpikingBlock`, pooling over time, decoder. The residual stream is real valued;
@@ -38,29 +37,41 @@ class SpikingSSM(Spelled, nn.Module):
     of them, (B, 2, L), which go through the same layers and meet in the decoder; with ``vocab`` and pool "each" the
     network is a language model with one (or an adaptive) table of vectors for input and output.
 
-    Args:
+    Sizes, the only arguments without a name in front:
         d_input: features per step; 1 with ``vocab``.
         d_output: logits.
         d_model: H.
         n_layers: blocks, >= 1.
         d_state: N of every S4D, even.
-        dynamics: the neuron.
-        solver: runs the neurons: "surrogate" (the shipped artifact), "fused", "parallel", "loop", or a value such as
+
+    Neurons:
+        dynamics: what one neuron does in a step.
+        solver: runs them: "surrogate" (the shipped artifact), "fused", "parallel", "loop", or a value such as
             ``Surrogate(path)``.
         spike: spike gradient; None is the dynamics' own.
         learn_threshold: learn one threshold per channel and block.
-        norm, prenorm, norm_as_published: see `Residual`.
-        dropout: after the neurons and on every branch, tied over time, in [0, 1).
+
+    State space layers, see `S4D`:
         bidirectional: blocks that see the future too; such a model cannot stream.
-        algorithm: how the S4D layers run, "recurrence", "fft" or "auto", see `S4D`.
-        learn_b, dt_min, dt_max: see `S4D`.
+        algorithm: how they run, "recurrence", "fft" or "auto".
+        learn_b: learn the input map B.
+        dt_min, dt_max: range of the steps at the start.
+
+    Around them, see `Residual`:
+        norm, prenorm, norm_as_published: which norm, where, and whether its result goes nowhere.
+        dropout: after the neurons and on every branch, tied over time, in [0, 1).
+
+    Input and output:
         pool: "mean" over time, "last" step, or "each" (logits at every step).
         patch: steps that the encoder reads at once, >= 1: the layers then see ceil(L / patch) frames. Chunks of a
             stream must be whole frames, and `step` takes a frame. Not with pool "each", nor with tokens.
         vocab: number of different tokens; None is features.
         pairs: whether the input is pairs of token sequences.
-        embedding_dropout: of token types; output_dropout: on what a language model's output reads.
-        cutoffs, div_value: of the adaptive softmax of a language model, see `AdaptiveVocabulary`; None is a full one.
+        embedding_dropout: of token types.
+
+    Output of a language model, which is ``vocab`` with pool "each":
+        output_dropout: on what its output reads.
+        cutoffs, div_value: of the adaptive softmax, see `AdaptiveVocabulary`; None is a full one.
 
     Raises:
         ValueError: a size below 1, an unknown word, options that do not go together, or what the parts refuse.
@@ -70,6 +81,9 @@ class SpikingSSM(Spelled, nn.Module):
     """
 
     spellings = MODEL_WORDS
+    encoder: Any
+    blocks: Sequence[Residual]
+    decoder: Any
 
     def __init__(
         self,
@@ -79,24 +93,29 @@ class SpikingSSM(Spelled, nn.Module):
         n_layers: int = 4,
         d_state: int = 64,
         *,
+        # neurons
         dynamics: Dynamics = LIF(decay=0.125),  # noqa: B008
         solver: str | Solver = "surrogate",
         spike: SpikeGradient | None = None,
         learn_threshold: bool = True,
-        norm: str = "layer",
-        prenorm: bool = False,
-        norm_as_published: bool = False,
-        dropout: float = 0.1,
+        # state space layers
         bidirectional: bool = False,
         algorithm: str = "auto",
         learn_b: bool = False,
         dt_min: float = 0.001,
         dt_max: float = 0.1,
+        # around them
+        norm: str = "layer",
+        prenorm: bool = False,
+        norm_as_published: bool = False,
+        dropout: float = 0.1,
+        # input and output
         pool: str = "mean",
         patch: int = 1,
         vocab: int | None = None,
         pairs: bool = False,
         embedding_dropout: float = 0.0,
+        # output of a language model
         output_dropout: float = 0.0,
         cutoffs: Sequence[int] | None = None,
         div_value: float = 4.0,
@@ -106,28 +125,24 @@ class SpikingSSM(Spelled, nn.Module):
         for name, size in sizes.items():
             check_count("SpikingSSM", name, size)
         language = vocab is not None and pool == "each"
-        _check_together(patch, pool, vocab, pairs, language, cutoffs, output_dropout, embedding_dropout)
-        if language and bidirectional:
-            raise ValueError(
-                "SpikingSSM: a language model must not see the token that it is asked for; use bidirectional=False."
-            )
+        _check_together(patch, pool, vocab, pairs, language, cutoffs, output_dropout, embedding_dropout, bidirectional)
         self.d_input, self.d_output, self.bidirectional = d_input, d_output, bidirectional
         self.vocab, self.pairs, self.patch, self.language = vocab, pairs, patch, language
         neuron: dict[str, Any] = {"solver": solver, "spike": spike, "learn_threshold": learn_threshold}
-        ssm: dict[str, Any] = {"dt_min": dt_min, "dt_max": dt_max, "bidirectional": bidirectional, "learn_b": learn_b}
-        ssm["algorithm"] = algorithm
+        ssm: dict[str, Any] = {"bidirectional": bidirectional, "algorithm": algorithm, "learn_b": learn_b}
+        ssm |= {"dt_min": dt_min, "dt_max": dt_max}
         around: dict[str, Any] = {"norm": norm, "prenorm": prenorm, "norm_as_published": norm_as_published}
-        if not language:
-            tokens = vocab is not None
-            self.encoder = (
-                TokenEncoder(vocab, d_model, embedding_dropout) if tokens else Frames(d_input, d_model, patch)
-            )
-        self.blocks = nn.ModuleList()
+        if vocab is None:
+            self.encoder = Frames(d_input, d_model, patch)
+        elif not language:  # whose table is its decoder's
+            self.encoder = TokenEncoder(vocab, d_model, embedding_dropout)
+        blocks = []
         for _ in range(n_layers):
             block = SpikingBlock(dynamics, d_model, d_state, dropout=dropout, **neuron, **ssm)
-            self.blocks.append(Residual(block, d_model, dropout=dropout, **around))
+            blocks.append(Residual(block, d_model, dropout=dropout, **around))
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]  # whose types leave out what it holds
         self.pool = as_pool(pool, d_model)
-        if language:
+        if vocab is not None and language:
             drops = {"embedding_dropout": embedding_dropout, "output_dropout": output_dropout}
             adaptive = AdaptiveVocabulary(vocab, d_model, cutoffs, div_value=div_value, **drops) if cutoffs else None
             self.decoder = adaptive or Vocabulary(vocab, d_model, **drops)
@@ -187,7 +202,7 @@ class SpikingSSM(Spelled, nn.Module):
             ValueError: x or state of another shape.
         """
         check_tensor("SpikingSSM", "x", x)
-        frame = (self.patch, self.d_input) if self.patch > 1 else (self.d_input,)
+        frame: tuple[int, ...] = (self.patch, self.d_input) if self.patch > 1 else (self.d_input,)
         frame = frame if self.vocab is None else (2,) if self.pairs else ()
         if x.shape[1:] != frame or not x.ndim:
             shape = ", ".join(map(str, ("batch", *frame)))
@@ -214,19 +229,6 @@ class SpikingSSM(Spelled, nn.Module):
         blocks = tuple(block.initial_state(batch, device, dtype) for block in self.blocks)
         return SpikingSSMState(blocks, self.pool.initial_state(batch, device, dtype))
 
-    def with_solver(self, solver: str | Solver) -> Self:
-        """A model with the very same parameters and buffers, every neuron under another solver.
-
-        Raises:
-            ValueError: the solver cannot run these neurons.
-        """
-        model = self._sharing()
-        for parent in list(model.modules()):
-            for name, child in parent.named_children():
-                if isinstance(child, Neuron):
-                    setattr(parent, name, child.with_solver(solver))
-        return model
-
     def with_rate(self, rate: float) -> Self:
         """The network for data of a ``rate``-th of the sampling rate, with the very same parameters.
 
@@ -239,7 +241,7 @@ class SpikingSSM(Spelled, nn.Module):
         """
         if not 0 < rate < math.inf:
             raise ValueError(f"SpikingSSM: rate must be > 0, got {rate}.")
-        model = self._sharing()
+        model = self.sharing()
         if self.patch > 1:
             model.encoder = self.encoder.at_rate(rate)
             model.patch = model.encoder.patch
@@ -249,13 +251,9 @@ class SpikingSSM(Spelled, nn.Module):
                 part.rate = part.rate * rate
         return model
 
-    def _sharing(self) -> Self:
-        """A copy whose parameters and buffers are those of this model."""
-        shared = {id(tensor): tensor for tensor in itertools.chain(self.parameters(), self.buffers())}
-        return copy.deepcopy(self, shared)
-
     def _encode(self, x: Tensor) -> Tensor:
-        return self.decoder.embed(x) if self.language else self.encoder(x)
+        h: Tensor = self.decoder.embed(x) if self.language else self.encoder(x)
+        return h
 
     def _checked(self, x: Tensor, lengths: Tensor | None, state: Any) -> tuple[Tensor, Tensor | None]:
         """x and lengths as the layers take them, pairs as rows of their own."""
@@ -303,6 +301,7 @@ def _check_together(
     cutoffs: Sequence[int] | None,
     output_dropout: float,
     embedding_dropout: float,
+    bidirectional: bool,
 ) -> None:
     """Refuse options that do not go together."""
     if patch != 1 and (pool == "each" or vocab is not None):
@@ -314,3 +313,7 @@ def _check_together(
         raise ValueError("SpikingSSM: cutoffs and output_dropout are a language model's: token data with pool='each'.")
     if vocab is None and embedding_dropout:
         raise ValueError(f"SpikingSSM: embedding_dropout={embedding_dropout} needs tokens; the input is features.")
+    if language and bidirectional:
+        raise ValueError(
+            "SpikingSSM: a language model must not see the token that it is asked for; use bidirectional=False."
+        )

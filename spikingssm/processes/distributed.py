@@ -1,5 +1,6 @@
 """Several processes: what they tell one another, and how a large model is cut for them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,27 +20,28 @@ class Sharded(FSDPStrategy):
     """FSDP that writes whole checkpoints, which load without it.
 
     Args:
-        model: each of whose ``blocks`` is a unit: gathered, run, and cut up again.
+        blocks: of the model; each is a unit: gathered, run, and cut up again. Without any the whole model is one.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        units = {type(block) for block in getattr(model, "blocks", ())}
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
+        units = {type(block) for block in blocks}
         super().__init__(auto_wrap_policy=units or None, state_dict_type="full")
 
 
 def first_process() -> bool:
     """Whether this process is the one that writes the run folder: rank 0 in the environment of its launcher."""
-    return rank_zero_only.rank == 0
+    launched: Any = rank_zero_only  # whose types leave its rank out
+    return bool(launched.rank == 0)
 
 
-def as_strategy(name: str | Strategy, model: nn.Module) -> str | Strategy:
+def as_strategy(name: str | Strategy, blocks: Iterable[nn.Module]) -> str | Strategy:
     """What Lightning is given for ``trainer.strategy``.
 
     Args:
         name: as in the configuration: "auto", "ddp", "ddp_find_unused_parameters_true", "fsdp" (see `Sharded`), ...
-        model: what is trained.
+        blocks: of the model that is trained, see `Sharded`.
     """
-    return Sharded(model) if name == "fsdp" else name
+    return Sharded(blocks) if name == "fsdp" else name
 
 
 def shared_work(trainer: Any, batch_size: int, threads: int, cores: int) -> str | None:

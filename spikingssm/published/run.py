@@ -166,7 +166,8 @@ def _set_sizes(config: DictConfig, found: Published) -> None:
 
 
 def _load_weights(module: SequenceModule, path: str | Path, neuron: str) -> None:
-    dt = getattr(module.model.layers[0].dynamics, "dt", 0.01)
+    model: Any = module.model
+    dt = getattr(model.layers[0].dynamics, "dt", 0.01)
     network = rsnn_from_pt(path, neuron, dt=dt, dtype=next(module.parameters()).dtype)
     module.model.load_state_dict(network.state_dict())
 

@@ -70,12 +70,13 @@ def s5rf_from_npz(path: str | os.PathLike[str], *, dtype: torch.dtype = torch.fl
         raise ValueError(f"s5rf_from_npz: dtype must be torch.float32 or torch.float64, got {dtype}.")
     if unknown := sorted(options.keys() - inspect.signature(S5RF).parameters.keys()):
         raise ValueError(f"s5rf_from_npz: {unknown[0]!r} is no option of S5RF.")
-    arrays = _read(Path(path))
+    read = _read(Path(path))
     if given := sorted(_SIZES & options.keys()):
         raise ValueError(f"s5rf_from_npz: {', '.join(given)}: sizes are read from {path}; leave them out.")
-    depth, shapes = _shapes(path, arrays)
+    depth, shapes = _shapes(path, read)
+    arrays: dict[str, Tensor] = {}
     for name, shape in shapes.items():
-        arrays[name] = _checked(path, name, arrays[name], shape, dtype)
+        arrays[name] = _checked(path, name, read[name], shape, dtype)
         _check_range(path, name, arrays[name])
     d_model, d_input, _ = arrays["layers.0.B_tilde"].shape
     block = None
@@ -115,13 +116,13 @@ def s5rf_to_npz(path: str | os.PathLike[str], model: S5RF) -> None:
         if layer.neuron.rotation is not None:
             real, imag = layer.neuron.rotation
             copies = len(layer.neuron.omega) // len(real)
-            planes = [torch.block_diag(*[plane] * copies) for plane in (real, imag)]
-            arrays[f"layers.{i}.V"] = torch.stack(planes, -1)
+            arrays[f"layers.{i}.V"] = torch.stack([_repeated(plane, copies) for plane in (real, imag)], -1)
     weight = model.readout.weight
     arrays["readout.W"] = torch.stack([weight, torch.zeros_like(weight)], -1)
     arrays["readout.tau"] = model.readout.tau
     with writing(path) as partial, partial.open("wb") as file:
-        np.savez(file, **{name: _plain(tensor) for name, tensor in arrays.items()})
+        plain: dict[str, Any] = {name: _plain(tensor) for name, tensor in arrays.items()}
+        np.savez(file, **plain)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -197,12 +198,18 @@ def _block(path: Any, V: Tensor | None, neurons: int, num_blocks: int | None) ->
         sizes = [n for n in sizes if n * num_blocks == neurons]
     for n in sizes:
         block = V[:n, :n]
-        if torch.equal(torch.stack([torch.block_diag(*[plane] * (neurons // n)) for plane in block.unbind(-1)], -1), V):
+        if torch.equal(torch.stack([_repeated(plane, neurons // n) for plane in block.unbind(-1)], -1), V):
             return block
     raise ValueError(
         f"{path}: layers.0.V of shape {tuple(V.shape)} does not repeat one block num_blocks={num_blocks} times along "
         "its diagonal; give the number of blocks it was made of, or leave num_blocks out."
     )
+
+
+def _repeated(block: Tensor, times: int) -> Tensor:
+    """A block (n, n) so often along the diagonal of a matrix that is 0 elsewhere."""
+    found: Tensor = torch.block_diag(*[block] * times)  # type: ignore[no-untyped-call]
+    return found
 
 
 def _plain(tensor: Tensor) -> np.ndarray:
@@ -216,7 +223,8 @@ def _fill(model: S5RF, arrays: Mapping[str, Tensor], block: Tensor | None) -> No
         layer.dense.weight.copy_(torch.cat(arrays[f"layers.{i}.B_tilde"].unbind(-1)))
         for name in _SLOW:
             getattr(layer.neuron, name).copy_(arrays[f"layers.{i}.{name}"])
-    if block is not None:
-        model.layers[0].neuron.rotation.copy_(block.movedim(-1, 0))
+    rotation = model.layers[0].neuron.rotation
+    if block is not None and rotation is not None:
+        rotation.copy_(block.movedim(-1, 0))
     model.readout.weight.copy_(arrays["readout.W"][..., 0])
     model.readout.tau.copy_(arrays["readout.tau"])

@@ -9,9 +9,10 @@ from loguru import logger
 from matplotlib.figure import Figure
 from torch import nn
 
+from sdn import Neuron
 from sdn.dynamics.base import Diverged
 from spikingssm.measures.spikes import neurons_of
-from spikingssm.studies.common import by_label, facts, markdown, open_run, percent, save_figure, shown
+from spikingssm.studies.common import by_label, facts, kind_of, markdown, open_run, percent, save_figure, shown
 
 __all__ = ["ablation", "csv_rows", "figure", "switches", "table", "without"]
 
@@ -38,7 +39,7 @@ def ablation(run_dir: str | Path, *, limit: int | None = None, root: str | Path 
     subject = open_run(run_dir, limit=limit, root=root)
     off = switches(subject.model)
     if not off:
-        kinds = {type(getattr(layer, "dynamics", layer)).__name__ for layer in neurons_of(subject.model).values()}
+        kinds = {kind_of(layer) for layer in neurons_of(subject.model).values()}
         logger.warning(f"{run_dir}: its neurons, {', '.join(sorted(kinds))}, have no parts to switch off")
     rows: list[dict[str, Any]] = [{"without": [], **subject.score()}]
     for names in [*([name] for name in off), *([off] if len(off) > 1 else [])]:
@@ -51,8 +52,8 @@ def ablation(run_dir: str | Path, *, limit: int | None = None, root: str | Path 
 
 def switches(model: nn.Module) -> list[str]:
     """Names of the parts that the neurons of a model have switched on: the fields of their dynamics that are True."""
-    dynamics = [getattr(layer, "dynamics", None) for layer in neurons_of(model).values()]
-    fields = [name for each in dynamics if each is not None for name, value in vars(each).items() if value is True]
+    dynamics = [layer.dynamics for layer in neurons_of(model).values() if isinstance(layer, Neuron)]
+    fields = [name for each in dynamics for name, value in vars(each).items() if value is True]
     return list(dict.fromkeys(fields))
 
 
@@ -60,8 +61,9 @@ def without(model: nn.Module, names: Sequence[str]) -> nn.Module:
     """A copy of the model in which these parts of every neuron that has them are switched off."""
     model = copy.deepcopy(model)
     for layer in neurons_of(model).values():
-        own = [name for name in names if hasattr(getattr(layer, "dynamics", None), name)]
-        if own:
+        if not isinstance(layer, Neuron):
+            continue
+        if own := [name for name in names if name in vars(layer.dynamics)]:
             layer.dynamics = layer.dynamics.replace(**dict.fromkeys(own, False))
     return model
 

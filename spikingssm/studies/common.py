@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import nn
 
+from sdn import Neuron, SpikingLayer
 from sdn.runs.files import versions, writing
 from spikingssm.datasets.base import Batch
 from spikingssm.experiments.evaluation import TrainedRun, load_run
@@ -27,8 +28,8 @@ from spikingssm.tasks import WeightedMean
 from spikingssm.training.fit import make_trainer
 
 __all__ = [
-    "Shown", "Subject", "by_label", "check_different", "facts", "generator", "label", "markdown", "mean_sd", "open_run",
-    "percent", "save_figure", "shown", "write_csv",
+    "Shown", "Subject", "by_label", "check_different", "facts", "generator", "kind_of", "label", "markdown", "mean_sd",
+    "open_run", "percent", "save_figure", "shown", "write_csv",
 ]  # fmt: skip
 
 KEEP = 2**29
@@ -177,6 +178,11 @@ def check_different(run_dirs: Sequence[str | Path]) -> None:
                 "or each in a command of its own."
             )
         known[mine, config.seed] = folder
+
+
+def kind_of(layer: SpikingLayer) -> str:
+    """What neurons a layer has, by the name of their class."""
+    return type(layer.dynamics if isinstance(layer, Neuron) else layer).__name__
 
 
 def by_label(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

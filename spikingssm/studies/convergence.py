@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from sdn import Dynamics
+from sdn import Dynamics, Neuron, SpikingLayer
 from sdn.runs.folder import read_metrics
+from spikingssm.layers.s5 import ResonateAndFire
 from spikingssm.measures.spikes import neurons_of
-from spikingssm.studies.common import Subject, by_label, facts, markdown, open_run, save_figure, shown
+from spikingssm.studies.common import Subject, by_label, facts, kind_of, markdown, open_run, save_figure, shown
 
 __all__ = ["convergence", "csv_rows", "figure", "membrane_jacobian", "spectral_radius", "table"]
 
@@ -53,8 +54,7 @@ def convergence(
         radii = _radii(name, layer)
         quartiles = dict(zip(("min", "q1", "median", "q3", "max"), _quartiles(radii), strict=True))
         above = (radii > 1 + ROUNDING).double().mean().item()
-        kind = type(getattr(layer, "dynamics", layer)).__name__
-        rows.append({"layer": name, "neuron": kind, **quartiles, "above_1": above, "radii": radii.tolist()})
+        rows.append({"layer": name, "neuron": kind_of(layer), **quartiles, "above_1": above, "radii": radii.tolist()})
     curve = _curve(Path(run_dir), subject, metric, part)
     return facts(subject, "convergence", part=part, metric=metric, curve=curve, rows=rows)
 
@@ -102,7 +102,8 @@ def spectral_radius(dynamics: Dynamics, channels: int) -> Tensor:
     Source: Higuchi, Bohte, Otte, "Understanding the Convergence in Balanced Resonate-and-Fire Neurons" (arXiv
         2406.00389).
     """
-    return torch.linalg.eigvals(membrane_jacobian(dynamics, channels)).abs().amax(-1)
+    radii: Tensor = torch.linalg.eigvals(membrane_jacobian(dynamics, channels)).abs().amax(-1)
+    return radii
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -131,7 +132,8 @@ def figure(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     low, high = min(every), max(every)
     pad = max(0.02 * (high - low), 1e-4)
     for i, (name, group) in enumerate(groups.items()):
-        color, told = f"C{i}", name
+        color = f"C{i}"
+        told: str | None = name
         for curve in (result["curve"] for result in group if result["curve"]):
             percent = [100 * value for value in curve["values"]]
             left.plot(curve["epochs"], percent, color=color, alpha=0.7, label=told)
@@ -158,12 +160,12 @@ def csv_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _radii(name: str, layer: Any) -> Tensor:
+def _radii(name: str, layer: SpikingLayer) -> Tensor:
     """(H,) of a layer of neurons; those of S5-RF are a diagonal system, whose factor is the eigenvalue."""
-    with torch.no_grad():
-        if hasattr(layer, "system"):
-            return layer.system(torch.float64)[0].abs().cpu()  # type: ignore[no-any-return]
-    if not hasattr(layer, "current_dynamics"):
+    if isinstance(layer, ResonateAndFire):
+        with torch.no_grad():
+            return layer.system(torch.float64)[0].abs().cpu()
+    if not isinstance(layer, Neuron):
         raise ValueError(f"convergence: {name} is a {type(layer).__name__}, of which one step is not known.")
     dynamics = layer.current_dynamics()
     detached = {k: v.detach() for k, v in vars(dynamics).items() if isinstance(v, Tensor)}
@@ -172,7 +174,7 @@ def _radii(name: str, layer: Any) -> Tensor:
 
 def _quartiles(values: Tensor) -> list[float]:
     """Minimum, the three quartiles and maximum."""
-    return values.double().quantile(torch.linspace(0, 1, 5, dtype=torch.float64)).tolist()  # type: ignore[no-any-return]
+    return values.double().quantile(torch.linspace(0, 1, 5, dtype=torch.float64)).tolist()
 
 
 def _curve(folder: Path, subject: Subject, metric: str, part: float) -> dict[str, Any] | None:

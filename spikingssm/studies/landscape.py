@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from sdn.dynamics.base import Diverged
+from spikingssm.layers.recurrent import Recurrent
 from spikingssm.measures.spikes import neurons_of
 from spikingssm.studies.common import by_label, facts, generator, label, markdown, open_run, save_figure, shown
 
@@ -180,4 +181,5 @@ def _grid(result: Mapping[str, Any]) -> np.ndarray:
 def _mask(model: nn.Module, name: str) -> Tensor | None:
     """Which recurrent connections of a layer there are, for its recurrent weight."""
     layer, _, part = name.removesuffix(".weight").rpartition(".")
-    return getattr(model.get_submodule(layer), "mask", None) if part == "recurrent" else None
+    found = model.get_submodule(layer)
+    return found.mask if part == "recurrent" and isinstance(found, Recurrent) else None

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdn import ALIF, LIF, Dynamics, Surrogate
+from sdn import ALIF, LIF, Dynamics, Neuron, Surrogate
 from spikingssm.datasets.base import Batch
 from spikingssm.layers.integrator import LeakyIntegrator
 from spikingssm.layers.readout import LeakyReadout
 from spikingssm.layers.recurrent import Recurrent
+from spikingssm.layers.s5 import ResonateAndFire
 from spikingssm.measures.spikes import neurons_of
 
 __all__ = ["losing_spikes", "noisy_input", "noisy_weights", "quantise", "quantised", "quantised_input"]
@@ -63,9 +64,9 @@ def quantised(model: nn.Module, bits: int) -> nn.Module:
             part.tau.copy_(quantise(torch.sigmoid(part.tau), bits).logit())
         elif isinstance(part, LeakyIntegrator):
             part.tau.copy_(_tau(quantise(part.alpha, bits)))
-        elif hasattr(part, "system"):
+        elif isinstance(part, ResonateAndFire):
             _put(part, "system", _rounded_system(part.system, bits))
-        elif hasattr(part, "current_dynamics") and not isinstance(part.solver, Surrogate):
+        elif isinstance(part, Neuron) and not isinstance(part.solver, Surrogate):
             _put(part, "current_dynamics", _constantly(_rounded(part.current_dynamics(), bits)))
     return model
 

@@ -153,4 +153,5 @@ def averaging(decay: float) -> WeightAveraging:
     """
     if not (isinstance(decay, float) and 0 < decay < 1):
         raise ValueError(f"optim.ema must be a number in (0, 1) or null, got {decay!r}.")
-    return WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay))
+    average: Any = get_ema_multi_avg_fn  # which has no types
+    return WeightAveraging(multi_avg_fn=average(decay))

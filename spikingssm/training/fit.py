@@ -26,6 +26,7 @@ from sdn.runs.weights import misfit, with_fixed
 from spikingssm.datasets.base import SequenceData
 from spikingssm.measures.activity import Activity
 from spikingssm.measures.energy import account
+from spikingssm.models.base import blocks_of
 from spikingssm.processes.distributed import Sharded, as_strategy, shared_work
 from spikingssm.training.callbacks import ResumeState, averaging
 from spikingssm.training.module import SequenceModule
@@ -79,7 +80,7 @@ def fit(
         start = {"ckpt_path": str(last), "weights_only": True}
     if module.tbptt is not None:
         _take_over(module, trainer)
-    strategy = as_strategy(trainer.pop("strategy", "auto"), module.model)
+    strategy = as_strategy(trainer.pop("strategy", "auto"), blocks_of(module.model))
     sharded = isinstance(strategy, Sharded)
     trained = copy.deepcopy(module) if sharded else module  # sharding cuts a module up for good
     restored = Restored(last if start else None)
@@ -147,7 +148,8 @@ def _check_data(run_dir: str | Path, known: dict[str, Any] | None, data: Sequenc
     facts = data.facts()
     if known is not None and not isinstance(known, dict):
         raise ValueError(f"the run in {run_dir} says of its data {str(known)[:60]!r}; start a new run with run_dir=.")
-    if differ := [key for key in facts if known and key in known and known[key] != facts[key]]:
+    known = known or {}
+    if differ := [key for key in facts if key in known and known[key] != facts[key]]:
         raise ValueError(
             f"the run in {run_dir} was trained on data with {differ[0]} {known.get(differ[0])!r}, these have "
             f"{facts[differ[0]]!r}; set data.root to the same files, or start a new run with another run_dir=."

@@ -17,7 +17,7 @@ from sdn.checks.finite import Diverged, arrived
 from spikingssm.datasets.base import Batch
 from spikingssm.measures.spikes import SpikeRecord, record_spikes
 from spikingssm.processes.distributed import SHARD, Sharded, total
-from spikingssm.tasks import Outcome, Task, WeightedMean
+from spikingssm.tasks import Outcome, Task, WeightedMean, skip_of
 from spikingssm.training.callbacks import averaging
 from spikingssm.training.optim import parameter_groups, warmup_cosine
 from spikingssm.training.tbptt import chunk, detached, labels_every_step, spans
@@ -105,12 +105,14 @@ class SequenceModule(lightning.LightningModule):
         self.clipping: dict[str, Any] = {}  # of chunks; Lightning clips whole batches only
         if ema is not None:
             averaging(ema)  # refuses what is out of range before any time is spent
-        self.carry_state, self._state = carry_state, None
-        self.metrics = nn.ModuleDict({stage: nn.ModuleDict(task.metrics(classes)) for stage in STAGES})
-        self.losses = nn.ModuleDict({stage: _mean() for stage in STAGES})
+        self.carry_state = carry_state
+        self._state: Any = None
+        self.metrics: Any = nn.ModuleDict({stage: nn.ModuleDict(task.metrics(classes)) for stage in STAGES})
+        self.losses: Any = nn.ModuleDict({stage: _mean() for stage in STAGES})
         self.last_loss: Tensor | None = None
         self._given: tuple[Task, Batch, Any] | Any = None  # what the last loss was made of
-        self._open, self._spikes = ExitStack(), None
+        self._open = ExitStack()
+        self._spikes: SpikeRecord | None = None
         self.seen: SpikeRecord | None = None  # by all processes in the last validation
         self.advice: dict[str, str] = {}  # about layers that are silent or saturated, see `Activity`
 
@@ -171,7 +173,8 @@ class SequenceModule(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Step the schedule of epochs, which Lightning leaves to a module that steps its optimiser itself."""
         if self.tbptt is not None and self.schedule == "linear":
-            self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
+            schedule: Any = self.lr_schedulers()
+            schedule.step()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the validation metrics."""
@@ -201,25 +204,29 @@ class SequenceModule(lightning.LightningModule):
         self.log_metrics("test")
         self._log_rates("test")
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW on `parameter_groups`; `warmup_cosine` per step, or a linear fall per epoch."""
         groups = parameter_groups(self.model, self.lr, self.weight_decay, self.decay_threshold, self.slow_lr)
         optimizer = torch.optim.AdamW(groups, betas=(self.betas[0], self.betas[1]), eps=self.eps)
+        trainer: Any = self.trainer  # fitting sets its datamodule and its epochs
         if self.schedule == "linear":
-            epochs = self.trainer.max_epochs
+            epochs = trainer.max_epochs
             falling = LambdaLR(optimizer, lambda epoch: max(0.0, 1 - epoch / epochs))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "epoch"}}
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = int(trainer.estimated_stepping_batches)
         if self.tbptt is not None:
-            steps *= len(self._updates(self.trainer.datamodule.length))
+            steps *= len(self._updates(trainer.datamodule.length))
         warm = round(self.warmup * steps)
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, warm, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any, gradient_clip_algorithm: Any) -> None:
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
         """Lightning's; the norm of a sharded model is taken over all its parts."""
         if isinstance(self.trainer.strategy, Sharded) and gradient_clip_val:
-            self.trainer.model.clip_grad_norm_(gradient_clip_val)
+            sharded: Any = self.trainer.model
+            sharded.clip_grad_norm_(gradient_clip_val)
         else:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
@@ -263,7 +270,7 @@ class SequenceModule(lightning.LightningModule):
     def _updates(self, length: int) -> list[tuple[int, int]]:
         """The chunks of a sequence that have a loss."""
         assert self.tbptt is not None
-        return [span for span in spans(length, self.tbptt, self.tbptt_first) if span[1] > getattr(self.task, "skip", 0)]
+        return [span for span in spans(length, self.tbptt, self.tbptt_first) if span[1] > skip_of(self.task)]
 
     def _train_chunks(self, batch: Batch) -> Tensor:
         """One optimiser step a chunk; the mean loss over all labels."""
@@ -271,7 +278,10 @@ class SequenceModule(lightning.LightningModule):
             raise ValueError(
                 f"optim.tbptt={self.tbptt} needs sequences of one length, these have lengths; set optim.tbptt=null."
             )
-        optimizer, length, skip = self.optimizers(), batch.x.shape[1], getattr(self.task, "skip", 0)
+        assert self.tbptt is not None
+        optimizer: Any = self.optimizers()
+        schedule: Any = self.lr_schedulers()
+        length, skip = batch.x.shape[1], skip_of(self.task)
         every, state, mean = labels_every_step(batch), None, _mean().to(batch.x.device)
         for start, end in spans(length, self.tbptt, self.tbptt_first):
             task, part = chunk(self.task, batch, start, end)
@@ -287,7 +297,7 @@ class SequenceModule(lightning.LightningModule):
             self.clip_gradients(optimizer, **self.clipping)
             optimizer.step()
             if self.schedule == "cosine":
-                self.lr_schedulers().step()
+                schedule.step()
             state = detached(found.state)
             for metric in (mean, self.losses["fit"]):
                 metric.update(found.loss.detach(), found.count)
@@ -298,7 +308,7 @@ class SequenceModule(lightning.LightningModule):
     def _start_counting(self) -> None:
         self._state = None
         self._open.close()
-        self._spikes: SpikeRecord | None = self._open.enter_context(record_spikes(self.model))
+        self._spikes = self._open.enter_context(record_spikes(self.model))
 
     def _log_rates(self, stage: str) -> None:
         self._open.close()
@@ -314,4 +324,6 @@ class SequenceModule(lightning.LightningModule):
 
 def _mean() -> WeightedMean:
     dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64  # there are no doubles on MPS
-    return WeightedMean().set_dtype(dtype)
+    mean = WeightedMean()
+    mean.set_dtype(dtype)  # and gives it back
+    return mean

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from sdn import Neuron
+from spikingssm.models.base import parameters_named
 
 __all__ = ["SLOW_LR", "parameter_groups", "warmup_cosine"]
 
@@ -40,8 +41,8 @@ def parameter_groups(
     slow, plain = set(), set()
     for module in model.modules():
         own = dict(module.named_parameters(recurse=False))
-        slow |= {id(own[name]) for name in getattr(module, "slow_parameters", ()) if name in own}
-        plain |= {id(own[name]) for name in getattr(module, "plain_parameters", ()) if name in own}
+        slow |= {id(own[name]) for name in parameters_named(module, "slow_parameters") if name in own}
+        plain |= {id(own[name]) for name in parameters_named(module, "plain_parameters") if name in own}
         if isinstance(module, _NORMS):
             plain |= {id(parameter) for parameter in own.values()}
         if isinstance(module, Neuron) and not decay_threshold:

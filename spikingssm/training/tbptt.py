@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from spikingssm.datasets.base import Batch
-from spikingssm.tasks import Task
+from spikingssm.tasks import Task, skip_of
 
 __all__ = ["chunk", "detached", "labels_every_step", "spans"]
 
@@ -32,7 +32,7 @@ def chunk(task: Task, batch: Batch, start: int, end: int) -> tuple[Task, Batch]:
     Labels of every step are cut likewise; a label of the sequence is that of each chunk.
     """
     y = batch.y[:, start:end] if labels_every_step(batch) else batch.y
-    if skip := getattr(task, "skip", 0):
+    if skip := skip_of(task):
         task = dataclasses.replace(task, skip=max(0, skip - start))  # type: ignore[type-var]
     return task, Batch(batch.x[:, start:end], y)
 

@@ -169,6 +169,14 @@ def test_import_sdn_brings_no_extra_along():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("name", ["sdn", "spikingssm"])
+def test_an_import_leaves_the_compilers_out(name):
+    """numba takes a second to import; the kernels bring it in when the first of them runs."""
+    code = f"import sys, {name}; print([x for x in ('numba', 'llvmlite', 'triton', 'scipy') if x in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_public_name_exists():
     import sdn
 

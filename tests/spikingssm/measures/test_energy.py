@@ -12,10 +12,11 @@ from torch import nn
 import sdn
 from sdn import ALIF, BRF, LIF, RF, Neuron, Surrogate
 from spikingssm.layers import S4D
+from spikingssm.measures.circuit import Circuit
 from spikingssm.measures.energy import ADD, FUNCTION, MAC, MULTIPLY, account, joule, published
 from spikingssm.measures.operations import UPDATES, Operations, not_counted, operations
 from spikingssm.measures.spikes import record_spikes
-from spikingssm.models import SpikingSSM
+from spikingssm.models import RSNN, SpikingSSM
 
 ROOT = Path(__file__).parents[3]
 LAYER = "blocks.0.layer.neuron"
@@ -250,6 +251,39 @@ def test_an_account_is_the_counts_of_the_run():
     pairs = account(model, record, sequences=2)
     assert pairs["sops"] == 2 * found["sops"]
     assert pairs["steps"] == 14
+
+
+def test_an_account_walks_the_network_once(monkeypatch):
+    model, walks, walk = tiny(), [], nn.Module.named_modules
+    with record_spikes(model) as record:
+        model(torch.randn(2, 9, 3))
+
+    def counted(self, *args, **options):
+        walks.extend([self] if self is model else [])
+        return walk(self, *args, **options)
+
+    monkeypatch.setattr(nn.Module, "named_modules", counted)
+    account(model, record)
+    assert walks == [model]
+
+
+def test_a_circuit_is_counted_as_its_network_with_the_weights_of_now():
+    torch.manual_seed(0)
+    model = RSNN(3, 2, [6, 5], mask=0.5)
+    circuit, rates = Circuit(model), {"layers.0": 0.5, "layers.1": 0.25}
+    assert circuit.driven == {
+        "input": ("layers.0.input",), "layers.0": ("layers.0.recurrent", "layers.1.input"),
+        "layers.1": ("layers.1.recurrent", "readout"),
+    }  # fmt: skip
+    assert circuit.drivers["readout"] == ("layers.1",)
+    for part in (0, 1):  # once more with other connections
+        kept = int(model.layers[0].mask.sum())
+        assert circuit.linear("layers.0.recurrent") == (6, kept)
+        assert circuit.linear("readout") == (5, 10)
+        assert published(circuit, 7, rates) == published(model, 7, rates)
+        assert operations(circuit, 7, rates) == operations(model, 7, rates)
+        assert not_counted(circuit) == not_counted(model) == []
+        model.layers[0].mask[0] = part
 
 
 def test_a_network_without_such_maps_has_no_synapses_to_count():

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from sdn.runs.folder import load_checkpoint
 from spikingssm.datasets.order import EpochSampler, shared_batches
 from spikingssm.layers.block import Residual
+from spikingssm.models.base import blocks_of
 from spikingssm.processes.distributed import Sharded, as_strategy, gathered, shared_work, total
 from spikingssm.training.fit import fit
 
@@ -156,14 +157,14 @@ def test_alone_there_is_nothing_to_exchange() -> None:
 
 def test_fsdp_shards_block_by_block_and_writes_whole_checkpoints(tmp_path, monkeypatch) -> None:
     module = two_processes.module()
-    strategy = as_strategy("fsdp", module.model)
+    strategy = as_strategy("fsdp", blocks_of(module.model))
     assert isinstance(strategy, Sharded)
     policy = strategy.kwargs["auto_wrap_policy"]
     wrapped = [name for name, part in module.named_modules() if policy(part, False, 0)]
     assert wrapped == [f"model.blocks.{i}" for i in range(2)]
     assert isinstance(module.model.blocks[0], Residual)
     assert strategy._state_dict_type == "full"
-    assert as_strategy("ddp", module.model) == "ddp"
+    assert as_strategy("ddp", ()) == "ddp"
     module.ema = 0.9
     with pytest.raises(ValueError, match=r"optim\.ema=0\.9 does not go with trainer\.strategy=fsdp"):
         fit(module, two_processes.data(5), tmp_path, seed=0, strategy="fsdp")
