@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from sdn.compiler.graph import Builder, Node, leaves, ordered, rewritten
+from sdn.compiler.graph import Node, leaves, ordered, rewritten
 from sdn.compiler.neuron import WATCH, Step, evaluate, jacobian
 
-__all__ = ["Affine", "Stage", "affine", "magnitudes"]
+__all__ = ["Affine", "Stage", "affine"]
 
 ANALYTIC = frozenset({"add", "sub", "mul", "div", "neg", "reciprocal", "exp", "expm1", "log", "log1p", "sin", "cos",
                       "tan", "tanh", "sigmoid", "erf", "atan", "sinh", "cosh", "sqrt", "power"})  # fmt: skip
@@ -100,23 +100,3 @@ def _rotates(A: tuple[tuple[Node, ...], ...]) -> bool:
     return bool(
         torch.allclose(re, other, rtol=1e-12, atol=1e-14) and torch.allclose(minus, -im, rtol=1e-12, atol=1e-14)
     )
-
-
-def magnitudes(builder: Builder, roots: Sequence[Node]) -> list[Node] | None:
-    """The nodes over magnitudes of their leaves: no smaller than any partial sum; None beyond sums and products."""
-    found: dict[int, Node] = {}
-    for node in ordered(roots):
-        args = [found[id(arg)] for arg in node.args if id(arg) in found]
-        if node.op == "leaf":
-            found[id(node)] = node
-        elif node.is_constant:
-            found[id(node)] = builder.constant(abs(float(node.value)))
-        elif node.op in ("add", "sub"):
-            found[id(node)] = builder.make("add", *args)
-        elif node.op == "neg":
-            found[id(node)] = args[0]
-        elif node.op == "mul":
-            found[id(node)] = builder.make("mul", *args)
-        else:
-            return None
-    return [found[id(root)] for root in roots]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdn.compiler.affine import Affine, Stage, magnitudes
+from sdn.compiler.affine import Affine, Stage
 from sdn.compiler.graph import Node, ordered
 from sdn.compiler.neuron import evaluate
 from sdn.compiler.programs import Program, program
@@ -103,62 +103,50 @@ def _evaluated(roots: list[Node], values: dict[str, Any], like: Tensor) -> list[
 def distance_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
     """How far the distance of `solve` may lie from that of the step by step loop, both as rounded: (B, L, H), no sign.
 
-    Both compute the same sums of products; each is off the true one by what it rounds. At a step that is at most c eps
-    times the same expression over magnitudes, c the operations on its longest way; the rest is carried on: ``e[t] =
-    |A| e[t-1] + c eps M[t]``. A scan by a tree of depth D rounds every term at most c D times more. Infinite where
-    that says nothing: operations other than sums and products, or states that mix other than by rotation. Nothing is
-    said about numbers that underflow.
+    Both are off the true one by what they round. At a step that follows from the graph, operation by operation; the
+    rest is carried on: ``e[t] = |A| e[t-1] + rounded[t]``. A scan by a tree of depth D rounds every term at most D
+    times more. Taking the machine epsilon for the unit roundoff leaves a factor 2. Infinite where this says nothing:
+    operations other than sums and products, or states that mix other than by rotation. Nothing is said about numbers
+    that underflow.
     """
     found = program(kernel.program)
-    step, parts = found.step, linear_of(found)
+    parts, names = linear_of(found), found.step.states
     eps = float(torch.finfo(x.dtype).eps)
     kernel, (x, first, spikes) = kernel._replace(fixed=kernel.fixed.double()), (t.double() for t in (x, first, spikes))
     values, _ = _solved(found, kernel, x, first, spikes)
-    sizes = {k: v.abs() if isinstance(v, Tensor) else abs(v) for k, v in values.items()}
     depth = 1 if sequential else 1 + math.ceil(math.log2(x.shape[1] + 1))
-    errors: dict[str, Any] = dict.fromkeys(step.states, torch.zeros_like(x))
+    errors: dict[str, Tensor] = {}
     for stage in parts.stages:
-        bound = _stage_error(found, stage, sizes, errors, values, eps * depth, x)
-        if bound is None:
+        rounded = _rounded([found.step.after[i] for i in stage.states], values, errors, eps * depth)
+        if rounded is None or (len(stage.states) > 1 and not stage.rotates):
             return torch.full_like(x, float("inf"))
-        for i in stage.states:
-            errors[step.states[i]] = _shifted(bound, torch.zeros_like(first[:, i]))
-    total = _spread(found, [step.distance], sizes, errors, eps, x)
-    return torch.full_like(x, float("inf")) if total is None else 2 * total
+        A = _evaluated([node for row in stage.A for node in row], values, x)
+        factor = A[0].abs() if len(A) == 1 else torch.complex(A[0], A[2]).abs()
+        carried = scan(factor, sum(rounded).expand(x.shape).contiguous())  # type: ignore[union-attr]
+        errors |= {names[i]: _shifted(carried, torch.zeros_like(first[:, i])) for i in stage.states}
+    total = _rounded([found.step.distance], values, errors, eps)
+    return torch.full_like(x, float("inf")) if total is None else 2 * total[0].expand(x.shape)
 
 
-def _stage_error(
-    found: Program,
-    stage: Stage,
-    sizes: dict[str, Any],
-    errors: dict[str, Any],
-    values: dict[str, Any],
-    eps: float,
-    x: Tensor,
-) -> Tensor | None:
-    """Bound of the error of the states of a stage after every step, (B, L, H)."""
-    if len(stage.states) > 1 and not stage.rotates:
-        return None
-    given = _spread(found, [found.step.after[i] for i in stage.states], sizes, errors, eps, x)
-    if given is None:
-        return None
-    A = _evaluated([node for row in stage.A for node in row], values, x)
-    factor = A[0].abs() if len(A) == 1 else torch.complex(A[0], A[2]).abs()
-    return scan(factor, given)
-
-
-def _spread(
-    found: Program, roots: list[Node], sizes: dict[str, Any], errors: dict[str, Any], eps: float, x: Tensor
-) -> Tensor | None:
-    """What some nodes round, and what they make of the errors of the states that they read."""
-    builder = found.step.builder
-    large = magnitudes(builder, roots)
-    if large is None:
-        return None
-    operations = max(1, sum(1 for node in ordered(roots) if node.args))
-    before = sum(_evaluated(large, sizes, x))
-    raised = {k: sizes[k] + errors[k] if k in errors else v for k, v in sizes.items()}
-    return operations * eps * before + (sum(_evaluated(large, raised, x)) - before)  # type: ignore[no-any-return]
+def _rounded(roots: list[Node], values: dict[str, Any], errors: dict[str, Tensor], eps: float) -> list[Tensor] | None:
+    """Bounds of the errors of some nodes, from those of their leaves and what every operation rounds."""
+    nothing = torch.zeros((), dtype=torch.float64, device=values["current"].device)
+    known: dict[int, tuple[Any, Tensor]] = {}
+    for node in ordered(roots):
+        if node.op == "leaf":
+            known[id(node)] = values[node.name], errors.get(node.name, nothing)
+        elif node.is_constant:
+            known[id(node)] = node.value, nothing
+        elif node.op == "neg":
+            known[id(node)] = -known[id(node.args[0])][0], known[id(node.args[0])][1]
+        elif node.op in ("add", "sub", "mul"):
+            (a, of_a), (b, of_b) = (known[id(arg)] for arg in node.args)
+            value = a + b if node.op == "add" else a - b if node.op == "sub" else a * b
+            carried = of_a + of_b if node.op != "mul" else of_a * abs(b) + abs(a) * of_b + of_a * of_b
+            known[id(node)] = value, carried + eps * abs(value)
+        else:
+            return None
+    return [known[id(root)][1] for root in roots]
 
 
 def _shifted(x: Tensor, first: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import CHANNELS, assert_close, assert_lively, currents
 
-from sdn import Fused, Loop, Neuron, generate, simulate
+from sdn import Loop, Neuron, generate, simulate
 from sdn.dynamics import HRF
 
 QUIET = 1e9  # a threshold that nothing reaches
@@ -116,8 +116,3 @@ def test_it_runs_under_the_loop_and_learns_there():
     assert_lively(spikes)
     (spikes.sum() + state.u.sum()).backward()
     assert all(p.grad.abs().min() > 0 for p in neuron.learned.values())
-
-
-def test_the_fused_solver_names_the_way_out():
-    with pytest.raises(NotImplementedError, match=r"HRF has no fused kernel.*use solver='loop'"):
-        Neuron(HRF(), CHANNELS, solver=Fused())

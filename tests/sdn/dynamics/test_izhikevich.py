@@ -105,7 +105,5 @@ def test_it_learns_under_the_loop_through_time():
 
 
 def test_solvers_that_cannot_run_it_say_why():
-    with pytest.raises(NotImplementedError, match=r"IzhikevichRF has no fused kernel.*use solver='loop'"):
-        Neuron(IzhikevichRF(), CHANNELS)
     with pytest.raises(ValueError, match=r"IzhikevichRF: .*gain is 0.*use solver='loop'"):
         Neuron(IzhikevichRF(), CHANNELS, solver=Surrogate())

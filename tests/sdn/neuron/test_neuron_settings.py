@@ -49,8 +49,8 @@ def test_a_solver_may_be_set_by_its_word(x) -> None:
     assert torch.equal(neuron(x)[0], fused)
     with pytest.raises(ValueError, match="solver must be one of"):
         neuron.solver = "nothing"
-    with pytest.raises(NotImplementedError, match="HRF has no fused kernel"):
-        setattr(sdn.Neuron(sdn.LIF(0.9), 8), "dynamics", sdn.HRF())  # noqa: B010
+    with pytest.raises(ValueError, match="artifact was made for LIF"):
+        setattr(sdn.Neuron(sdn.LIF(0.2), 8, solver="surrogate"), "dynamics", sdn.HRF())  # noqa: B010
     layer = Recurrent(3, sdn.LIF(0.5), 8)
     layer.solver = "loop"
     assert layer.solver == sdn.Loop(detach_reset=False)

@@ -39,8 +39,8 @@ def test_equals_the_plain_step(gradient, dtype):
 
 def test_a_tie_fires_by_the_rule_of_the_neuron():
     x, mem, one = torch.tensor([[[0.5, 0.75]]]), torch.tensor([[[0.5, 0.0]]]), torch.ones(2)
-    assert fire(x, mem, one, one, True, "triangle", [1.0]).tolist() == [[[1.0, 0.0]]]
-    assert fire(x, mem, one, one, False, "triangle", [1.0]).tolist() == [[[0.0, 0.0]]]
+    assert fire(x, mem, one, one, True, "", []).tolist() == [[[1.0, 0.0]]]
+    assert fire(x, mem, one, one, False, "", []).tolist() == [[[0.0, 0.0]]]
 
 
 def test_it_says_what_it_takes():
@@ -54,4 +54,4 @@ def test_it_says_what_it_takes():
 
 def test_operator_obeys_the_rules_of_torch():
     x, fixed = currents(1.0, length=5).requires_grad_(), torch.ones(2, CHANNELS, dtype=torch.float64).requires_grad_()
-    torch.library.opcheck(_fire.overload, (x, currents(0.3, length=5), fixed, True, "triangle", [1.0]))
+    torch.library.opcheck(_fire.overload, (x, currents(0.3, length=5), fixed, True, "", []))

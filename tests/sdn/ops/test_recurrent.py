@@ -179,7 +179,7 @@ def test_what_no_backward_pass_needs_is_not_kept():
     neuron = operands(BRF(), torch.rand(2, 1, H), BRF().initial_state(2, H), BRF().default_spike)[0]
     rest = torch.zeros(H), torch.zeros(2, 3, H), torch.zeros(2, H), neuron.fixed
     for save, rows in ((False, 0), (True, 2)):
-        *_, saved = kernel._recurrent(x, weight.T, *rest, neuron.constants, "brf", "triangle", [1.0], False, save)
+        *_, saved = kernel._recurrent(x, weight.T, *rest, neuron.numbers, neuron.program, "", [], False, save)
         assert saved.shape == (rows, 3, 3, H)
 
 
@@ -189,7 +189,7 @@ def test_the_operator_passes_torchs_own_checks():
     neuron, first, slope = operands(
         dynamics.replace(**fields), x.new_zeros(2, 1, H), dynamics.State(*state), MultiGaussian()
     )
-    args = (x, weight.T, bias, first, spikes, neuron.fixed, neuron.constants, "brf", *slope, True, True)
+    args = (x, weight.T, bias, first, spikes, neuron.fixed, neuron.numbers, neuron.program, *slope, True, True)
     args = tuple(a.detach().requires_grad_() if isinstance(a, torch.Tensor) else a for a in args)
     torch.library.opcheck(torch.ops.sdn.recurrent.default, args)
 
@@ -213,7 +213,10 @@ def test_the_operator_passes_torchs_own_checks():
         ({"initial": RecurrentState(BRF().initial_state(3, 4), torch.zeros(2, 4))}, ValueError, "state field 'u'"),
         ({"initial": RecurrentState(RF().initial_state(2, 4), torch.zeros(2, 4))}, ValueError, "must be a BRFState"),
         ({"solver": "parallel"}, ValueError, "solver must be fused or loop, got 'parallel'"),
-        ({"spike_gradient": type("Own", (), {"slope": lambda s, v: v})()}, NotImplementedError, "no compiled form"),
+        (
+            {"spike_gradient": type("Own", (), {"slope": lambda s, v: v.sort()[0]})()}, NotImplementedError,
+            r"Own uses sort.*cannot be compiled.*solver='loop'",
+        ),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(change, error, match):

@@ -5,44 +5,45 @@ from dataclasses import dataclass
 import pytest
 import torch
 from helpers import CHANNELS, assert_close, assert_lively, currents, every_fused, some_state
+from own_neurons import QIF, Bounded
 
-from sdn import ALIF, LIF, RF, Fused, Loop, Neuron, Triangle, spike
+from sdn import ALIF, BRF, LIF, RF, Fused, Loop, Neuron, Triangle, spike
 from sdn.ops.neuron import operator as neuron
 from sdn.ops.neuron.operands import operands
 
 
-def operator_arguments(dynamics, std, save, dtype=torch.float64, **shape):
+def operator_arguments(dynamics, std, save, dtype=torch.float64, record=False, **shape):
     x = currents(std, dtype=dtype, **shape)
     state = some_state(dynamics, *x.shape[::2], dtype=dtype)
-    kernel, first, gradient = operands(dynamics.to("cpu", dtype), x, state, dynamics.default_spike)
-    return kernel.name, [x, first, kernel.fixed, kernel.constants, *gradient, False, save]
+    kernel, first, slope = operands(dynamics.to("cpu", dtype), x, state, dynamics.default_spike)
+    return [x, first, kernel.fixed, kernel.numbers, kernel.program, *slope, False, save, record]
 
 
-@every_fused
-def test_the_operators_are_registered_as_torch_asks(dynamics, std):
-    name, arguments = operator_arguments(dynamics, std, save=True, length=7)
+@pytest.mark.parametrize("record", [False, True])
+@pytest.mark.parametrize(("dynamics", "std"), [(LIF(), 1.0), (BRF(), 50.0), (QIF(), 0.5), (Bounded(), 1.0)])
+def test_the_operator_is_registered_as_torch_asks(dynamics, std, record):
+    arguments = operator_arguments(dynamics, std, save=True, record=record, length=7)
     for tensor in arguments[:3]:
         tensor.requires_grad_()
-    torch.library.opcheck(neuron.OPERATORS[name].overload, arguments)
+    torch.library.opcheck(neuron._neuron.overload, arguments)
 
 
-def test_the_operators_know_the_layout_of_wide_rows():
-    torch.library.opcheck(
-        neuron.OPERATORS["lif"].overload, operator_arguments(LIF(), 1.0, True, length=7, channels=40)[1]
-    )
+def test_the_operator_knows_the_layout_of_wide_rows():
+    torch.library.opcheck(neuron._neuron.overload, operator_arguments(LIF(), 1.0, True, length=7, channels=40))
 
 
 @every_fused
 def test_states_are_kept_for_the_backward_pass_only(dynamics, std):
     for save in (True, False):
-        name, arguments = operator_arguments(dynamics, std, save, length=129)
-        saved = neuron.OPERATORS[name](*arguments)[2]
-        assert saved.shape == (1 if save else 0, 3, len(dynamics.State._fields), 3 * CHANNELS)
+        arguments = operator_arguments(dynamics, std, save, length=129)
+        saved, mem = neuron._neuron(*arguments)[2:]
+        assert saved.shape == (1 if save else 0, 3, arguments[1].shape[1], 3 * CHANNELS)
+        assert not mem.numel()
 
 
 def test_nothing_is_kept_without_gradients(monkeypatch):
-    asked = []
-    monkeypatch.setitem(neuron.OPERATORS, "lif", lambda *a: asked.append(a[-1]) or (a[0], a[1], None))
+    asked, run = [], neuron._neuron
+    monkeypatch.setattr(neuron, "_neuron", lambda *a: asked.append(a[-2]) or run(*a))
     layer = Neuron(LIF(), 5, solver="fused")
     layer(currents(1.0))
     layer(currents(1.0).requires_grad_())
@@ -105,17 +106,20 @@ def test_the_tail_of_a_gaussian_is_zero_not_noise():
 class Leaky(LIF):
     """Not the LIF, although it is made of one."""
 
+    def past(self, state):
+        return 0.5 * super().past(state)
+
 
 class Flat:
     def slope(self, v):
         return torch.ones_like(v)
 
 
-def test_what_has_no_kernel_is_refused():
-    with pytest.raises(NotImplementedError, match=r"Leaky has no fused kernel .*solver='loop'"):
-        Neuron(Leaky(), 3, solver="fused")
-    with pytest.raises(NotImplementedError, match=r"no compiled form of .*Flat.*solver='loop'"):
-        Neuron(LIF(), 3, spike=Flat(), solver="fused")
+def test_a_neuron_made_of_a_built_in_one_is_another():
+    x = currents(1.0, channels=3)
+    ours, theirs = (Neuron(kind(), 3, spike=Flat())(x)[0] for kind in (Leaky, LIF))
+    assert not torch.equal(ours, theirs)
+    assert torch.equal(ours, Neuron(Leaky(), 3, solver="loop")(x)[0])
     assert torch.equal(spike(torch.zeros(3), Flat(), True), torch.ones(3))
 
 
