@@ -218,12 +218,13 @@ def _tensor(kind: type[Dynamics], who: str, value: Any, like: Tensor) -> Tensor:
     return value
 
 
+_DOUBLE = torch.zeros((), dtype=torch.float64)
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": lambda a, b: a / b,
+    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": arithmetic.divide,
     "neg": lambda a: -a, "reciprocal": lambda a: 1 / a, "abs": abs, "square": lambda a: a * a,
     "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b, "lt": lambda a, b: a < b, "le": lambda a, b: a <= b,
     "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "and": lambda a, b: a & b, "or": lambda a, b: a | b,
-    "not": arithmetic.not_, "round": arithmetic.round_even, "power": arithmetic.power, "where": arithmetic.where,
+    "not": arithmetic.not_, "round": arithmetic.round_even, "power": arithmetic.power, "where": lambda condition, a, b: arithmetic.where(condition, a, b, _DOUBLE),
     "minimum": arithmetic.minimum, "maximum": arithmetic.maximum,
     "real": lambda a: a.to(torch.float64) if isinstance(a, Tensor) else float(a),
 }  # fmt: skip
@@ -250,7 +251,7 @@ def derive(step: Step, record: bool = False) -> Derivative:
         step: the neuron.
         record: whether a gradient also reaches `mem`, under the name ``membrane``.
     """
-    builder, tape = step.builder, Tape(step.builder, step.name)
+    builder, tape = step.builder, Tape(step.builder, step.name, backward=True)
     own = [name for name in step.states if name != WATCH]
     given = ["current", *own, *step.rows]
     with torch.enable_grad(), torch.device("cpu"):
@@ -272,7 +273,7 @@ def derive(step: Step, record: bool = False) -> Derivative:
 
 def jacobian(step: Step) -> list[list[Node]]:
     """Derivative of each state after the step by each state before it, the spike held fixed: (S, S) nodes."""
-    builder, tape = step.builder, Tape(step.builder, step.name)
+    builder, tape = step.builder, Tape(step.builder, step.name, backward=True)
     own = [name for name in step.states if name != WATCH]
     with torch.enable_grad(), torch.device("cpu"):
         values: dict[str, Tensor] = {name: _like(True) for name in own}

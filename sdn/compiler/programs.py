@@ -287,6 +287,7 @@ _FUNCTIONS = {
         "sqrt", "sign", "floor", "ceil", "trunc", "minimum", "maximum", "where", "real", "exp", "expm1", "log", "log1p",
         "sin", "cos", "tan", "tanh", "sigmoid", "erf", "atan", "sinh", "cosh", "power",
     )},
+    "div": "divide",
     "round": "round_even",
     "not": "not_",
 }  # fmt: skip

@@ -30,6 +30,11 @@ class Tape(TorchDispatchMode):
     Tensors are known by being given (`given`) or by coming out of an operation on known ones. Constant tensors of one
     number become plain numbers, those of (H,) leaves of their own, which `constants` holds by name.
 
+    Args:
+        builder: makes the nodes.
+        who: the neuron's name, for errors.
+        backward: whether it is autograd that is recorded, which may write in place.
+
     Raises:
         Refused: an operation that is not elementwise, that reads a number out of a tensor, or that writes in place.
     """
@@ -38,9 +43,9 @@ class Tape(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # else torch imports its compiler for a mode that no graph contains, which takes four seconds
 
-    def __init__(self, builder: Builder, who: str) -> None:
+    def __init__(self, builder: Builder, who: str, backward: bool = False) -> None:
         super().__init__()
-        self.builder, self.who = builder, who
+        self.builder, self.who, self.backward = builder, who, backward
         self.constants: dict[str, Tensor] = {}
         self._nodes: dict[int, Node] = {}
         self._alive: list[Any] = []  # an id belongs to a tensor only as long as that lives
@@ -79,14 +84,15 @@ class Tape(TorchDispatchMode):
             return self._kept(func(*args, **kwargs))
         if name in READS:
             raise Refused(self._text("reads a number out of a tensor, as a branch on data does"))
-        if func._schema.is_mutable:
+        if func._schema.is_mutable and not self.backward:
             raise Refused(self._text(f"changes a tensor in place ({name})"))
         out = func(*args, **kwargs)
         if not isinstance(out, Tensor):
             raise Refused(self._text(f"uses {name}, which gives more than one tensor"))
         self._check_width(name, args, out)
         self._alive.append(out)
-        self._nodes[id(out)] = self._recorded(name, args, kwargs, out)
+        plain = name.removesuffix("_") if func._schema.is_mutable else name  # autograd fills its own tensors in place
+        self._nodes[id(out)] = self._recorded(plain, args, kwargs, out)
         return out
 
     def _kept(self, out: Any) -> Any:
