@@ -71,7 +71,7 @@ def maximum(a: Any, b: Any) -> Any:
 
 def _extreme(bounded: Any, of_two: Any, plain: Any, a: Any, b: Any) -> Any:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return of_two(*torch.broadcast_tensors(a, b))
+        return of_two(a, b)
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return bounded(a, b) if isinstance(a, Tensor) else bounded(b, a)
     return plain(a, b)

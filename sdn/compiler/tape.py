@@ -24,7 +24,7 @@ class Refused(NotImplementedError):
     """A step that cannot be compiled; the message names the operation and its line."""
 
 
-class Tape(TorchDispatchMode):
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within ``with tape:`` every operation on a known tensor is recorded as a node.
 
     Tensors are known by being given (`given`) or by coming out of an operation on known ones. Constant tensors of one
@@ -44,7 +44,7 @@ class Tape(TorchDispatchMode):
         return False  # else torch imports its compiler for a mode that no graph contains, which takes four seconds
 
     def __init__(self, builder: Builder, who: str, backward: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.builder, self.who, self.backward = builder, who, backward
         self.constants: dict[str, Tensor] = {}
         self._nodes: dict[int, Node] = {}
@@ -103,7 +103,8 @@ class Tape(TorchDispatchMode):
         if name in SAME:
             return self._moved(name, args[0], out)
         if name in FILLED:
-            return self.builder.constant(FILLED[name] if FILLED[name] is not None else args[1])
+            filled = FILLED[name]
+            return self.builder.constant(args[1] if filled is None else filled)
         if name not in RULES:
             raise Refused(self._text(f"uses {name}, which is not one of the elementwise operations that are compiled"))
         rule = RULES[name]
@@ -125,7 +126,7 @@ class Tape(TorchDispatchMode):
     def _check_width(self, name: str, args: tuple[Any, ...], out: Tensor) -> None:
         """Refuse what has another shape than its operands, such as a sum over channels."""
         shapes = [x.shape for x in args if isinstance(x, Tensor)]
-        if name not in SAME and shapes and out.shape != torch.broadcast_shapes(*shapes):
+        if name not in SAME and shapes and out.shape != torch.broadcast_shapes(*shapes):  # type: ignore[no-untyped-call]
             raise Refused(self._text(f"uses {name}, which makes shape {tuple(out.shape)} of {tuple(shapes[0])}"))
 
     def real(self, node: Node) -> Node:

@@ -50,7 +50,10 @@ def load(overrides: Sequence[str]) -> DictConfig:
             "finished run is opened by spikingssm.experiments.evaluation.load_run."
         )
     parsed = parse(overrides)
-    run = next((o.value() for o in parsed if o.key_or_group == "resume"), None)
+    runs = [o.value() for o in parsed if o.key_or_group == "resume"]
+    if len(runs) > 1:
+        raise ValueError(f"resume= is given {len(runs)} times, {' and '.join(map(str, runs))}; name one run.")
+    run = runs[0] if runs else None
     if run is None:
         return _compose(parsed)
     run = str(run)  # a folder may have a number for its name

@@ -57,7 +57,7 @@ def run(config: DictConfig, changed: str = "") -> Path:
         BlockingIOError: another process writes there, see `sdn.runs.lock`.
         ValueError, OSError, NotImplementedError, ImportError: what data, model and training refuse.
     """
-    folder, resume = Path(config.resume or config.run_dir), config.resume is not None
+    folder, resume = Path(str(config.resume or config.run_dir)), config.resume is not None
     if resume and (folder / "summary.json").is_file():
         logger.info(f"{folder} is finished; its results are in summary.json")
         with contextlib.suppress(OSError), locked(folder):  # which removes the lock of a process that was killed there
