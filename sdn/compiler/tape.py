@@ -149,8 +149,12 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if value.numel() == 1:
             with self.silent():
                 return self.builder.constant(value.detach().item())
-        name = next((n for n, known in self.constants.items() if known is value), f"constant{len(self.constants)}")
-        self.constants[name] = value
+        with self.silent():
+            same = (
+                n for n, known in self.constants.items() if known.shape == value.shape and torch.equal(known, value)
+            )
+            name = next(same, f"constant{len(self.constants)}")
+        self.constants.setdefault(name, value)
         return self.builder.leaf(name)
 
     def _text(self, what: str) -> str:
