@@ -72,6 +72,8 @@ class AdEx(Dynamics):
 class Izhikevich2003(Dynamics):
     """The model of cortical spiking, in units of 100 mV: two states, a quadratic one and a recovery.
 
+    Cut at -30 mV, in the midst of the upstroke: what is rounded there grows up to the peak.
+
     Source: Izhikevich, Simple model of spiking neurons, 2003, Euler with a step of 0.5 ms.
     """
 
@@ -79,11 +81,11 @@ class Izhikevich2003(Dynamics):
     b: Value = 0.2
     c: Value = -0.65
     d: Value = 0.08
-    threshold: Value = 0.3
+    threshold: Value = -0.3
 
     State = Two
     fires_at_threshold: ClassVar[bool] = True
-    transforms: ClassVar[dict[str, str]] = {"a": "abs", "b": "abs", "c": "none", "d": "none", "threshold": "log"}
+    transforms: ClassVar[dict[str, str]] = {"a": "abs", "b": "abs", "c": "none", "d": "none", "threshold": "none"}
 
     def initial_state(self, batch, channels, device="cpu", dtype=torch.float32):
         v = torch.full((batch, channels), -0.65, device=device, dtype=dtype)
@@ -128,6 +130,7 @@ class Graded(Dynamics):
 
     State = One
     transforms: ClassVar[dict[str, str]] = {"decay": "logit", "threshold": "log"}
+    scales_with_threshold: ClassVar[bool] = True
 
     def past(self, state):
         u = state.u
@@ -159,7 +162,7 @@ class Trio(Dynamics):
 
     def advance(self, state, current, spike):
         fast = self.keep * state.fast + current - self.threshold * spike
-        return Three(fast, 0.9 * state.slow + 0.1 * state.fast, 0.8 * state.trace + 0.5 * spike)
+        return Three(fast, 0.9 * state.slow + 0.1 * state.fast - 0.02, 0.8 * state.trace + 0.5 * spike)
 
 
 # ---- The same updates once more, in plain letters, on numpy float64 and on tensors: see `helpers.PUBLISHED`.
@@ -220,7 +223,7 @@ def _trio(P, I, state, fire):
     keep = math.e ** (-1 / P["tau"])
     mem = keep * fast + P["mix"] * slow - (trace if P["held"] else 0)
     s, kept = fire(mem + I - P["threshold"], True)
-    return mem, s, (keep * fast + I - P["threshold"] * kept, 0.9 * slow + 0.1 * fast, 0.8 * trace + 0.5 * kept)
+    return mem, s, (keep * fast + I - P["threshold"] * kept, 0.9 * slow + 0.1 * fast - 0.02, 0.8 * trace + 0.5 * kept)
 
 
 UPDATES = {
@@ -235,7 +238,7 @@ def own_neurons(h):
         ("qif", QIF(0.15, 0.9), 0.5),
         ("qif-channels", QIF(0.1 + 0.1 * h, 0.7 + 0.4 * h), 0.5),
         ("adex", AdEx(8.0, 0.5, 1.4, 0.2), 0.8),
-        ("izhikevich2003", Izhikevich2003(0.03, 0.22, -0.6, 0.05, 0.28), 0.2),
+        ("izhikevich2003", Izhikevich2003(0.03, 0.22, -0.6, 0.05, -0.28), 0.1),
         ("bounded", Bounded(0.85, 0.4, 0.9), 1.0),
         ("bounded-channels", Bounded(0.6 + 0.3 * h, 0.2 + 0.3 * h, 0.7 + 0.5 * h), 1.0),
         ("graded", Graded(0.75, 0.9), 1.0),

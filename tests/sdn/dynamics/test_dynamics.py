@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import (
     CHANNELS,
+    DYNAMICS,
     assert_close,
     assert_lively,
     assert_same_spikes,
@@ -17,10 +18,14 @@ from helpers import (
     published_numpy,
     some_state,
 )
+from own_neurons import Graded, Izhikevich2003
 from torch import Tensor
 
 from sdn import ALIF, BRF, LIF, RF, Dynamics, Neuron, simulate
 from sdn.dynamics import HRF, IzhikevichRF
+
+OWN = [dynamics for _, dynamics, _ in DYNAMICS if isinstance(dynamics, Izhikevich2003)]
+"""Neurons whose rest is not 0."""
 
 
 @every_dtype
@@ -54,7 +59,8 @@ def test_short_sequences_and_single_rows(dynamics, std, batch, length):
 @every_dynamics
 def test_no_state_is_zeros_and_strides_do_not_matter(dynamics, std):
     x = currents(std)
-    rest = dynamics.State(*(torch.zeros(3, CHANNELS, dtype=x.dtype) for _ in dynamics.State._fields))
+    rest = dynamics.initial_state(3, CHANNELS, dtype=x.dtype)
+    assert not any(value.any() for value in rest) or dynamics in OWN
     strided = x.permute(2, 0, 1).contiguous().permute(1, 2, 0)
     assert not strided.is_contiguous()
     plain = simulate(dynamics, x)
@@ -135,7 +141,7 @@ def test_only_neurons_that_say_so_scale_with_their_threshold(dynamics, std):
     relation = torch.equal(scaled.spike, plain.spike) and torch.equal(scaled.mem, plain.mem * 4)
     ablated = isinstance(dynamics, BRF) and not dynamics.refractory_period  # it scales as well, but does not say so
     assert relation == (dynamics.scales_with_threshold or ablated)
-    assert dynamics.scales_with_threshold == isinstance(dynamics, (LIF, RF))
+    assert dynamics.scales_with_threshold == isinstance(dynamics, (LIF, RF, Graded))
 
 
 # ---- values, your own neuron, errors
