@@ -72,7 +72,7 @@ class AdEx(Dynamics):
 class Izhikevich2003(Dynamics):
     """The model of cortical spiking, in units of 100 mV: two states, a quadratic one and a recovery.
 
-    Cut at -30 mV, in the midst of the upstroke: what is rounded there grows up to the peak.
+    Cut at -40 mV, in the midst of the upstroke: what is rounded there grows up to the peak.
 
     Source: Izhikevich, Simple model of spiking neurons, 2003, Euler with a step of 0.5 ms.
     """
@@ -81,7 +81,7 @@ class Izhikevich2003(Dynamics):
     b: Value = 0.2
     c: Value = -0.65
     d: Value = 0.08
-    threshold: Value = -0.3
+    threshold: Value = -0.4
 
     State = Two
     fires_at_threshold: ClassVar[bool] = True
@@ -238,7 +238,7 @@ def own_neurons(h):
         ("qif", QIF(0.15, 0.9), 0.5),
         ("qif-channels", QIF(0.1 + 0.1 * h, 0.7 + 0.4 * h), 0.5),
         ("adex", AdEx(8.0, 0.5, 1.4, 0.2), 0.8),
-        ("izhikevich2003", Izhikevich2003(0.03, 0.22, -0.6, 0.05, -0.28), 0.1),
+        ("izhikevich2003", Izhikevich2003(0.03, 0.22, -0.6, 0.05, -0.42), 0.12),
         ("bounded", Bounded(0.85, 0.4, 0.9), 1.0),
         ("bounded-channels", Bounded(0.6 + 0.3 * h, 0.2 + 0.3 * h, 0.7 + 0.5 * h), 1.0),
         ("graded", Graded(0.75, 0.9), 1.0),
