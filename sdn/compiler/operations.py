@@ -16,7 +16,7 @@ class Operation(NamedTuple):
     """On floats and on tensors, with the functions of `sdn.compiler.arithmetic`; the last one of "real" and of
     "where" has the dtype."""
     numba: str
-    """On scalars of one type, with the functions of `sdn.ops.common.functions_cpu`."""
+    """On scalars of one type, with the functions of `sdn.ops.common.functions_cpu`, ``math`` and ``np``."""
     triton: str
     """On tiles, with the functions of `sdn.ops.common.functions_gpu` and of ``tl``."""
     precedence: int = 10
@@ -41,12 +41,12 @@ OPERATIONS: dict[str, Operation] = {
     "neg": _same("-{0}", 7),
     "reciprocal": Operation("1 / {0}", "F(1.0) / {0}", "tl.div_rn(one({0}), {0})", 6),
     "abs": Operation("abs({0})", "abs({0})", "tl.abs({0})"),
-    "sqrt": Operation("sqrt({0})", "sqrt({0})", "tl.sqrt_rn({0})", exact=False),  # torch rounds some the other way
+    "sqrt": Operation("sqrt({0})", "np.sqrt({0})", "tl.sqrt_rn({0})", exact=False),  # torch rounds some the other way
     "sign": _function("sign", exact=True),
-    "floor": _function("floor", exact=True),
-    "ceil": _function("ceil", exact=True),
-    "trunc": _function("trunc", exact=True),
-    "round": _function("round_even", exact=True),
+    **{name: Operation(f"{python}({{0}})", f"np.{numpy}({{0}})", f"{python}({{0}})") for name, python, numpy in (
+        ("floor", "floor", "floor"), ("ceil", "ceil", "ceil"), ("trunc", "trunc", "trunc"),
+        ("round", "round_even", "rint"),
+    )},
     "minimum": _function("minimum", 2, exact=True),
     "maximum": _function("maximum", 2, exact=True),
     "where": Operation("where({0}, {1}, {2}, {3})", "({1} if {0} else {2})", "tl.where({0}, {1}, {2})"),
@@ -60,8 +60,9 @@ OPERATIONS: dict[str, Operation] = {
     "and": _same("{0} & {1}", 4),
     "or": _same("{0} | {1}", 3),
     "not": Operation("not_({0})", "(not {0})", "(not {0})"),
-    **{name: _function(name) for name in (
-        "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "tanh", "sigmoid", "erf", "atan", "sinh", "cosh",
+    **{name: _function(name) for name in ("exp", "tanh", "sigmoid")},
+    **{name: Operation(f"{name}({{0}})", f"math.{name}({{0}})", f"{name}({{0}})", exact=False) for name in (
+        "expm1", "log", "log1p", "sin", "cos", "tan", "erf", "atan", "sinh", "cosh",
     )},
-    "power": _function("power", 2),
+    "power": Operation("power({0}, {1})", "({0} ** {1})", "power({0}, {1})", exact=False),
 }  # fmt: skip

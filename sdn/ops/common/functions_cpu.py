@@ -14,9 +14,8 @@ from numba.extending import overload, register_jitable
 from sdn.ops.common.cpu import TINY, TINY_DOUBLE, jit
 
 __all__ = [
-    "INLINE", "add", "atan", "ceil", "collect", "cos", "cosh", "erf", "exp", "expm1", "finite", "floor", "gather",
-    "inline", "log", "log1p", "maximum", "minimum", "normal", "one", "power", "put", "round_even", "scatter", "sigmoid",
-    "sign", "sin", "sinh", "sqrt", "tan", "tanh", "trunc", "zero",
+    "INLINE", "add", "collect", "exp", "finite", "gather", "inline", "maximum", "minimum", "normal", "one", "put",
+    "scatter", "sigmoid", "sign", "tanh", "zero",
 ]  # fmt: skip
 
 INLINE: Any = {"forceinline": True}
@@ -213,99 +212,3 @@ def maximum(a, b):  # type: ignore[no-untyped-def]
 def sign(x):  # type: ignore[no-untyped-def]
     """1, 0 or -1."""
     return one(x) if x > 0 else (-one(x) if x < 0 else x - x)
-
-
-@inline
-def floor(x):  # type: ignore[no-untyped-def]
-    """The next integer below."""
-    return np.floor(x)
-
-
-@inline
-def ceil(x):  # type: ignore[no-untyped-def]
-    """The next integer above."""
-    return np.ceil(x)
-
-
-@inline
-def trunc(x):  # type: ignore[no-untyped-def]
-    """The next integer towards 0."""
-    return np.trunc(x)
-
-
-@inline
-def round_even(x):  # type: ignore[no-untyped-def]
-    """The nearest integer, the even one of two."""
-    return np.rint(x)
-
-
-@inline
-def sqrt(x):  # type: ignore[no-untyped-def]
-    """Square root, rounded to nearest."""
-    return np.sqrt(x)
-
-
-@inline
-def expm1(x):  # type: ignore[no-untyped-def]
-    """``exp(x) - 1`` without cancellation."""
-    return math.expm1(x)
-
-
-@inline
-def log(x):  # type: ignore[no-untyped-def]
-    """Natural logarithm."""
-    return math.log(x)
-
-
-@inline
-def log1p(x):  # type: ignore[no-untyped-def]
-    """``log(1 + x)`` without cancellation."""
-    return math.log1p(x)
-
-
-@inline
-def sin(x):  # type: ignore[no-untyped-def]
-    """Sine."""
-    return math.sin(x)
-
-
-@inline
-def cos(x):  # type: ignore[no-untyped-def]
-    """Cosine."""
-    return math.cos(x)
-
-
-@inline
-def tan(x):  # type: ignore[no-untyped-def]
-    """Tangent."""
-    return math.tan(x)
-
-
-@inline
-def sinh(x):  # type: ignore[no-untyped-def]
-    """Hyperbolic sine."""
-    return math.sinh(x)
-
-
-@inline
-def cosh(x):  # type: ignore[no-untyped-def]
-    """Hyperbolic cosine."""
-    return math.cosh(x)
-
-
-@inline
-def atan(x):  # type: ignore[no-untyped-def]
-    """Arctangent."""
-    return math.atan(x)
-
-
-@inline
-def erf(x):  # type: ignore[no-untyped-def]
-    """Error function."""
-    return math.erf(x)
-
-
-@inline
-def power(x, y):  # type: ignore[no-untyped-def]
-    """``x`` to the power ``y``."""
-    return x**y

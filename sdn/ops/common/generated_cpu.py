@@ -15,14 +15,8 @@ from sdn.compiler.writing import Writer
 
 __all__ = ["assembled", "pull_text", "scalars", "slope_text", "step_text"]
 
-WORDS = {
-    "sqrt": "sqrt", "sign": "sign", "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round_even",
-    "minimum": "minimum", "maximum": "maximum", "power": "power",
-    **{name: name for name in (
-        "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "tanh", "sigmoid", "erf", "atan", "sinh", "cosh",
-    )},
-}  # fmt: skip
-"""Operations that are functions, and their names in `sdn.ops.common.functions_cpu`."""
+WORDS = ("exp", "maximum", "minimum", "sigmoid", "sign", "tanh")
+"""Operations that are functions of `sdn.ops.common.functions_cpu`."""
 
 
 def step_text(found: Program) -> str:
@@ -107,10 +101,10 @@ def _imports(home: str, kind: str, functions: Sequence[Any], body: str) -> str:
     used -= {*stubs, "np"}
     names = ", ".join(sorted(used))
     own = f"from {home} import {names}\n" if names else ""
-    called = set(re.findall(r"\b([a-z_0-9]+)\(", body)) & {"add", "normal", "put", *WORDS.values()}
+    called = set(re.findall(r"\b([a-z_0-9]+)\(", body)) & {"add", "normal", "put", *WORDS}
     words = ", ".join(sorted({"inline", *called} - used))
     return (
-        f"import numpy as np\nfrom numpy import {kind} as F\n\nfrom sdn.ops.common.cpu import jit\n"
+        f"import math\n\nimport numpy as np\nfrom numpy import {kind} as F\n\nfrom sdn.ops.common.cpu import jit\n"
         f"from sdn.ops.common.functions_cpu import {words}\n{own}"
     )
 
@@ -122,8 +116,25 @@ def _leaves(found: Program, states: str, count: int, rows: str, offset: int) -> 
     names |= {name: f"numbers[{i}]" for i, name in enumerate(step.numbers)}
     loads = [f"{name} = {states}[{_place(i)}]" for i, name in enumerate(step.states[:count])]
     loads += [f"{name} = {rows}[{_place(offset + i)}]" for i, name in enumerate(step.rows)]
-    taken = {"x", "j", "W", "F", "np", "now", "after", "fixed", "block", "sums", "gs", "gm", "gv", "fires", "mems"}
-    taken |= {"shape", "numbers", "gmems", "spike", "slope", "step", "pull", "add", "put", "normal", *WORDS.values()}
+    taken = {
+        "x",
+        "j",
+        "W",
+        "F",
+        "np",
+        "math",
+        "now",
+        "after",
+        "fixed",
+        "block",
+        "sums",
+        "gs",
+        "gm",
+        "gv",
+        "fires",
+        "mems",
+    }
+    taken |= {"mems", "shape", "numbers", "gmems", "spike", "slope", "step", "pull", "add", "put", "normal", *WORDS}
     clash = {name: f"{name}_own" for name in names if name in taken}
     if clash:
         names |= clash
