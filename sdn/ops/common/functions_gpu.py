@@ -12,7 +12,8 @@ __all__ = ["FUNCTIONS"]
 
 FUNCTIONS = frozenset({
     "atan", "ceil", "cos", "cosh", "divide", "erf", "exp", "expm1", "floor", "log", "log1p", "maximum", "minimum",
-    "not_", "power", "real", "reciprocal", "root", "round_even", "sigmoid", "sign", "sin", "sinh", "tan", "tanh", "trunc",
+    "not_", "power", "real", "reciprocal", "root", "round_even", "sigmoid", "sign", "sin", "sinh", "tan", "tanh",
+    "trunc",
 })  # fmt: skip
 """Names that a generated file may import from here."""
 
