@@ -27,7 +27,7 @@ from sdn.ops.common.functions_gpu import FUNCTIONS
 
 __all__ = [
     "OWN", "PARAMETER", "PARAMETERS", "STATE", "STATES", "assembled", "d_OWN", "d_PARAMETER", "pull", "pull_text",
-    "slope", "slope_text", "step", "step_text", "words_of",
+    "slope", "slope_text", "slope_words", "step", "step_text", "words_of",
 ]  # fmt: skip
 
 STATE = OWN = PARAMETER = STATES = PARAMETERS = d_OWN = d_PARAMETER = 0
@@ -81,7 +81,7 @@ def step_text(found: Program, watch: bool) -> str:
 def pull_text(found: Program, gradient: str, through_reset: bool, record: bool) -> str:
     """`pull` of a neuron; ``gm`` is used where mem is recorded."""
     graph, back, names, own = found.step, found.recorded if record else found.derivative, _names(found), _own(found)
-    shape = [f"n_{i}" for i in range(len(programs.slope(gradient).numbers))]
+    shape = [f"n_{number}" for number in slope_words(gradient)["SHAPE"]]
     results = [back.current, *back.states, *back.rows]
     through = [back.reset] if through_reset and not back.reset.is_constant else []
     writer = Writer(
@@ -143,18 +143,17 @@ def assembled(
     return module_of(f"{name.lower()}-{what}-gpu", text)
 
 
-def words_of(found: Program, gradient: str = "") -> dict[str, Sequence[str]]:
-    """Names for the templates."""
+def words_of(found: Program, gradient: str | None = None) -> dict[str, Sequence[str]]:
+    """Names for the templates, of a neuron and of its spike gradient."""
     graph, own = found.step, _own(found)
-    shape = range(len(programs.slope(gradient).numbers)) if gradient else ()
-    return {
-        "STATE": graph.states,
-        "OWN": own,
-        "PARAMETER": [*graph.rows],
-        "INPUT": [*own, *graph.rows],
-        "NUMBER": [*graph.numbers],
-        "SHAPE": [*map(str, shape)],
-    }
+    words = {"STATE": graph.states, "OWN": own, "INPUT": [*own, *graph.rows]}
+    words |= {"PARAMETER": [*graph.rows], "NUMBER": [*graph.numbers]}
+    return words if gradient is None else words | slope_words(gradient)
+
+
+def slope_words(gradient: str) -> dict[str, Sequence[str]]:
+    """Names for the templates, of a spike gradient alone."""
+    return {"SHAPE": [str(i) for i in range(len(programs.slope(gradient).numbers))]}
 
 
 # ---- Functions.
