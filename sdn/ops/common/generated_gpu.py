@@ -193,13 +193,12 @@ def _fires(found: Program, writer: Writer, later: Sequence[Node]) -> list[str]:
 
 def _seen(found: Program, names: dict[str, str]) -> str:
     """A number that is finite where those of the neuron are: the distance, and what it does not show by itself."""
-    graph = found.step
-    shown, kept = carries(graph.distance), frozenset().union(*(carries(node) for node in graph.after))
+    graph, shown = found.step, carries(found.step.distance)
     states = dict(zip(graph.states, graph.after, strict=True))
-    late = [s for s, node in states.items() if s not in shown or "current" in carries(node) - shown]
-    rows = [names[name] for name in graph.rows if name not in shown | kept]
-    terms = ["distance", *(f"next_{name}" for name in late)] if WATCH not in states else [f"next_{WATCH}"]
-    return " + ".join([terms[0], *(f"({term} - {term})" for term in (*terms[1:], *rows))])
+    late = [name for name, node in states.items() if name not in shown or "current" in carries(node) - shown]
+    first, *terms = [f"next_{WATCH}"] if WATCH in states else ["distance", *(f"next_{name}" for name in late)]
+    terms += [names[name] for name in graph.rows if name not in shown]
+    return " + ".join([first, *(f"({term} - {term})" for term in terms)])
 
 
 def _wide(found: Program, node: Node, text: str) -> str:

@@ -163,7 +163,7 @@ def _forward(  # type: ignore[no-untyped-def]
     mems += row * length * width + lane
     saved += row * tl.cdiv(length, STRIDE) * STATES * width + lane
     final += row * STATES * width + lane
-    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=inside, other=0.0)
+    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=inside, other=1.0)
     s_STATE = tl.load(first + STATE * width, mask=inside, other=0.0)
     ahead = load_rows(x, 0, length, x_step, inside, T)
     for start in range(0, length, T):
@@ -216,7 +216,7 @@ def _backward(  # type: ignore[no-untyped-def]
     saved += row * chunks * STATES * width + lane
     gstate += row * STATES * width + lane
     sums += row * PARAMETERS * width + lane
-    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=inside, other=0.0)
+    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=inside, other=1.0)
     g_OWN = tl.load(gstate + OWN * width, mask=inside, other=0.0)
     last = (chunks - 1) * STRIDE
     ahead = load_rows(x, last, length, x_step, inside, T)

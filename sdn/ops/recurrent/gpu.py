@@ -170,7 +170,7 @@ def _forward(  # type: ignore[no-untyped-def]
     c_NUMBER = tl.full((1, BLOCK), C_NUMBER, fixed.dtype.element_ty)
     state += row * STATES * width
     saved += row * tl.cdiv(length, STRIDE) * STATES * width
-    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=0.0)
+    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
     s_STATE = tl.load(state + STATE * width + lane, mask=inside, other=0.0)
     ahead = tl.load(spikes + row * length * width + lane, mask=inside, other=0.0)
     for t in range(length):
@@ -180,7 +180,7 @@ def _forward(  # type: ignore[no-untyped-def]
             if TILES > 1:
                 lane = lanes(tile, BLOCK)
                 inside = there & (lane < width)
-                p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=0.0)
+                p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
                 s_STATE = tl.load(state + STATE * width + lane, mask=inside, other=0.0)
                 now = tl.load(here + lane, mask=inside, other=0.0)
             else:
@@ -213,7 +213,7 @@ def _recall(  # type: ignore[no-untyped-def]
     for tile in range(TILES):
         lane = lanes(tile, BLOCK)
         inside = there & (lane < width)
-        p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=0.0)
+        p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
         s_OWN = tl.load(saved + OWN * width + lane, mask=inside, other=0.0)
         here = given + (row * length + begin) * width + lane
         ahead = tl.load(here, mask=inside, other=0.0)
@@ -256,7 +256,7 @@ def _backward(  # type: ignore[no-untyped-def]
     n_SHAPE = tl.full((1, BLOCK), N_SHAPE, fixed.dtype.element_ty)
     state += row * STATES * width
     sums += tl.program_id(0).to(tl.int64) * PARAMETERS * width
-    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=0.0)
+    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
     g_OWN = tl.load(state + OWN * width + lane, mask=inside, other=0.0)
     zero = tl.zeros((1, BLOCK), fixed.dtype.element_ty)
     for back in range(chunks):
@@ -272,7 +272,7 @@ def _backward(  # type: ignore[no-untyped-def]
                 if TILES > 1:
                     lane = lanes(tile, BLOCK)
                     inside = there & (lane < width)
-                    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=0.0)
+                    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
                     g_OWN = tl.load(state + OWN * width + lane, mask=inside, other=0.0)
                     sum_PARAMETER = zero
                 before = past + (row * STRIDE + k) * STATES * width + lane
