@@ -34,7 +34,7 @@ from torch import Tensor
 from sdn import ALIF, BRF, LIF, RF, ArcTan, DoubleGaussian, Dynamics, Loop, MultiGaussian, Neuron, Sigmoid, Triangle
 from sdn.compiler.neuron import WATCH
 from sdn.compiler.programs import program_of
-from sdn.dynamics import HRF, IzhikevichRF
+from sdn.dynamics import IzhikevichRF
 from sdn.ops.neuron import cpu as neuron_cpu
 from sdn.ops.neuron import operator as neuron
 from sdn.ops.neuron.layout import STRIDE, spikes_like
@@ -257,7 +257,7 @@ def test_every_spike_gradient(gradient):
 
 @pytest.mark.usefixtures("small")
 def test_gradients_that_are_missing_or_not_wanted():
-    x, state = currents(1.0, length=5), some_state(LIF())
+    x, state = currents(1.0, length=5, dtype=torch.float32), some_state(LIF(), dtype=torch.float32)
     one, ones = torch.ones((), dtype=x.dtype), torch.randn(3, 1, CHANNELS, dtype=x.dtype)
     for grads in ((one.expand(x.shape), None, None), (None, ones, None), (None, None, one.expand(x.shape)), [None] * 3):
         for learn in (True, False):
@@ -305,7 +305,7 @@ def cases(draw):
 
 
 @pytest.mark.usefixtures("small")
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(case=cases())
 def test_random_cases(case):
     dynamics, x, state, through, learn = case
@@ -356,8 +356,8 @@ def test_compiled_for_a_gpu():
 
 
 COMPILED = [
-    (LIF(), Triangle()), (ALIF(), DoubleGaussian()), (RF(), MultiGaussian()), (BRF(), ArcTan()), (HRF(), Sigmoid()),
-    (IzhikevichRF(), None), (Clamped(), None), (Layered(), None), (Exponential(), None),
+    (LIF(), Triangle()), (BRF(), ArcTan()), (IzhikevichRF(), MultiGaussian()), (Clamped(), Sigmoid()),
+    (Layered(), DoubleGaussian()), (Exponential(), None),
 ]  # fmt: skip
 
 
