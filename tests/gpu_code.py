@@ -1,7 +1,7 @@
 """Registers and stack of the Triton kernels as compiled for a GPU that need not be there, in the tiles they run in.
 
-``python tests/gpu_code.py [NAME ...]`` prints them as JSON; `make gpu-code` writes the table that the tests compare.
-Not in Triton's interpreter: start it without TRITON_INTERPRET.
+``python tests/gpu_code.py [NAME ...]`` prints them as JSON, for sm_90, or for sm_80 after a name with ``on sm_80``;
+`make gpu-code` writes the table that the tests compare. Not in Triton's interpreter: start it without TRITON_INTERPRET.
 """
 
 import inspect
@@ -15,31 +15,51 @@ from pathlib import Path
 import torch
 
 TABLE = Path(__file__).parents[1] / "benchmarks" / "results" / "gpu_code.json"
-NUMBERS = {"N0": 1.1, "N1": 0.5, "N2": 0.3, "N3": 0.2, "N4": 0.4}
-GRADIENTS = {"lif": "triangle", "alif": "gaussians", "rf": "gaussians", "brf": "gaussians"}
-CONSTANTS = {"lif": (1.0, 0.0), "alif": (0.0, 0.0), "rf": (0.01, 0.0), "brf": (0.01, 3.0)}
 SIZES = {
     "batch", "length", "width", "count", "inputs", "channels", "modes", "cells", "blocks", "rows", "steps", "step",
-    "x_row", "x_step", "g_row", "g_step", "row", "kept", "dilation", "skip_steps",
+    "x_row", "x_step", "gs_row", "gs_step", "gm_row", "gm_step", "row", "kept", "dilation", "skip_steps",
 }  # fmt: skip
 DOUBLE = {"sums", "skip_sums"}
 
 
-def neurons():
-    from sdn.ops.neuron import gpu as t
-    from sdn.ops.neuron.layout import MODELS
+def numbers_of(dynamics, gradient=None):
+    """Key of a neuron, key of its spike gradient, and the numbers that are compiled in, of the neuron and of both."""
+    from sdn.compiler.programs import parameters_of, program_of, slope_of
 
-    for name, (s, p) in MODELS.items():
-        c0, c1 = CONSTANTS[name]
-        shared = {"MODEL": name, "C0": c0, "C1": c1, "S": s, "P": p, "STRIDE": t.STRIDE, "BLOCK": t.BLOCK}
-        yield f"{name} forward", t._forward, {**shared, "SAVE": True, "T": t.AHEAD}, t.LAUNCH
-        back = {"GRADIENT": GRADIENTS[name], "THROUGH": True, "LEARN": True, "T": t.BEHIND}
-        yield f"{name} backward", t._backward, {**shared, **NUMBERS, **back}, t.LAUNCH
+    found = program_of(dynamics)
+    numbers = {f"C_{n}": v for n, v in zip(found.step.numbers, parameters_of(found, dynamics)[1], strict=True)}
+    slope, shape = slope_of(gradient or dynamics.default_spike)
+    return found.key, slope, numbers, numbers | {f"N_{i}": v for i, v in enumerate(shape)}
+
+
+def neuron(name, dynamics, record=False, gradient=None, **tiles):
+    """Both kernels of a neuron as they are launched."""
+    from sdn.ops.neuron import gpu as t
+
+    key, slope, numbers, all_numbers = numbers_of(dynamics, gradient)
+    shared = {"RECORD": record, "STRIDE": t.STRIDE, "BLOCK": t.BLOCK}
+    ahead, behind = {**shared, "SAVE": True, "T": t.AHEAD}, {**shared, "LEARN": True, "T": t.steps_behind(key)}
+    yield f"{name} forward", t.forward_kernel(key), {**numbers, **ahead, **tiles}, t.LAUNCH
+    back = t.backward_kernel(key, slope, True, record)
+    yield f"{name} backward", back, {**all_numbers, **behind, **tiles}, t.LAUNCH
+
+
+def neurons():
+    """The neurons of sdn, each with its own spike gradient."""
+    from helpers import DYNAMICS
+
+    for name, dynamics, _ in DYNAMICS:
+        if "channels" not in name:
+            yield from neuron(name, dynamics)
+    yield from neuron("lif-soft with mem", {n: d for n, d, _ in DYNAMICS}["lif-soft"], record=True)
 
 
 def resonators():
+    from sdn import MultiGaussian
+    from sdn.compiler.programs import slope_of
     from sdn.ops.resonate import gpu as t
 
+    slope, shape = slope_of(MultiGaussian())
     for fields, magnitude, n in (
         (2, False, 0),
         (3, False, 0),
@@ -53,23 +73,23 @@ def resonators():
         shared = {"S": fields, "MAGNITUDE": magnitude, "ROTATE": n > 0, "STRIDE": t.STRIDE, "BLOCK": block}
         shared["PER"] = block if not n else block // n * n
         yield f"{name} forward", t._forward, {**shared, "SAVE": True, "T": t.TURNED if n else t.AHEAD}, launch
-        back = {**shared, **NUMBERS, "GRADIENT": "multi_gaussians", "THROUGH": True, "T": t.TURNED if n else t.BEHIND}
+        back = {**shared, "THROUGH": True, "T": t.TURNED if n else t.BEHIND}
+        back |= {f"N_{i}": v for i, v in enumerate(shape)}
         capped = {"maxnreg": t.REGISTERS} if fields == 2 and not magnitude and not n else {}
-        yield f"{name} backward", t._backward, back, {**launch, **capped}
+        yield f"{name} backward", t.backward_kernel(slope), back, {**launch, **capped}
 
 
 def recurrents():
-    from sdn.ops.neuron.layout import MODELS
+    from sdn import BRF
     from sdn.ops.recurrent import gpu as t
 
+    key, slope, numbers, all_numbers = numbers_of(BRF())
     for channels in (64, 128, 256, 512):
         block, tiles, launch = t._tiles(torch.empty(channels + 1, channels))
-        s, p = MODELS["brf"]
-        shared = {"MODEL": "brf", "C0": 0.01, "C1": 3.0, "S": s, "P": p, "STRIDE": t.STRIDE, "ROWS": t.ROWS}
-        shared |= {"BLOCK": block, "TILES": tiles, "INNER": t.INNER}
-        yield f"recurrent {channels} forward", t._forward, {**shared, "SAVE": True}, launch
-        back = {**shared, **NUMBERS, "GRADIENT": "gaussians", "THROUGH": True}
-        yield f"recurrent {channels} backward", t._backward, back, launch
+        shared = {"STRIDE": t.STRIDE, "ROWS": t.ROWS, "BLOCK": block, "TILES": tiles, "INNER": t.INNER}
+        yield f"recurrent {channels} forward", t.forward_kernel(key), {**numbers, **shared, "SAVE": True}, launch
+        back = t.backward_kernel(key, slope, True)
+        yield f"recurrent {channels} backward", back, {**all_numbers, **shared}, launch
 
 
 def linear():
@@ -98,37 +118,49 @@ def cases():
         yield from family()
 
 
-def source(kernel, constants):
+def source(kernel, constants, dtype="fp32"):
     """The kernel with its types, as `triton.compile` takes it; the name of one argument changed after Triton 3.2."""
     from triton.compiler import ASTSource
 
     sizes = SIZES | {"skip"} if kernel.__name__ == "_predict" else SIZES
-    kind = lambda name: "i32" if name in sizes else "*fp64" if name in DOUBLE else "*fp32"  # noqa: E731
+    kind = lambda name: "i32" if name in sizes else "*fp64" if name in DOUBLE else f"*{dtype}"  # noqa: E731
     types = {name: kind(name) for name in kernel.arg_names if name not in constants}
     if "constants" in inspect.signature(ASTSource).parameters:
         return ASTSource(kernel, types, constants=constants)
     return ASTSource(kernel, {n: types.get(n, "constexpr") for n in kernel.arg_names}, constexprs=constants)
 
 
-def resources(names=()):
-    """Name of a case -> registers of a thread and its stack in bytes, on sm_90, of all or of these cases."""
+def compiled(kernel, constants, launch, dtype="fp32", target=90):
+    """The code of a kernel for a GPU of that generation."""
     import triton
     from triton.backends.compiler import GPUTarget
 
-    dump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return triton.compile(source(kernel, constants, dtype), GPUTarget("cuda", target, 32), launch)
+
+
+def resources(names=()):
+    """Name of a case -> registers of a thread and its stack in bytes, of all on sm_90 or of these cases."""
+    known = {name: rest for name, *rest in cases()}
     found = {}
-    for name, kernel, constants, launch in cases():
-        if names and name not in names:
-            continue
-        code = triton.compile(source(kernel, constants), GPUTarget("cuda", 90, 32), launch)
-        with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-            file.write(code.asm["cubin"])
-            file.flush()
-            text = subprocess.run([dump, "--dump-resource-usage", file.name], capture_output=True, text=True).stdout
-        registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", text).groups()
-        found[name] = {"registers": int(registers), "stack": int(stack)}
+    for name in names or known:
+        plain, _, target = name.partition(" on sm_")
+        code = compiled(*known[plain], target=int(target or 90))
+        found[name] = usage(code)
         print(name, found[name], file=sys.stderr, flush=True)
     return found
+
+
+def usage(code):
+    """Registers of a thread and its stack in bytes."""
+    import triton
+
+    dump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code.asm["cubin"])
+        file.flush()
+        text = subprocess.run([dump, "--dump-resource-usage", file.name], capture_output=True, text=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", text).groups()
+    return {"registers": int(registers), "stack": int(stack)}
 
 
 def main():

@@ -18,7 +18,7 @@ class Operation(NamedTuple):
     numba: str
     """On scalars of one type, with the functions of `sdn.ops.common.functions_cpu`, ``math`` and ``np``."""
     triton: str
-    """On tiles, with the functions of `sdn.ops.common.functions_gpu` and of ``tl``."""
+    """On tiles, with the functions of `sdn.ops.common.functions_gpu` and of ``tl``; ``x`` is a tile of the type."""
     precedence: int = 10
     """Of the numba and the Python form as in Python's grammar: 10 binds closest."""
     exact: bool = True
@@ -37,11 +37,11 @@ OPERATIONS: dict[str, Operation] = {
     "add": _same("{0} + {1}", 5),
     "sub": _same("{0} - {1}", 5),
     "mul": _same("{0} * {1}", 6),
-    "div": Operation("divide({0}, {1})", "{0} / {1}", "tl.div_rn({0}, {1})", 6),
+    "div": Operation("divide({0}, {1})", "{0} / {1}", "divide({0}, {1})", 6),
     "neg": _same("-{0}", 7),
-    "reciprocal": Operation("1 / {0}", "F(1.0) / {0}", "tl.div_rn(one({0}), {0})", 6),
+    "reciprocal": Operation("1 / {0}", "F(1.0) / {0}", "reciprocal({0})", 6),
     "abs": Operation("abs({0})", "abs({0})", "tl.abs({0})"),
-    "sqrt": Operation("sqrt({0})", "np.sqrt({0})", "tl.sqrt_rn({0})", exact=False),  # torch rounds some the other way
+    "sqrt": Operation("sqrt({0})", "np.sqrt({0})", "root({0})", exact=False),  # torch rounds some the other way
     "sign": _function("sign", exact=True),
     **{name: Operation(f"{python}({{0}})", f"np.{numpy}({{0}})", f"{python}({{0}})") for name, python, numpy in (
         ("floor", "floor", "floor"), ("ceil", "ceil", "ceil"), ("trunc", "trunc", "trunc"),
@@ -50,7 +50,7 @@ OPERATIONS: dict[str, Operation] = {
     "minimum": _function("minimum", 2, exact=True),
     "maximum": _function("maximum", 2, exact=True),
     "where": Operation("where({0}, {1}, {2}, {3})", "({1} if {0} else {2})", "tl.where({0}, {1}, {2})"),
-    "real": Operation("real({0}, {1})", "(F(1.0) if {0} else F(0.0))", "tl.where({0}, 1.0, 0.0)"),
+    "real": Operation("real({0}, {1})", "(F(1.0) if {0} else F(0.0))", "real({0}, x)"),
     "gt": _same("{0} > {1}", 2),
     "ge": _same("{0} >= {1}", 2),
     "lt": _same("{0} < {1}", 2),
@@ -59,7 +59,7 @@ OPERATIONS: dict[str, Operation] = {
     "ne": _same("{0} != {1}", 2),
     "and": _same("{0} & {1}", 4),
     "or": _same("{0} | {1}", 3),
-    "not": Operation("not_({0})", "(not {0})", "(not {0})"),
+    "not": Operation("not_({0})", "(not {0})", "not_({0})"),
     **{name: _function(name) for name in ("exp", "tanh", "sigmoid")},
     **{name: Operation(f"{name}({{0}})", f"math.{name}({{0}})", f"{name}({{0}})", exact=False) for name in (
         "expm1", "log", "log1p", "sin", "cos", "tan", "erf", "atan", "sinh", "cosh",

@@ -64,7 +64,7 @@ class Writer:
             return self._constant(node.value), 10
         operation = OPERATIONS[node.op]
         form = getattr(operation, self.language)
-        is_infix = operation.precedence < 10 and not form.startswith(("tl.", "divide("))
+        is_infix = operation.precedence < 10 and not form.endswith(")")
         precedence = operation.precedence if is_infix else 10
         operands = []
         for place, arg in enumerate(node.args):

@@ -1,19 +1,11 @@
 """Tiles of the Triton kernels: rows of one step, one field or one parameter each, one lane to a thread."""
 
-from collections.abc import Sequence
-
 import triton
 import triton.language as tl
 
 __all__ = [
-    "join_four", "load_rows", "normal", "padded", "part_six", "part_three", "pick_row", "put_row",
-    "spike_of", "store_rows",
+    "join_four", "load_rows", "normal", "part_six", "part_three", "pick_row", "put_row", "spike_of", "store_rows",
 ]  # fmt: skip
-
-
-def padded(numbers: Sequence[float], length: int) -> list[float]:
-    """The numbers as floats, with zeros up to that length."""
-    return [*map(float, numbers), *[0.0] * (length - len(numbers))]
 
 
 # ---- The number of rows of a tile is a power of 2.

@@ -10,7 +10,8 @@ and writes the gradients of the currents over these. The gradients of x, weight 
 outside, in the precision that torch is set to for float32.
 
 Currents are sums in the order of the operator, in full precision whatever torch is set to. A product with a spike is
-exact, and one with an input is rounded together with its sum, as on the CPU. The neurons are those of `neuron_triton`.
+exact, and one with an input is rounded together with its sum, as on the CPU. The step of a neuron is
+its own, generated.
 
 Checked in Triton's interpreter and in the code compiled for sm_90: in float32 all products are chains of fused
 multiply-adds in order and nothing else is contracted. A thread of the backward kernel spills 0.6 kB from 65 neurons on,
@@ -19,6 +20,7 @@ the tensor cores, four terms at a time. No GPU was at hand. Not measured: any sp
 of warps and stages; how much of the weights, read anew in each step, stays in the caches of a multiprocessor.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,25 +29,28 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdn.ops.common.launch_gpu import launch
-from sdn.ops.common.tiles_gpu import padded
-from sdn.ops.neuron.gpu import _pull, _step, _two
-from sdn.ops.neuron.layout import MODELS
-from sdn.ops.recurrent.layout import STRIDE
-from sdn.ops.recurrent.tiles import (
-    INNER,
-    add_rows,
-    collect,
-    currents,
-    lanes,
-    load_fields,
-    parameters,
-    product,
-    rows,
-    store_fields,
+from sdn.compiler.programs import program
+from sdn.ops.common.generated_gpu import (
+    OWN,
+    PARAMETER,
+    PARAMETERS,
+    STATE,
+    STATES,
+    assembled,
+    d_OWN,
+    d_PARAMETER,
+    pull,
+    pull_text,
+    slope_text,
+    step,
+    step_text,
+    words_of,
 )
+from sdn.ops.common.launch_gpu import launch
+from sdn.ops.recurrent.layout import STRIDE
+from sdn.ops.recurrent.tiles import INNER, collect, currents, lanes, product, rows
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "backward_kernel", "forward", "forward_kernel"]
 
 ROWS = 16
 """Rows of the batch of a program: the fewest of a product in older Tritons."""
@@ -54,14 +59,14 @@ WIDEST = 256
 
 
 def forward(
-    name: str,
+    key: str,
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
     first: Tensor,
     spikes0: Tensor,
     fixed: Tensor,
-    constants: Sequence[float],
+    numbers: Sequence[float],
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, last state and kept states, as the operator returns them."""
@@ -73,14 +78,14 @@ def forward(
     saved = first.new_empty(batch if save else 0, -(-length // STRIDE), fields, width)
     given = table[inputs:], spikes0.detach().contiguous(), fixed.detach().contiguous()
     launch(
-        _forward, (triton.cdiv(batch, ROWS),), x, *given, spikes, state, saved, batch, length, width,
-        name, *_two(name, constants), *MODELS[name], save, STRIDE, ROWS, block, tiles, INNER, **options,
+        forward_kernel(key), (triton.cdiv(batch, ROWS),), x, *given, spikes, state, saved, batch, length, width,
+        *map(float, numbers), save, STRIDE, ROWS, block, tiles, INNER, **options,
     )  # fmt: skip
     return spikes, state, saved
 
 
 def backward(
-    name: str,
+    key: str,
     grad_spikes: Tensor | None,
     grad_final: Tensor | None,
     x: Tensor,
@@ -90,7 +95,7 @@ def backward(
     fixed: Tensor,
     spikes: Tensor,
     saved: Tensor,
-    constants: Sequence[float],
+    numbers: Sequence[float],
     gradient: str,
     shape: Sequence[float],
     through_reset: bool,
@@ -109,16 +114,33 @@ def backward(
     past = x.new_empty(batch, STRIDE, fields, width)
     sums = torch.zeros(programs, len(fixed), width, dtype=torch.float64, device=x.device)
     given = table[inputs:].T.contiguous(), fixed.detach().contiguous(), saved, gs
+    kernel = backward_kernel(key, gradient, through_reset)
     launch(
-        _backward, (programs,), x, *given, grad, grad_first, grad_spikes0, past, sums, batch, length, width,
-        name, *_two(name, constants), *MODELS[name], gradient, *padded(shape, 5), through_reset,
-        STRIDE, ROWS, block, tiles, INNER, **options,
+        kernel, (programs,), x, *given, grad, grad_first, grad_spikes0, past, sums, batch, length, width,
+        *map(float, numbers), *map(float, shape), STRIDE, ROWS, block, tiles, INNER, **options,
     )  # fmt: skip
     steps = grad.flatten(0, 1)
     grad_weight = torch.cat([x.detach().flatten(0, 1).T @ steps, before.flatten(0, 1).T @ steps])
     grad_bias = steps.sum(0, dtype=torch.float64).to(x.dtype)
     grad_x = grad @ table[:inputs].T if need_x else x.new_empty(0)
     return grad_x, grad_weight, grad_bias, grad_first, grad_spikes0, sums.sum(0).to(fixed.dtype)
+
+
+@functools.cache
+def forward_kernel(key: str) -> Any:
+    """The forward kernel of a neuron."""
+    found = program(key)
+    texts = [step_text(found, watch=True)]
+    return assembled("recurrent-forward", found.step.name, texts, [_forward], words_of(found))._forward
+
+
+@functools.cache
+def backward_kernel(key: str, gradient: str, through_reset: bool) -> Any:
+    """The backward kernel of a neuron with a spike gradient."""
+    found = program(key)
+    texts = [step_text(found, watch=False), slope_text(gradient), pull_text(found, gradient, through_reset, False)]
+    words = words_of(found, gradient)
+    return assembled("recurrent-backward", found.step.name, texts, [_recall, _backward], words)._backward
 
 
 def _tiles(weight: Tensor) -> tuple[int, int, dict[str, Any]]:
@@ -137,16 +159,19 @@ def _tiles(weight: Tensor) -> tuple[int, int, dict[str, Any]]:
 @triton.jit
 def _forward(  # type: ignore[no-untyped-def]
     table, spikes0, fixed, spikes, state, saved, batch, length, width,
-    MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, S: tl.constexpr, P: tl.constexpr, SAVE: tl.constexpr,
-    STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, INNER: tl.constexpr,
+    C_NUMBER: tl.constexpr,
+    SAVE: tl.constexpr, STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
+    INNER: tl.constexpr,
 ):  # fmt: skip
     """Spikes over the currents of the inputs, last state over the first; every STRIDE-th state where SAVE."""
     row, lane = rows(ROWS), lanes(0, BLOCK)
     there = row < batch
     inside = there & (lane < width)
-    kept = saved + row * tl.cdiv(length, STRIDE) * S * width
-    p0, p1, p2, p3, p4, p5 = parameters(fixed, lane, width, P)
-    u, v, q = load_fields(state + row * S * width + lane, width, inside, S)
+    c_NUMBER = tl.full((1, BLOCK), C_NUMBER, fixed.dtype.element_ty)
+    state += row * STATES * width
+    saved += row * tl.cdiv(length, STRIDE) * STATES * width
+    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
+    s_STATE = tl.load(state + STATE * width + lane, mask=inside, other=0.0)
     ahead = tl.load(spikes + row * length * width + lane, mask=inside, other=0.0)
     for t in range(length):
         here = spikes + (row * length + t) * width
@@ -155,50 +180,53 @@ def _forward(  # type: ignore[no-untyped-def]
             if TILES > 1:
                 lane = lanes(tile, BLOCK)
                 inside = there & (lane < width)
-                p0, p1, p2, p3, p4, p5 = parameters(fixed, lane, width, P)
-                u, v, q = load_fields(state + row * S * width + lane, width, inside, S)
+                p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
+                s_STATE = tl.load(state + STATE * width + lane, mask=inside, other=0.0)
                 now = tl.load(here + lane, mask=inside, other=0.0)
             else:
                 now = ahead
                 ahead = tl.load(here + tl.minimum(1, length - 1 - t) * width + lane, mask=inside, other=0.0)
             if SAVE and t % STRIDE == 0:
-                store_fields(kept + t // STRIDE * S * width + lane, width, inside, u, v, q, S)
+                kept = saved + t // STRIDE * STATES * width + lane
+                tl.store(kept + STATE * width, s_STATE, mask=inside)
             now = product(now, before, there, width, table, lane, width, INNER)
-            spike, u, v, q = _step(MODEL, C0, C1, now, u, v, q, p0, p1, p2, p3, p4, p5)
+            spike, _, *s_STATE = step(now, *s_STATE, *p_PARAMETER, *c_NUMBER)
             tl.store(here + lane, spike, mask=inside)
             if TILES > 1:
-                store_fields(state + row * S * width + lane, width, inside, u, v, q, S)
+                tl.store(state + STATE * width + lane, s_STATE, mask=inside)
         tl.debug_barrier()  # the next product reads what all threads have written
     if TILES == 1:
-        store_fields(state + row * S * width + lane, width, inside, u, v, q, S)
+        tl.store(state + STATE * width + lane, s_STATE, mask=inside)
 
 
 @triton.jit
 def _recall(  # type: ignore[no-untyped-def]
     fixed, saved, given, past, row, there, begin, length, width,
-    MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, S: tl.constexpr, P: tl.constexpr,
-    STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
+    C_NUMBER: tl.constexpr,
+    STRIDE: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     """The states before each step of the chunk that starts at ``begin``, into ``past``."""
-    chunk = row * tl.cdiv(length, STRIDE) + begin // STRIDE
+    c_NUMBER = tl.full((1, BLOCK), C_NUMBER, fixed.dtype.element_ty)
+    saved += (row * tl.cdiv(length, STRIDE) + begin // STRIDE) * STATES * width
+    past += row * STRIDE * STATES * width
     steps = tl.minimum(STRIDE, length - begin)
     for tile in range(TILES):
         lane = lanes(tile, BLOCK)
         inside = there & (lane < width)
-        p0, p1, p2, p3, p4, p5 = parameters(fixed, lane, width, P)
-        u, v, q = load_fields(saved + chunk * S * width + lane, width, inside, S)
+        p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
+        s_OWN = tl.load(saved + OWN * width + lane, mask=inside, other=0.0)
         here = given + (row * length + begin) * width + lane
         ahead = tl.load(here, mask=inside, other=0.0)
         for k in range(steps):
             now = ahead
             ahead = tl.load(here + tl.minimum(k + 1, steps - 1) * width, mask=inside, other=0.0)
-            store_fields(past + (row * STRIDE + k) * S * width + lane, width, inside, u, v, q, S)
-            _, u, v, q = _step(MODEL, C0, C1, now, u, v, q, p0, p1, p2, p3, p4, p5)
+            tl.store(past + (k * STATES + OWN) * width + lane, s_OWN, mask=inside)
+            _, _, *s_OWN = step(now, *s_OWN, *p_PARAMETER, *c_NUMBER)
     tl.debug_barrier()
 
 
 @triton.jit
-def _spikes_before(  # type: ignore[no-untyped-def]
+def spikes_before(  # type: ignore[no-untyped-def]
     table, grad, gspikes0, row, there, length, width, BLOCK: tl.constexpr, TILES: tl.constexpr, INNER: tl.constexpr
 ):
     """The gradients of the spikes before the first step, from those of the first currents."""
@@ -212,9 +240,8 @@ def _spikes_before(  # type: ignore[no-untyped-def]
 @triton.jit
 def _backward(  # type: ignore[no-untyped-def]
     table, fixed, saved, gs, grad, state, gspikes0, past, sums, batch, length, width,
-    MODEL: tl.constexpr, C0: tl.constexpr, C1: tl.constexpr, S: tl.constexpr, P: tl.constexpr,
-    GRADIENT: tl.constexpr, N0: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, N4: tl.constexpr,
-    THROUGH: tl.constexpr,
+    C_NUMBER: tl.constexpr,
+    N_SHAPE: tl.constexpr,
     STRIDE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, TILES: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the currents over these, of the first state over those of the last; ``table`` goes from its targets.
@@ -225,45 +252,46 @@ def _backward(  # type: ignore[no-untyped-def]
     there = row < batch
     inside = there & (lane < width)
     chunks = tl.cdiv(length, STRIDE)
-    p0, p1, p2, p3, p4, p5 = parameters(fixed, lane, width, P)
-    gu, gv, gq = load_fields(state + row * S * width + lane, width, inside, S)
-    zero = tl.zeros((1, BLOCK), gu.dtype)
-    sums += tl.program_id(0).to(tl.int64) * P * width
+    c_NUMBER = tl.full((1, BLOCK), C_NUMBER, fixed.dtype.element_ty)
+    n_SHAPE = tl.full((1, BLOCK), N_SHAPE, fixed.dtype.element_ty)
+    state += row * STATES * width
+    sums += tl.program_id(0).to(tl.int64) * PARAMETERS * width
+    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
+    g_OWN = tl.load(state + OWN * width + lane, mask=inside, other=0.0)
+    zero = tl.zeros((1, BLOCK), fixed.dtype.element_ty)
     for back in range(chunks):
         begin = (chunks - 1 - back) * STRIDE
         steps = tl.minimum(STRIDE, length - begin)
-        _recall(
-            fixed, saved, grad, past, row, there, begin, length, width,
-            MODEL, C0, C1, S, P, STRIDE, ROWS, BLOCK, TILES,
-        )  # fmt: skip
-        s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
+        _recall(fixed, saved, grad, past, row, there, begin, length, width, *C_NUMBER, STRIDE, BLOCK, TILES)
+        sum_PARAMETER = zero
         for done in range(steps):
             k = steps - 1 - done
-            step = row * length + begin + k
-            after = there & (step + 1 < (row + 1) * length)
+            at = row * length + begin + k
+            here, after = grad + at * width, there & (at + 1 < (row + 1) * length)
             for tile in range(TILES):
                 if TILES > 1:
                     lane = lanes(tile, BLOCK)
                     inside = there & (lane < width)
-                    p0, p1, p2, p3, p4, p5 = parameters(fixed, lane, width, P)
-                    gu, gv, gq = load_fields(state + row * S * width + lane, width, inside, S)
-                    s0, s1, s2, s3, s4, s5 = zero, zero, zero, zero, zero, zero
-                u, v, q = load_fields(past + (row * STRIDE + k) * S * width + lane, width, inside, S)
-                now = tl.load(grad + step * width + lane, mask=inside, other=0.0)
-                gz = tl.load(gs + step * width + lane, mask=inside, other=0.0)
-                gz = product(gz, grad + (step + 1) * width, after, width, table, lane, width, INNER)
-                gi, gu, gv, gq, d0, d1, d2, d3, d4, d5 = _pull(
-                    MODEL, C0, C1, GRADIENT, N0, N1, N2, N3, N4, THROUGH,
-                    now, u, v, q, gu, gv, gq, gz, p0, p1, p2, p3, p4, p5,
-                )  # fmt: skip
-                tl.store(grad + step * width + lane, gi, mask=inside)
-                s0, s1, s2, s3, s4, s5 = add_rows(s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5, P)
+                    p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
+                    g_OWN = tl.load(state + OWN * width + lane, mask=inside, other=0.0)
+                    sum_PARAMETER = zero
+                before = past + (row * STRIDE + k) * STATES * width + lane
+                s_OWN = tl.load(before + OWN * width, mask=inside, other=0.0)
+                now = tl.load(here + lane, mask=inside, other=0.0)
+                gz = tl.load(gs + at * width + lane, mask=inside, other=0.0)
+                gz = product(gz, here + width, after, width, table, lane, width, INNER)
+                d_current, *d_INPUT = pull(  # noqa: RUF059
+                    now, gz, gz, *g_OWN, *s_OWN, *p_PARAMETER, *c_NUMBER, *n_SHAPE
+                )
+                g_OWN = d_OWN
+                tl.store(here + lane, d_current, mask=inside)
+                sum_PARAMETER += tl.sum(tl.where(inside, d_PARAMETER, 0.0), 0, keep_dims=True)
                 if TILES > 1:
-                    store_fields(state + row * S * width + lane, width, inside, gu, gv, gq, S)
-                    collect(sums, lane, width, s0, s1, s2, s3, s4, s5, P)
+                    tl.store(state + OWN * width + lane, g_OWN, mask=inside)
+                    collect(sums + PARAMETER * width + lane, sum_PARAMETER, lane < width)
             tl.debug_barrier()  # the next product reads what all threads have written
         if TILES == 1:
-            collect(sums, lane, width, s0, s1, s2, s3, s4, s5, P)
+            collect(sums + PARAMETER * width + lane, sum_PARAMETER, lane < width)
     if TILES == 1:
-        store_fields(state + row * S * width + lane, width, inside, gu, gv, gq, S)
-    _spikes_before(table, grad, gspikes0, row, there, length, width, BLOCK, TILES, INNER)
+        tl.store(state + OWN * width + lane, g_OWN, mask=inside)
+    spikes_before(table, grad, gspikes0, row, there, length, width, BLOCK, TILES, INNER)

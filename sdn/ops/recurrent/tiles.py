@@ -11,10 +11,7 @@ from torch import Tensor
 
 from sdn.ops.common.launch_gpu import launch
 
-__all__ = [
-    "INNER", "add_rows", "collect", "currents", "lanes", "load_fields", "mix", "parameters", "product", "rows",
-    "store_fields",
-]  # fmt: skip
+__all__ = ["INNER", "collect", "currents", "lanes", "mix", "product", "rows"]
 
 INNER = 16
 """Terms of a sum that are read at once: the fewest of a product in older Tritons."""
@@ -79,58 +76,7 @@ def mix(  # type: ignore[no-untyped-def]
     tl.store(out + row * width + lane, total, mask=inside)
 
 
-# ---- Fields of a state or parameters, up to three, ``width`` apart in memory.
 @triton.jit
-def load_fields(pointer, width, inside, S: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Three of them, of which S are loaded and the others 0."""
-    u = tl.load(pointer, mask=inside, other=0.0)
-    v, q = tl.zeros_like(u), tl.zeros_like(u)
-    if S > 1:
-        v = tl.load(pointer + width, mask=inside, other=0.0)
-    if S > 2:
-        q = tl.load(pointer + 2 * width, mask=inside, other=0.0)
-    return u, v, q
-
-
-@triton.jit
-def store_fields(pointer, width, inside, u, v, q, S: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The way back of `load_fields`."""
-    tl.store(pointer, u, mask=inside)
-    if S > 1:
-        tl.store(pointer + width, v, mask=inside)
-    if S > 2:
-        tl.store(pointer + 2 * width, q, mask=inside)
-
-
-@triton.jit
-def parameters(fixed, lane, width, P: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Six parameters of the neurons, (1, BLOCK) each, of which P are meant."""
-    p0, p1, p2 = load_fields(fixed + lane, width, lane < width, P)
-    p3, p4, p5 = p0, p0, p0
-    if P > 3:
-        p3, p4, p5 = load_fields(fixed + 3 * width + lane, width, lane < width, P - 3)
-    return p0, p1, p2, p3, p4, p5
-
-
-@triton.jit
-def add_rows(s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5, P: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Sums (1, BLOCK) of the first P, with the rows of these tiles added."""
-    s0 += tl.sum(d0, 0, keep_dims=True)
-    s1 += tl.sum(d1, 0, keep_dims=True)
-    if P > 2:
-        s2 += tl.sum(d2, 0, keep_dims=True)
-    if P > 3:
-        s3 += tl.sum(d3, 0, keep_dims=True)
-    if P > 4:
-        s4 += tl.sum(d4, 0, keep_dims=True)
-        s5 += tl.sum(d5, 0, keep_dims=True)
-    return s0, s1, s2, s3, s4, s5
-
-
-@triton.jit
-def collect(sums, lane, width, s0, s1, s2, s3, s4, s5, P: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Add to the totals of the first P, (P, H) float64 in memory."""
-    t0, t1, t2, t3, t4, t5 = parameters(sums, lane, width, P)
-    store_fields(sums + lane, width, lane < width, t0 + s0, t1 + s1, t2 + s2, P)
-    if P > 3:
-        store_fields(sums + 3 * width + lane, width, lane < width, t3 + s3, t4 + s4, t5 + s5, P - 3)
+def collect(total, sums, there):  # type: ignore[no-untyped-def]
+    """Add sums of one chunk to their totals, float64 in memory."""
+    tl.store(total, tl.load(total, mask=there, other=0.0) + sums, mask=there)

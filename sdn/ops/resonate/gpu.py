@@ -17,6 +17,7 @@ what the products cost, where small blocks multiply zeros as well; float64; and 
 gradient that is not contiguous.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,13 +26,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdn.ops.common.generated_gpu import assembled, slope, slope_text, slope_words
 from sdn.ops.common.launch_gpu import launch
-from sdn.ops.common.slopes_gpu import slope
 from sdn.ops.common.tiles_gpu import (
     join_four,
     load_rows,
     normal,
-    padded,
     part_six,
     part_three,
     pick_row,
@@ -41,7 +41,7 @@ from sdn.ops.common.tiles_gpu import (
 )
 from sdn.ops.resonate.layout import STRIDE
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "backward_kernel", "forward"]
 
 LANES, WIDEST = 32, 64
 """Lanes of a program; as many as the block of a rotation, padded, where that is wider, but no more than WIDEST."""
@@ -99,12 +99,20 @@ def backward(
     if drive.dtype == torch.float32 and fields == 2 and not magnitude and not len(planes):
         options["maxnreg"] = REGISTERS
     given = drive.detach().contiguous(), _parameters(fixed, refractory), planes, saved, gs.contiguous(), gf.contiguous()
+    kernel = backward_kernel(gradient)
     launch(
-        _backward, (batch * triton.cdiv(width, per),), drive, *given, grad_drive, grad_first, sums, length, width, step,
-        fields, magnitude, len(planes) > 0, gradient, *padded(shape, 5), through_reset,
+        kernel, (batch * triton.cdiv(width, per),), drive, *given, grad_drive, grad_first, sums, length, width, step,
+        *map(float, shape), fields, magnitude, len(planes) > 0, through_reset,
         STRIDE, TURNED if len(planes) else BEHIND, per, block, **options,
     )  # fmt: skip
     return grad_first, sums.sum(0).to(fixed.dtype)
+
+
+@functools.cache
+def backward_kernel(gradient: str) -> Any:
+    """The backward kernel with a spike gradient."""
+    name = gradient.partition("-")[0]
+    return assembled("resonate-backward", name, [slope_text(gradient)], [_backward], slope_words(gradient))._backward
 
 
 def _parameters(fixed: Tensor, refractory: float) -> Tensor:
@@ -272,9 +280,9 @@ def _total(tile):  # type: ignore[no-untyped-def]
 @triton.jit(do_not_specialize=RUNTIME)
 def _backward(  # type: ignore[no-untyped-def]
     drive, fixed, rotation, saved, gs, gfinal, gdrive, gfirst, sums, length, width, step,
-    S: tl.constexpr, MAGNITUDE: tl.constexpr, ROTATE: tl.constexpr,
-    GRADIENT: tl.constexpr, N0: tl.constexpr, N1: tl.constexpr, N2: tl.constexpr, N3: tl.constexpr, N4: tl.constexpr,
-    THROUGH: tl.constexpr, STRIDE: tl.constexpr, T: tl.constexpr, PER: tl.constexpr, BLOCK: tl.constexpr,
+    N_SHAPE: tl.constexpr,
+    S: tl.constexpr, MAGNITUDE: tl.constexpr, ROTATE: tl.constexpr, THROUGH: tl.constexpr,
+    STRIDE: tl.constexpr, T: tl.constexpr, PER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradients of BLOCK lanes; those of the parameters are summed over time, per lane.
 
@@ -283,6 +291,7 @@ def _backward(  # type: ignore[no-untyped-def]
     """
     PARTS: tl.constexpr = STRIDE // T
     row, channel, inside = _place(width, PER, BLOCK)
+    n_SHAPE = tl.full((1, BLOCK), N_SHAPE, drive.dtype.element_ty)
     chunks = tl.cdiv(length, STRIDE)
     drive += row * length * step + channel
     gdrive += row * length * step + channel
@@ -324,7 +333,7 @@ def _backward(  # type: ignore[no-untyped-def]
             )
             re, im, p = _potential(re, im, rotation, MAGNITUDE, ROTATE)
             v, _ = _distance(p, threshold, gamma, pick_row(qs, part), count, S)
-            slopes = slope(GRADIENT, N0, N1, N2, N3, N4, v)
+            slopes = slope(v, *n_SHAPE)
             er, aq = _errors(now, slopes, gamma, aq, count, S, THROUGH)
             s4 -= _total(er)
             ei = tl.zeros_like(er)

@@ -16,8 +16,9 @@ if importlib.util.find_spec("triton") is None:
 KNOWN = json.loads(gpu_code.TABLE.read_text())
 KERNELS = KNOWN["kernels"]
 SOME = [
-    "lif forward", "brf backward", "resonate forward", "resonate backward", "resonate rotation 16 backward",
-    "recurrent 128 forward", "modes 32 backward", "scan complex forward", "predict 8x8",
+    "lif-hard forward", "izhikevich backward", "lif-hard backward on sm_80", "rf backward on sm_80",
+    "resonate forward", "resonate backward", "resonate rotation 16 backward", "recurrent 128 forward",
+    "modes 32 backward", "scan complex forward", "predict 8x8",
 ]  # fmt: skip
 
 
@@ -35,11 +36,13 @@ def test_registers_and_stack_are_those_of_the_table():
     assert run.returncode == 0, run.stderr[-3000:]
     found = json.loads(run.stdout)
     assert set(found) == set(SOME)
+    here = {name: facts for name, facts in found.items() if "on sm_80" not in name}
     if triton.__version__ == KNOWN["triton"]:
-        assert found == {name: KERNELS[name] for name in SOME}
+        assert here == {name: KERNELS[name] for name in here}
     for name, facts in found.items():
         assert facts["registers"] <= 255
-        assert facts["stack"] <= KERNELS[name]["stack"] + 64, name
+        assert facts["stack"] <= (KERNELS[name]["stack"] if name in here else 0) + 64, name
+        assert triton.__version__ != KNOWN["triton"] or name in here or facts["stack"] == 0
 
 
 def stacks(pattern):
@@ -48,8 +51,10 @@ def stacks(pattern):
 
 
 def test_what_the_docstrings_say_of_spills_is_so():
-    """The statements of neuron_triton, resonate_triton, recurrent_triton and modes_triton, number by number."""
-    assert set(stacks(r"(lif|alif|rf|brf) .*").values()) == {0}
+    """The statements of the modules of neurons, resonators, recurrent layers and modes, number by number."""
+    neurons = stacks(r"(lif|alif|rf|brf|hrf|izhikevich).*")
+    assert len(neurons) == 26
+    assert set(neurons.values()) == {0}
     assert max(stacks(r"resonate( refractory)?( magnitude)? (forward|backward)").values()) == 8
     assert stacks("resonate rotation 16 forward") == {"resonate rotation 16 forward": 0}
     assert KERNELS["resonate rotation 16 backward"]["stack"] == 640

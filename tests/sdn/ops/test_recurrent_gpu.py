@@ -11,12 +11,13 @@ import re
 import subprocess
 import sys
 
+import gpu_code
 import pytest
 import torch
 from helpers import assert_close, assert_lively, some_state
 
 from sdn import ALIF, BRF, LIF, RF, ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, Triangle
-from sdn.ops.neuron.layout import MODELS
+from sdn.dynamics import HRF, IzhikevichRF
 from sdn.ops.neuron.operands import operands
 from sdn.ops.recurrent import cpu as recurrent_cpu
 from sdn.ops.recurrent import operator
@@ -24,6 +25,8 @@ from sdn.ops.recurrent.recurrent import RecurrentState, recurrent
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)
+from test_neuron_gpu import Clamped, Exponential
+
 from sdn.ops.recurrent import gpu as recurrent_triton
 from sdn.ops.recurrent import tiles as recurrent_tiles_triton
 
@@ -36,9 +39,10 @@ NEURONS = [
     ("alif", ALIF(4.0 + 9 * _h, 20 + 50 * _h, 0.4 + _h, 0.02 + 0.1 * _h), 1.0),
     ("rf", RF(5 + 20 * _h, 4 + 2 * _h, dt=0.008, threshold=0.5 + _h), 40.0),
     ("brf", BRF(8 + 40 * _h, 1 + 3 * _h, 0.5 + 0.4 * _h, dt=0.009, threshold=0.6 + 0.5 * _h), 60.0),
-    ("brf-without-boundary", BRF(23.0, 12.5, 0.8, 0.012, 0.7, divergence_boundary=False), 50.0),
-    ("brf-without-smooth-reset", BRF(23.0, 2.5, 0.8, 0.012, 0.7, smooth_reset=False), 50.0),
     ("brf-without-refractory-period", BRF(23.0, 2.5, 0.8, 0.012, 0.7, refractory_period=False), 50.0),
+    ("hrf", HRF(10 + 40 * _h, 1 + 3 * _h, 0.5 + 0.4 * _h, dt=0.009, threshold=0.6 + 0.5 * _h), 60.0),
+    ("izhikevich", IzhikevichRF(omega=17.0, damping=3.0, dt=0.012, threshold=1.1), 90.0),
+    ("clamped", Clamped(0.5 + 0.4 * _h), 2.0),
 ]
 every_neuron = pytest.mark.parametrize(("dynamics", "std"), [pytest.param(d, s, id=n) for n, d, s in NEURONS])
 
@@ -136,14 +140,14 @@ def test_gradients_that_are_missing():
 
 
 def case_of(dynamics, std, **sizes):
-    """What the operators take of a random layer: tensors for the way forward, constants, spike gradient."""
+    """What the operators take of a random layer: tensors for the way forward, numbers, spike gradient."""
     (x, weight, bias, spikes0, *first), _ = leaves_of(dynamics, std, **sizes)
     like = x[:, :1, :1].expand(-1, -1, len(bias))
     kernel, first, slope = operands(dynamics, like, dynamics.State(*first), dynamics.default_spike)
     return (
-        kernel.name,
+        kernel.program,
         [t.to(DEVICE) for t in (x, weight.T, bias, first, spikes0, kernel.fixed)],
-        kernel.constants,
+        kernel.numbers,
         slope,
     )
 
@@ -151,15 +155,15 @@ def case_of(dynamics, std, **sizes):
 def test_it_is_the_cpu_kernel(monkeypatch):
     """With inputs of 0 and 1 all products are exact, so that only the order of the sums could differ on a GPU."""
     monkeypatch.setattr(recurrent_triton, "STRIDE", operator.STRIDE)
-    name, tensors, constants, slope = case_of(BRF(23.0, 2.5, 0.8, 0.012, 0.7), 50.0, length=18, dtype=torch.float32)
+    key, tensors, numbers, slope = case_of(BRF(23.0, 2.5, 0.8, 0.012, 0.7), 50.0, length=18, dtype=torch.float32)
     tensors[0] = (tensors[0] > 1).float()
     results = []
     for kernels, device in ((recurrent_cpu, "cpu"), (recurrent_triton, DEVICE)):
         x, weight, bias, first, spikes0, fixed = (t.to(device) for t in tensors)
-        forward = kernels.forward(name, x, weight, bias, first, spikes0, fixed, constants, True)
-        given = x, weight, bias, spikes0, fixed, forward[0], forward[2], constants, *slope
+        forward = kernels.forward(key, x, weight, bias, first, spikes0, fixed, numbers, True)
+        given = x, weight, bias, spikes0, fixed, forward[0], forward[2], numbers, *slope
         grads = forward[0].cumsum(1), forward[1].square()
-        results.append([t.cpu() for t in (*forward, *kernels.backward(name, *grads, *given, True, True))])
+        results.append([t.cpu() for t in (*forward, *kernels.backward(key, *grads, *given, True, True))])
     assert torch.equal(results[0][0], results[1][0])
     assert_lively(results[0][0])
     assert results[0][2].shape == (3, 2, 3, 7)
@@ -168,16 +172,16 @@ def test_it_is_the_cpu_kernel(monkeypatch):
 
 
 def test_nothing_is_kept_or_computed_that_is_not_wanted():
-    name, tensors, constants, slope = case_of(LIF(0.37, 0.8), 1.0, length=5)
-    spikes, final, saved = recurrent_triton.forward(name, *tensors, constants, False)
-    want = recurrent_triton.forward(name, *tensors, constants, True)
+    key, tensors, numbers, slope = case_of(LIF(0.37, 0.8), 1.0, length=5)
+    spikes, final, saved = recurrent_triton.forward(key, *tensors, numbers, False)
+    want = recurrent_triton.forward(key, *tensors, numbers, True)
     assert saved.shape == (0, 2, 1, 7)
     assert torch.equal(want[2][:, 0], tensors[3])
     assert torch.equal(spikes, want[0])
     assert torch.equal(final, want[1])
     x, weight, bias, _, spikes0, fixed = tensors
-    given = x, weight, bias, spikes0, fixed, spikes, want[2], constants, *slope
-    grads = [recurrent_triton.backward(name, spikes, None, *given, True, need_x) for need_x in (False, True)]
+    given = x, weight, bias, spikes0, fixed, spikes, want[2], numbers, *slope
+    grads = [recurrent_triton.backward(key, spikes, None, *given, True, need_x) for need_x in (False, True)]
     assert grads[0][0].numel() == 0
     assert grads[1][0].any()
     for one, other in zip(grads[0][1:], grads[1][1:], strict=True):
@@ -185,19 +189,17 @@ def test_nothing_is_kept_or_computed_that_is_not_wanted():
 
 
 def test_every_layout():
-    name, tensors, constants, _ = case_of(RF(17.0, 3.0, 0.012, 0.02), 1.0, length=4)
+    key, tensors, numbers, _ = case_of(RF(17.0, 3.0, 0.012, 0.02), 1.0, length=4)
     apart = [t.repeat_interleave(2, -1)[..., ::2] for t in tensors]
     assert not any(t.is_contiguous() for t in apart)
-    for one, other in zip(
-        *(recurrent_triton.forward(name, *t, constants, True) for t in (tensors, apart)), strict=True
-    ):
+    for one, other in zip(*(recurrent_triton.forward(key, *t, numbers, True) for t in (tensors, apart)), strict=True):
         assert torch.equal(one, other)
 
 
 def test_too_many_weights_are_refused():
     weight = torch.zeros(1).expand(1 + 46341, 46341)
     with pytest.raises(NotImplementedError, match=r"46342 x 46341 weights, on a GPU.*solver='loop'"):
-        recurrent_triton.forward("lif", torch.zeros(1, 1, 1), weight, *[torch.zeros(1, 1, 1)] * 4, [1.0, 0.0], False)
+        recurrent_triton.forward("LIF", torch.zeros(1, 1, 1), weight, *[torch.zeros(1, 1, 1)] * 4, [], False)
 
 
 def test_it_is_called_as_the_cpu_kernel_is():
@@ -207,56 +209,51 @@ def test_it_is_called_as_the_cpu_kernel_is():
 
 
 def test_compiled_for_a_gpu():
-    """What the interpreter forgives, and what only the code shows: see `compiled`."""
+    """What the interpreter forgives, and what only the code shows: see `facts`."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     run = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]
     found = json.loads(run.stdout)
-    assert len(found) == len(MODELS) + 3
-    for name, facts in found.items():
-        assert facts["barriers"] == ("_forward" in name) + 2 * ("_backward" in name), name
+    assert len(found) == len(COMPILED) + 4
+    for name, case in found.items():
+        assert case["barriers"] == ("_forward" in name) + 2 * ("_backward" in name), name
         if "fp64" in name:
-            assert not facts["single"], name
+            assert not case["single"], name
             continue
-        assert not facts["tensor cores"], f"{name}: {facts['tensor cores']} would round products"
-        assert facts["fused"] > 0, name
-        assert facts["fused"] % facts["terms"] == 0, f"{name}: more than the products is contracted"
+        assert not case["tensor cores"], f"{name}: {case['tensor cores']} would round products"
+        assert case["fused"] > 0, name
+        assert case["fused"] % case["terms"] == 0 or "Exponential" in name, f"{name}: not the products alone"
 
 
-GPU_CASES = {"lif": (1.0, 0.0, "triangle"), "alif": (0.0, 0.0, "gaussians"), "rf": (0.012, 0.0, "multi_gaussians"),
-             "brf": (0.012, 3.0, "arctan")}  # fmt: skip
+COMPILED = [LIF(), ALIF(), BRF(), Clamped()]
 
 
-def compiled():
-    """Facts about the PTX for sm_90 of every model backward, of one forward, also in float64, of that over all steps.
+def facts():
+    """Facts about the PTX for sm_90 of some neurons backward, of two forward, in float64 too, and of all steps at once.
 
     Fused multiply-adds, and how many of them a thread needs for the terms of a product that are read at once;
     instructions of the tensor cores; float32 arithmetic; barriers that we asked for.
     """
-    from triton import compile
-    from triton.backends.compiler import GPUTarget
-
     inner, rows, found = recurrent_tiles_triton.INNER, recurrent_triton.ROWS, {}
-    numbers = {"N0": 1.1, "N1": 0.5, "N2": 0.3, "N3": 0.2, "N4": 0.4}
-    cases = [(recurrent_tiles_triton.mix, "fp32", {"RECURRENT": True, "PANEL": 64, "INNER": inner}, 64 * 64)]
-    for name in MODELS:
-        c0, c1, gradient = GPU_CASES[name]
-        s, p = MODELS[name]
-        shared = {"MODEL": name, "C0": c0, "C1": c1, "S": s, "P": p, "STRIDE": 16, "ROWS": rows}
-        shared |= {"BLOCK": 16, "TILES": 2 if name == "alif" else 1, "INNER": inner}
-        back = {**shared, **numbers, "GRADIENT": gradient, "THROUGH": True}
-        cases.append((recurrent_triton._backward, "fp32", back, rows * 16))
-    cases += [(recurrent_triton._forward, dtype, {**shared, "SAVE": True}, rows * 16) for dtype in ("fp32", "fp64")]
-    for kernel, dtype, constants, size in cases:
-        *_, launch = recurrent_triton._tiles(torch.empty(17, 16))
-        launch = recurrent_tiles_triton.LAUNCH if kernel is recurrent_tiles_triton.mix else launch
-        threads = 32 * launch["num_warps"]
-        code = compile(source(kernel, dtype, constants), GPUTarget("cuda", 90, 32), launch)
+    *_, launch = recurrent_triton._tiles(torch.empty(17, 16))
+    mix = recurrent_tiles_triton.mix, {"RECURRENT": True, "PANEL": 64, "INNER": inner}, recurrent_tiles_triton.LAUNCH
+    cases = [("mix", *mix, "fp32", 64 * 64)]
+    for dynamics in (*COMPILED, Exponential()):
+        name = type(dynamics).__name__
+        key, slope, numbers, both = gpu_code.numbers_of(dynamics)
+        tiles = {"STRIDE": 16, "ROWS": rows, "BLOCK": 16, "TILES": 2 if name == "ALIF" else 1, "INNER": inner}
+        kernel = recurrent_triton.backward_kernel(key, slope, True), {**both, **tiles}, launch
+        cases += [(f"{name}_backward", *kernel, "fp32", rows * 16)] if name != "Exponential" else []
+        kernel = recurrent_triton.forward_kernel(key), {**numbers, **tiles, "SAVE": True}, launch
+        dtypes = {"BRF": ("fp32", "fp64"), "Exponential": ("fp32",)}.get(name, ())
+        cases += [(f"{name}_forward", *kernel, dtype, rows * 16) for dtype in dtypes]
+    for name, kernel, constants, options, dtype, size in cases:
+        code = gpu_code.compiled(kernel, constants, options, dtype)
         ptx = code.asm["ptx"]
-        found[f"{kernel.__name__} {constants.get('MODEL')} {dtype}"] = {
+        found[f"{name} {dtype}"] = {
             "fused": len(re.findall(r"\bfma\.rn\.f32", ptx)),
-            "terms": size * inner // threads,
+            "terms": size * inner // (32 * options["num_warps"]),
             "tensor cores": re.findall(r"\bw?g?mma\S*", ptx),
             "single": re.findall(r"\b(?:fma|add|sub|mul)\S*\.f32\b", ptx),
             "barriers": len(re.findall(r"\b(?:gpu|ttg)\.barrier\b", code.asm["ttir"])),
@@ -264,19 +261,5 @@ def compiled():
     return found
 
 
-def source(kernel, dtype, constants):
-    """The kernel with its types, as `triton.compile` takes it; the name of one argument changed after Triton 3.2."""
-    from triton.compiler import ASTSource
-
-    def kind(name):
-        sizes = ("batch", "length", "width", "count", "inputs")
-        return "i32" if name in sizes else "*fp64" if name == "sums" else "*" + dtype
-
-    types = {name: kind(name) for name in kernel.arg_names if name not in constants}
-    if "constants" in inspect.signature(ASTSource).parameters:
-        return ASTSource(kernel, types, constants=constants)
-    return ASTSource(kernel, {n: types.get(n, "constexpr") for n in kernel.arg_names}, constexprs=constants)
-
-
 if __name__ == "__main__":
-    print(json.dumps(compiled()))
+    print(json.dumps(facts()))

@@ -12,11 +12,13 @@ import re
 import subprocess
 import sys
 
+import gpu_code
 import pytest
 import torch
 from helpers import assert_close, assert_lively, every_dtype
 
 from sdn import ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, Triangle
+from sdn.compiler.programs import slope_of
 from sdn.ops.resonate import cpu as resonate_cpu
 from sdn.ops.resonate import operator
 from sdn.ops.resonate.resonate import ResonatorState, resonate
@@ -168,38 +170,36 @@ def test_kept_states_are_the_operators():
 
 
 def test_compiled_for_a_gpu():
-    """What the interpreter forgives, and what only the code shows: see `compiled`."""
+    """What the interpreter forgives, and what only the code shows: see `facts`."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     run = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]
     found = json.loads(run.stdout)
     assert len(found) == 4
-    for name, facts in found.items():
+    for name, case in found.items():
         if "rotation" in name:
-            assert facts["contracted"]
+            assert case["contracted"]
             continue
-        assert facts["shared"] == 0, f"{name}: tiles left the registers"
-        assert not facts["crossing"], f"{name}: lanes exchange values: {facts['crossing']}"
-        assert not facts["contracted"], f"{name}: {facts['contracted']} would not round as torch does"
+        assert case["shared"] == 0, f"{name}: tiles left the registers"
+        assert not case["crossing"], f"{name}: lanes exchange values: {case['crossing']}"
+        assert not case["contracted"], f"{name}: {case['contracted']} would not round as torch does"
 
 
-def compiled():
+def facts():
     """Facts about the PTX for sm_90, with refractory neurons and without, in tiles of 2 steps.
 
     Products contracted with a sum, traffic between threads, shared memory.
     """
-    import triton
-    from triton.backends.compiler import GPUTarget
-
     found = {}
     launch = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": False}
-    numbers = {"N0": 1.1, "N1": 0.5, "N2": 0.3, "N3": 0.2, "N4": 0.4}
-    back = {**numbers, "GRADIENT": "multi_gaussians", "THROUGH": True}
+    slope, shape = slope_of(MultiGaussian())
+    back = {"THROUGH": True, **{f"N_{i}": value for i, value in enumerate(shape)}}
     for fields, rotate, name in ((3, False, ""), (2, True, " rotation")):
         shared = {"S": fields, "MAGNITUDE": not rotate, "ROTATE": rotate, "STRIDE": 4, "T": 2, "PER": 32, "BLOCK": 32}
-        for kernel, constants in ((resonate_triton._forward, {"SAVE": True}), (resonate_triton._backward, back)):
-            code = triton.compile(source(kernel, {**shared, **constants}), GPUTarget("cuda", 90, 32), launch)
+        kernels = (resonate_triton._forward, {"SAVE": True}), (resonate_triton.backward_kernel(slope), back)
+        for kernel, constants in kernels:
+            code = gpu_code.compiled(kernel, {**shared, **constants}, launch)
             ptx = code.asm["ptx"]
             found[kernel.__name__ + name] = {
                 "shared": code.metadata.shared,
@@ -209,18 +209,5 @@ def compiled():
     return found
 
 
-def source(kernel, constants):
-    """The kernel with its types, as `triton.compile` takes it; the name of one argument changed after Triton 3.2."""
-    from triton.compiler import ASTSource
-
-    def kind(name):
-        return "i32" if name in resonate_triton.RUNTIME else "*fp64" if name == "sums" else "*fp32"
-
-    types = {name: kind(name) for name in kernel.arg_names if name not in constants}
-    if "constants" in inspect.signature(ASTSource).parameters:
-        return ASTSource(kernel, types, constants=constants)
-    return ASTSource(kernel, {n: types.get(n, "constexpr") for n in kernel.arg_names}, constexprs=constants)
-
-
 if __name__ == "__main__":
-    print(json.dumps(compiled()))
+    print(json.dumps(facts()))

@@ -4,10 +4,12 @@ import importlib.util
 
 import pytest
 import torch
-from helpers import assert_close, assert_lively, currents, some_state
+from helpers import DYNAMICS, assert_close, assert_lively, currents, some_state
 
-from sdn import ALIF, BRF, LIF, RF
+from sdn import ALIF, LIF
 from sdn.compiler.programs import slope_of
+from sdn.compiler.sources import module_of
+from sdn.dynamics import HRF
 from sdn.gradients import MultiGaussian
 from sdn.ops.modes import cpu as modes_cpu
 from sdn.ops.modes import operator as modes
@@ -20,6 +22,9 @@ from sdn.ops.scan import cpu as scan_cpu
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)
+from test_neuron_gpu import Clamped
+
+from sdn.ops.common import functions_gpu
 from sdn.ops.modes import gpu as modes_triton
 from sdn.ops.neuron import gpu as neuron_triton
 from sdn.ops.resonate import gpu as resonate_triton
@@ -53,18 +58,18 @@ def same(got, want, factor=1):
 
 @pytest.mark.parametrize(
     ("dynamics", "std", "length"),
-    [(LIF(0.37, 0.8, "soft"), 1.0, 63), (ALIF(7.0, 31.0, 0.9, 0.05), 1.0, 97), (RF(17.0, 3.0, 0.012, 0.6), 25.0, 97)],
+    [(LIF(0.37, 0.8, "soft"), 1.0, 63), (ALIF(7.0, 31.0, 0.9, 0.05), 1.0, 97), (HRF(21.0, 2.5, 0.8, 0.012), 50.0, 97)],
 )
 def test_neurons(dynamics, std, length):
     x, state = currents(std, 1, length, 33, torch.float32), some_state(dynamics, 1, 33, torch.float32)
-    (name, fixed, constants), first, slope = operands(dynamics, x, state, dynamics.default_spike)
-    given, gradients = (x, first, fixed), (torch.randn_like(x), torch.randn_like(first))
-    want = neuron_cpu.forward(name, *given, constants, True)
-    got = neuron_triton.forward(name, *moved(*given), constants, True)
+    (key, fixed, numbers), first, slope = operands(dynamics, x, state, dynamics.default_spike)
+    given, gradients = (x, first, fixed), (torch.randn_like(x), torch.randn_like(first), torch.randn_like(x))
+    want = neuron_cpu.forward(key, *given, numbers, True, True)
+    got = neuron_triton.forward(key, *moved(*given), numbers, True, True)
     assert_lively(want[0])
     assert all(torch.equal(one.cpu(), other) for one, other in zip(got, want, strict=True))
-    back = (x, fixed, want[2], constants, *slope, True, True)
-    same(neuron_triton.backward(name, *moved(*gradients, *back)), neuron_cpu.backward(name, *gradients, *back))
+    back = (x, fixed, want[2], numbers, *slope, False, True)
+    same(neuron_triton.backward(key, *moved(*gradients, *back)), neuron_cpu.backward(key, *gradients, *back))
     assert want[2].shape[1] == -(-length // neuron_operator.STRIDE)
 
 
@@ -127,16 +132,73 @@ def test_scans(reverse):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, in the interpreter
-def test_nan_is_nan_in_the_spikes():
-    for dynamics, std in ((LIF(0.37, 0.8), 1.0), (ALIF(7.0, 31.0), 1.0), (RF(17.0, 3.0), 25.0), (BRF(23.0), 50.0)):
-        x = currents(std, 1, 5, 3, torch.float32)
-        state = dynamics.initial_state(1, 3)
-        (name, fixed, constants), first, _ = operands(dynamics, x, state, dynamics.default_spike)
-        clean = neuron_triton.forward(name, *moved(x, first, fixed), constants, False)[0]
-        x[0, 2, 1] = float("inf")
-        spikes = neuron_triton.forward(name, *moved(x, first, fixed), constants, False)[0]
+@pytest.mark.parametrize(("dynamics", "std"), [*[(d, std) for n, d, std in DYNAMICS if "ch" not in n], (Clamped(), 2)])
+def test_nan_is_nan_in_the_spikes(dynamics, std):
+    x = currents(std, 1, 5, 3, torch.float32)
+    state = dynamics.initial_state(1, 3)
+    (key, fixed, numbers), first, _ = operands(dynamics, x, state, dynamics.default_spike)
+    run = lambda *given: neuron_triton.forward(key, *moved(*given), numbers, False, False)[0].cpu()  # noqa: E731
+    clean = run(x, first, fixed)
+    assert torch.isfinite(clean).all()
+    for bad in (float("inf"), float("nan")):
+        broken = x.clone()
+        broken[0, 2, 1] = bad
+        spikes = run(broken, first, fixed)
         assert torch.isnan(spikes[0, 2:, 1]).all()
+        assert torch.equal(spikes[:, :2], clean[:, :2])
         assert torch.equal(spikes[:, :, [0, 2]], clean[:, :, [0, 2]])
-        broken = fixed.clone()
-        broken[-1, 2] = float("nan")
-        assert torch.isnan(neuron_triton.forward(name, *moved(x, first, broken), constants, False)[0][:, :, 2]).all()
+        for row in range(len(fixed)):
+            broken = fixed.clone()
+            broken[row, 2] = bad
+            assert torch.isnan(run(x, first, broken)[:, :, 2]).all()
+    for field in range(len(state)):
+        broken = first.clone()
+        broken[:, field, 2] = float("nan")
+        assert torch.isnan(run(x, broken, fixed)[:, :, 2]).all()
+
+
+N = 512
+
+
+def power(x, y):
+    return torch.where((x < 0) & (y != y.floor()), torch.nan, x**y)
+
+
+FUNCTIONS = {
+    **{name: getattr(torch, name) for name in (
+        "atan", "ceil", "cos", "cosh", "erf", "exp", "expm1", "floor", "log", "log1p", "reciprocal", "sigmoid", "sin",
+        "sinh", "tan", "tanh", "trunc",
+    )},
+    "sign": lambda x: torch.where(x.isnan(), x, x.sign()), "root": torch.sqrt, "round_even": torch.round,
+    "divide": torch.div, "minimum": torch.minimum, "maximum": torch.maximum, "power": power,
+    "real": lambda x, y: (x > y).to(x), "not_": lambda x, y: (~(x > y)).to(x),
+}  # fmt: skip
+EXACT = {"ceil", "divide", "floor", "maximum", "minimum", "not_", "real", "reciprocal", "round_even", "sign", "trunc"}
+OPERANDS = dict.fromkeys(("divide", "maximum", "minimum", "power"), "x, y") | {"real": "x > y, x", "not_": "x > y"}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_functions_of_generated_code(dtype):
+    """All that `sdn.compiler` writes for Triton, on numbers of every size and at the edges."""
+    assert set(FUNCTIONS) == functions_gpu.FUNCTIONS
+    stores = [f"tl.store(out + {i * N} + lane, {n}({OPERANDS.get(n, 'x')}))" for i, n in enumerate(FUNCTIONS)]
+    text = [
+        "import triton", "import triton.language as tl", f"from {functions_gpu.__name__} import {', '.join(FUNCTIONS)}",
+        "@triton.jit", "def kernel(a, b, out):", f"    lane = tl.arange(0, {N})[None, :]",
+        "    x, y = tl.load(a + lane), tl.load(b + lane)", *(f"    {line}" for line in stores),
+    ]  # fmt: skip
+    x = torch.randn(N, dtype=torch.float64) * torch.exp(2 * torch.randn(N, dtype=torch.float64))
+    y = 2 * torch.randn(N, dtype=torch.float64)
+    x[:8] = torch.tensor([0, -0.0, 1, 0.5, -1.5, 2.5, torch.inf, 1e-30])
+    x[10], y[11] = torch.nan, torch.nan
+    y[8:40] = torch.arange(-16, 16)
+    x, y = x.to(dtype), y.to(dtype)
+    found = torch.empty(len(FUNCTIONS), N, dtype=dtype, device=DEVICE)
+    module_of("functions-gpu", "\n".join(text) + "\n").kernel[(1,)](*moved(x, y), found)
+    for (name, function), got in zip(FUNCTIONS.items(), found.cpu(), strict=True):
+        want = function(*(z.double() for z in (x, y)[: 2 if name in OPERANDS else 1])).to(dtype)
+        assert torch.equal(torch.isnan(got), torch.isnan(want)), name
+        error = torch.where(got == want, 0, (got - want).abs() / want.abs()).nan_to_num(0)
+        ulps = 0 if name in EXACT else 200 if name == "power" else 3
+        assert error.max() <= ulps * torch.finfo(dtype).eps, name
