@@ -38,7 +38,10 @@ def neuron(name, dynamics, record=False, gradient=None, **tiles):
 
     key, slope, numbers, all_numbers = numbers_of(dynamics, gradient)
     shared = {"RECORD": record, "STRIDE": t.STRIDE, "BLOCK": t.BLOCK}
-    ahead, behind = {**shared, "SAVE": True, "T": t.AHEAD}, {**shared, "LEARN": True, "T": t.steps_behind(key)}
+    ahead, behind = (
+        {**shared, "SAVE": True, "T": t.steps_ahead(record)},
+        {**shared, "LEARN": True, "T": t.steps_behind(key, record)},
+    )
     yield f"{name} forward", t.forward_kernel(key), {**numbers, **ahead, **tiles}, t.LAUNCH
     back = t.backward_kernel(key, slope, True, record)
     yield f"{name} backward", back, {**all_numbers, **behind, **tiles}, t.LAUNCH
@@ -51,7 +54,7 @@ def neurons():
     for name, dynamics, _ in DYNAMICS:
         if "channels" not in name:
             yield from neuron(name, dynamics)
-    yield from neuron("lif-soft with mem", {n: d for n, d, _ in DYNAMICS}["lif-soft"], record=True)
+    yield from neuron("brf with mem", {n: d for n, d, _ in DYNAMICS}["brf"], record=True)
 
 
 def resonators():

@@ -46,12 +46,13 @@ from sdn.ops.common.launch_gpu import launch
 from sdn.ops.common.tiles_gpu import load_rows, pick_row, put_row, store_rows
 from sdn.ops.neuron.layout import STRIDE, from_rows, lay_out, spikes_like, to_rows
 
-__all__ = ["backward", "backward_kernel", "forward", "forward_kernel", "steps_behind"]
+__all__ = ["backward", "backward_kernel", "forward", "forward_kernel", "steps_ahead", "steps_behind"]
 
 BLOCK = 32
 AHEAD, BEHIND, MOST = 32, 16, 3
-"""Steps per tile forward and backward, divisors of STRIDE; backward half as many of more than MOST states."""
-LAUNCH: dict[str, Any] = {"num_warps": 1, "enable_fp_fusion": False}
+"""Steps per tile forward and backward, divisors of STRIDE; half with mem, and backward of more states than MOST."""
+LAUNCH: dict[str, Any] = {"num_warps": 1, "maxnreg": 255, "enable_fp_fusion": False}
+"""With a limit of its own the compiler does not save registers for one more program at the price of memory."""
 RUNTIME = ["length", "width", "x_row", "x_step", "gs_row", "gs_step", "gm_row", "gm_step"]
 """Sizes that are not compiled in. A known alignment would make Triton give a thread several lanes and fewer steps."""
 
@@ -70,7 +71,7 @@ def forward(
     launch(
         forward_kernel(key), (rows * triton.cdiv(width, BLOCK),), current,
         x, first, _parameters(fixed, width), spikes, final, saved, mems, length, width, *x.stride()[:2],
-        *map(float, numbers), save, record, STRIDE, AHEAD, BLOCK, **LAUNCH,
+        *map(float, numbers), save, record, STRIDE, steps_ahead(record), BLOCK, **LAUNCH,
     )  # fmt: skip
     return spikes, from_rows(final, len(current)), saved, mems
 
@@ -104,7 +105,7 @@ def backward(
         backward_kernel(key, gradient, through_reset, record), (rows * triton.cdiv(width, BLOCK),), current,
         x, _parameters(fixed, width), saved, gs, gm, grad_current, grad_state, sums, length, width,
         *x.stride()[:2], *gs.stride()[:2], *gm.stride()[:2], *map(float, numbers), *map(float, shape),
-        record, learn, STRIDE, steps_behind(key), BLOCK, **LAUNCH,
+        record, learn, STRIDE, steps_behind(key, record), BLOCK, **LAUNCH,
     )  # fmt: skip
     total = sums.sum(0).reshape(len(fixed), -1, channels).sum(1).to(fixed.dtype) if learn else fixed.new_empty(0)
     return grad_current, from_rows(grad_state, batch), total
@@ -127,9 +128,14 @@ def backward_kernel(key: str, gradient: str, through_reset: bool, record: bool) 
     return assembled("backward", found.step.name, texts, [_backward], words_of(found, gradient))._backward
 
 
-def steps_behind(key: str) -> int:
+def steps_ahead(record: bool) -> int:
+    """Steps per tile forward."""
+    return AHEAD // 2 if record else AHEAD
+
+
+def steps_behind(key: str, record: bool) -> int:
     """Steps per tile backward."""
-    return BEHIND if len(words_of(program(key))["OWN"]) <= MOST else BEHIND // 2
+    return BEHIND // 2 if record or len(words_of(program(key))["OWN"]) > MOST else BEHIND
 
 
 def _parameters(fixed: Tensor, width: int) -> Tensor:

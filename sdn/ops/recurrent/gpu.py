@@ -10,14 +10,14 @@ and writes the gradients of the currents over these. The gradients of x, weight 
 outside, in the precision that torch is set to for float32.
 
 Currents are sums in the order of the operator, in full precision whatever torch is set to. A product with a spike is
-exact, and one with an input is rounded together with its sum, as on the CPU. The step of a neuron is
-its own, generated.
+exact, and one with an input is rounded together with its sum, as on the CPU. The neuron is its own generated step.
 
 Checked in Triton's interpreter and in the code compiled for sm_90: in float32 all products are chains of fused
-multiply-adds in order and nothing else is contracted. A thread of the backward kernel spills 0.6 kB from 65 neurons on,
-0.9 kB from 129 and 1.6 kB from 257; the forward kernel spills 0.7 to 0.8 kB from 129 on. In float64 products go through
-the tensor cores, four terms at a time. No GPU was at hand. Not measured: any speed; ROWS, INNER, WIDEST and the numbers
-of warps and stages; how much of the weights, read anew in each step, stays in the caches of a multiprocessor.
+multiply-adds in order and nothing else is contracted. For BRF a thread of the backward kernel spills 0.2 kB from 65
+neurons on, 1.0 kB from 129 and 1.8 kB from 257; the forward kernel spills 0.7 to 0.8 kB from 129 on. In float64
+products go through the tensor cores, four terms at a time. No GPU was at hand. Not measured: any speed; ROWS, INNER,
+WIDEST and the numbers of warps and stages; how much of the weights, read anew in each step, stays in the caches of a
+multiprocessor.
 """
 
 import functools
@@ -171,7 +171,7 @@ def _forward(  # type: ignore[no-untyped-def]
     state += row * STATES * width
     saved += row * tl.cdiv(length, STRIDE) * STATES * width
     p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
-    s_STATE = tl.load(state + STATE * width + lane, mask=inside, other=0.0)
+    s_STATE = tl.load(state + lane + STATE * width, mask=inside, other=0.0)
     ahead = tl.load(spikes + row * length * width + lane, mask=inside, other=0.0)
     for t in range(length):
         here = spikes + (row * length + t) * width
@@ -181,7 +181,7 @@ def _forward(  # type: ignore[no-untyped-def]
                 lane = lanes(tile, BLOCK)
                 inside = there & (lane < width)
                 p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
-                s_STATE = tl.load(state + STATE * width + lane, mask=inside, other=0.0)
+                s_STATE = tl.load(state + lane + STATE * width, mask=inside, other=0.0)
                 now = tl.load(here + lane, mask=inside, other=0.0)
             else:
                 now = ahead
@@ -193,10 +193,10 @@ def _forward(  # type: ignore[no-untyped-def]
             spike, _, *s_STATE = step(now, *s_STATE, *p_PARAMETER, *c_NUMBER)
             tl.store(here + lane, spike, mask=inside)
             if TILES > 1:
-                tl.store(state + STATE * width + lane, s_STATE, mask=inside)
+                tl.store(state + lane + STATE * width, s_STATE, mask=inside)
         tl.debug_barrier()  # the next product reads what all threads have written
     if TILES == 1:
-        tl.store(state + STATE * width + lane, s_STATE, mask=inside)
+        tl.store(state + lane + STATE * width, s_STATE, mask=inside)
 
 
 @triton.jit
@@ -214,13 +214,13 @@ def _recall(  # type: ignore[no-untyped-def]
         lane = lanes(tile, BLOCK)
         inside = there & (lane < width)
         p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
-        s_OWN = tl.load(saved + OWN * width + lane, mask=inside, other=0.0)
+        s_OWN = tl.load(saved + lane + OWN * width, mask=inside, other=0.0)
         here = given + (row * length + begin) * width + lane
         ahead = tl.load(here, mask=inside, other=0.0)
         for k in range(steps):
             now = ahead
             ahead = tl.load(here + tl.minimum(k + 1, steps - 1) * width, mask=inside, other=0.0)
-            tl.store(past + (k * STATES + OWN) * width + lane, s_OWN, mask=inside)
+            tl.store(past + k * STATES * width + lane + OWN * width, s_OWN, mask=inside)
             _, _, *s_OWN = step(now, *s_OWN, *p_PARAMETER, *c_NUMBER)
     tl.debug_barrier()
 
@@ -257,7 +257,7 @@ def _backward(  # type: ignore[no-untyped-def]
     state += row * STATES * width
     sums += tl.program_id(0).to(tl.int64) * PARAMETERS * width
     p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
-    g_OWN = tl.load(state + OWN * width + lane, mask=inside, other=0.0)
+    g_OWN = tl.load(state + lane + OWN * width, mask=inside, other=0.0)
     zero = tl.zeros((1, BLOCK), fixed.dtype.element_ty)
     for back in range(chunks):
         begin = (chunks - 1 - back) * STRIDE
@@ -273,7 +273,7 @@ def _backward(  # type: ignore[no-untyped-def]
                     lane = lanes(tile, BLOCK)
                     inside = there & (lane < width)
                     p_PARAMETER = tl.load(fixed + PARAMETER * width + lane, mask=lane < width, other=1.0)
-                    g_OWN = tl.load(state + OWN * width + lane, mask=inside, other=0.0)
+                    g_OWN = tl.load(state + lane + OWN * width, mask=inside, other=0.0)
                     sum_PARAMETER = zero
                 before = past + (row * STRIDE + k) * STATES * width + lane
                 s_OWN = tl.load(before + OWN * width, mask=inside, other=0.0)
@@ -285,13 +285,13 @@ def _backward(  # type: ignore[no-untyped-def]
                 )
                 g_OWN = d_OWN
                 tl.store(here + lane, d_current, mask=inside)
-                sum_PARAMETER += tl.sum(tl.where(inside, d_PARAMETER, 0.0), 0, keep_dims=True)
+                sum_PARAMETER += tl.sum(tl.where(there, d_PARAMETER, 0.0), 0, keep_dims=True)
                 if TILES > 1:
-                    tl.store(state + OWN * width + lane, g_OWN, mask=inside)
+                    tl.store(state + lane + OWN * width, g_OWN, mask=inside)
                     collect(sums + PARAMETER * width + lane, sum_PARAMETER, lane < width)
             tl.debug_barrier()  # the next product reads what all threads have written
         if TILES == 1:
             collect(sums + PARAMETER * width + lane, sum_PARAMETER, lane < width)
     if TILES == 1:
-        tl.store(state + OWN * width + lane, g_OWN, mask=inside)
+        tl.store(state + lane + OWN * width, g_OWN, mask=inside)
     spikes_before(table, grad, gspikes0, row, there, length, width, BLOCK, TILES, INNER)

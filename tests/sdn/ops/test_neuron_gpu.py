@@ -209,7 +209,7 @@ def test_the_watch_is_the_last_state():
 
 def test_chunks_as_they_are():
     assert neuron_triton.STRIDE == STRIDE == 64
-    assert neuron_triton.steps_behind(program_of(LIF()).key) == 16
+    assert neuron_triton.steps_behind(program_of(LIF()).key, False) == 16
     dynamics = BRF(23.0, 2.5, 0.8, 0.012, 0.7)
     spikes, _, saved, *_ = compare(dynamics, currents(50, 2, 131, 3), some_state(dynamics, 2, 3), through=True)
     assert_lively(spikes)
