@@ -30,7 +30,7 @@ lint: install ## ruff, format and rules
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 
-types: install ## mypy, strict for sdn
+types: install ## mypy, strict for sdn and spikingssm
 	$(PY) -m mypy
 
 install: $(STAMP) ## the environment in .venv, with the pinned torch first

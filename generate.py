@@ -6,6 +6,7 @@ import os
 import runpy
 import sys
 import time
+import typing
 import warnings
 from pathlib import Path
 
@@ -13,17 +14,13 @@ if __name__ == "__main__":  # torch takes seconds to import; a signal then ends 
     runpy.run_path(str(Path(__file__).with_name("spikingssm") / "early.py"))["listen"]()
 
 try:
-    from sdn.dynamics import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF
+    from sdn.dynamics import BUILT_IN, Dynamics
     from sdn.runs.cli import entry_point
     from sdn.runs.signals import explained, held
 except ModuleNotFoundError as error:
     sys.exit(
         f"error: {error.name} is not installed for this Python; run `make install`, then `source .venv/bin/activate`"
     )
-
-NEURONS: dict[str, type[Dynamics]] = {
-    "lif": LIF, "alif": ALIF, "rf": RF, "brf": BRF, "hrf": HRF, "izhikevich": IzhikevichRF,
-}  # fmt: skip
 
 
 def count(text: str) -> int:
@@ -44,26 +41,40 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="default: crc32 of the split's name, so that splits differ")
     parser.add_argument("--device", default="cpu", help="where to simulate, e.g. cuda (default cpu)")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
-    parser.add_argument("--dynamics", choices=sorted(NEURONS), default="lif", help="the neuron (default lif)")
+    parser.add_argument("--dynamics", choices=sorted(BUILT_IN), default="lif", help="the neuron (default lif)")
     parser.add_argument("--threshold", type=float, help="where it fires; default: the neuron's")
-    parser.add_argument("--reset", choices=["hard", "soft", "none"], help="lif; default hard")
-    parser.add_argument("--boundary", choices=["published", "consistent"], help="hrf; default published")
-    for field in ("tau_m", "tau_a", "beta", "omega", "damping", "b_offset", "gamma", "dt"):
-        parser.add_argument(f"--{_flag(field)}", type=float, help=f"{_who_has(field)}; default: the neuron's")
-    for field in ("divergence_boundary", "smooth_reset", "refractory_period"):
-        yes_or_no = argparse.BooleanOptionalAction
-        parser.add_argument(f"--{_flag(field)}", action=yes_or_no, help=f"{_who_has(field)}; default yes")
+    for field, kind in _every_field().items():
+        _add_flag(parser, field, kind)
     return parser.parse_args(argv)
+
+
+def _every_field() -> dict[str, type[Dynamics]]:
+    """The fields of all neurons that have no flag above, with a neuron that has them."""
+    found = {f.name: kind for kind in BUILT_IN.values() for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return {name: kind for name, kind in found.items() if name not in ("decay", "threshold")}
+
+
+def _add_flag(parser: argparse.ArgumentParser, field: str, kind: type[Dynamics]) -> None:
+    hint, default = typing.get_type_hints(kind)[field], getattr(kind, field)
+    who, words = _who_has(field), typing.get_args(hint)
+    if isinstance(default, bool):
+        yes_or_no = argparse.BooleanOptionalAction
+        parser.add_argument(f"--{_flag(field)}", action=yes_or_no, help=f"{who}; default {'yes' if default else 'no'}")
+    elif isinstance(default, str):
+        parser.add_argument(f"--{_flag(field)}", choices=words, help=f"{who}; default {default}")
+    else:
+        unit = kind.ranges[field].unit
+        parser.add_argument(f"--{_flag(field)}", type=float, help=f"{who}, {unit}; default: the neuron's")
 
 
 def neuron(args: argparse.Namespace) -> Dynamics:
     """The dynamics that the flags describe; a flag of another neuron is an error."""
-    kind = NEURONS[args.dynamics]
+    kind = BUILT_IN[args.dynamics]
     own = _fields(kind)
     given = {name: value for name, value in vars(args).items() if value is not None}
     if "tau" in given:
         given["decay"] = given.pop("tau")
-    every = {name for other in NEURONS.values() for name in _fields(other)}
+    every = {name for other in BUILT_IN.values() for name in _fields(other)}
     if foreign := sorted((every & set(given)) - own):
         flags = ", ".join("--tau" if name == "decay" else f"--{_flag(name)}" for name in foreign)
         raise ValueError(f"--dynamics {args.dynamics} has no {flags}; it has {', '.join(sorted(own))}.")
@@ -79,11 +90,11 @@ def _flag(field: str) -> str:
 
 
 def _who_has(field: str) -> str:
-    return ", ".join(word for word, kind in NEURONS.items() if field in _fields(kind))
+    return ", ".join(word for word, kind in BUILT_IN.items() if field in _fields(kind))
 
 
 def _defaults() -> str:
-    return ", ".join(f"{word} {kind.default_std:g}" for word, kind in NEURONS.items())
+    return ", ".join(f"{word} {kind.default_std:g}" for word, kind in BUILT_IN.items())
 
 
 @entry_point

@@ -15,6 +15,7 @@ from sdn.checks.words import NAMES
 from sdn.dynamics import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF, Trajectory, simulate
 from sdn.gradients import ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, SpikeGradient, Triangle, spike
 from sdn.neuron import Neuron, SpikingLayer, normal, uniform
+from sdn.ops.neuron.source import source
 from sdn.ops.recurrent.recurrent import RecurrentState, recurrent
 from sdn.ops.resonate.resonate import ResonatorState, resonate
 from sdn.ops.scan.operator import scan
@@ -34,7 +35,7 @@ __all__ = [
     "RecurrentState", "ReducedSDN", "ResonatorState", "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer",
     "Surrogate", "Trajectory", "TrajectoryFile", "Triangle", "evaluate", "fidelity", "fit", "generate",
     "immediate_checks", "load_artifact", "load_sdn", "load_trajectories", "normal", "recurrent", "reduce", "resonate",
-    "save_artifact", "save_trajectories", "scan", "simulate", "spike", "uniform",
+    "save_artifact", "save_trajectories", "scan", "simulate", "source", "spike", "uniform",
 ]  # fmt: skip
 
 _LATER = {

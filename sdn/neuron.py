@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from sdn.checks.arguments import ArgumentError, Spelled, check_count, check_learn, field_meant
+from sdn.checks.arguments import ArgumentError, Spelled, check_count, check_learn, field_meant, shown
 from sdn.checks.axes import check_step
 from sdn.checks.finite import nothing
 from sdn.checks.words import LAYER_WORDS
-from sdn.dynamics.base import Dynamics, State, Value, check_current, check_dynamics
+from sdn.dynamics.base import Dynamics, State, Trajectory, Value, check_current, check_dynamics
 from sdn.dynamics.ranges import check_ranges, try_all
 from sdn.gradients import SpikeGradient, check_gradient
 from sdn.solvers import Solver, as_solver
@@ -134,25 +134,40 @@ class Neuron(SpikingLayer):
         found.check(self.dynamics, tuple(self.learned), self.spike)
         return found
 
-    def forward(self, current: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(self, current: Tensor, state: State | None = None, *, record: str | None = None) -> Any:
         """Spikes and the state after the last step.
 
         Args:
             current: (B, L, H), any strides; float32 and float64 as they are, lower precision is computed in float32.
             state: state before the first step; None is rest. Feeding chunks one after another equals the whole.
+            record: "mem" keeps the membrane of every step, out of the same loop: what the past contributes at a step,
+                before its input. For plots, and for losses on the membrane, through which gradients flow.
 
         Returns:
-            spikes (B, L, H), 0 or 1, in the current's dtype, of any strides, and the state.
+            spikes (B, L, H), 0 or 1, in the current's dtype, of any strides, and the state. With ``record="mem"`` a
+            ``Trajectory(input, mem, spike, state)``.
 
         Raises:
-            ValueError: a current of another shape or with NaN.
+            ValueError: a current of another shape or with NaN, or something else to record.
+            NotImplementedError: a solver that does not go through all membranes; "fused" and "loop" do.
         """
+        if record is None:
+            spikes, state = self._solved(self.solver.run, current, state)
+            return spikes.to(current.dtype), state
+        if record != "mem":
+            raise ArgumentError(f"Neuron: record must be 'mem' or None, got {shown(record)}.")
+        if not hasattr(self.solver, "record"):
+            name = type(self.solver).__name__
+            raise NotImplementedError(f"{name} keeps no membrane; use neuron.with_solver('fused')(x, record='mem').")
+        found: Trajectory = self._solved(self.solver.record, current, state)
+        return found._replace(input=current, mem=found.mem.to(current.dtype), spike=found.spike.to(current.dtype))
+
+    def _solved(self, run: Callable[..., Any], current: Tensor, state: State | None) -> Any:
         check_current("Neuron", current, self.channels, finite=False)
         wide = current if current.dtype == torch.float64 else current.float()
         device = "cpu" if current.is_meta else current.device.type
         with torch.autocast(device, enabled=False):
-            spikes, state = self.solver.run(self.current_dynamics(), wide, state, self.spike)
-        return spikes.to(current.dtype), state
+            return run(self.current_dynamics(), wide, state, self.spike)
 
     def step(self, current: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """One step: (B, H) -> spikes (B, H) and the state."""

@@ -95,7 +95,8 @@ def _rotates(A: tuple[tuple[Node, ...], ...]) -> bool:
     flat = [node for row in A for node in row]
     names = sorted({leaf.name for leaf in leaves(flat)})
     generator = torch.Generator().manual_seed(0)
-    values: dict[str, Any] = {n: 0.1 + torch.rand(16, generator=generator, dtype=torch.float64) for n in names}
+    with torch.device("cpu"):
+        values: dict[str, Any] = {n: 0.1 + torch.rand(16, generator=generator, dtype=torch.float64) for n in names}
     re, minus, im, other = (torch.as_tensor(v, dtype=torch.float64).expand(16) for v in evaluate(flat, values))
     return bool(
         torch.allclose(re, other, rtol=1e-12, atol=1e-14) and torch.allclose(minus, -im, rtol=1e-12, atol=1e-14)

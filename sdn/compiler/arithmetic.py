@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "atan", "ceil", "cos", "cosh", "erf", "exp", "expm1", "floor", "log", "log1p", "maximum", "minimum", "not_",
-    "power", "real", "round_even", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan", "tanh", "trunc", "where",
+    "atan", "ceil", "cos", "cosh", "divide", "erf", "exp", "expm1", "floor", "log", "log1p", "maximum", "minimum",
+    "not_", "power", "real", "round_even", "sigmoid", "sign", "sin", "sinh", "sqrt", "tan", "tanh", "trunc", "where",
 ]  # fmt: skip
 
 
@@ -31,9 +31,18 @@ sign = _either(lambda x: (x > 0) - (x < 0), torch.sign)
 sigmoid = _either(lambda x: 1 / (1 + math.exp(-x)) if x > -700 else 0.0, torch.sigmoid)
 
 
-def real(condition: Any) -> Any:
-    """1 where it holds, else 0."""
-    return condition.to(torch.get_default_dtype()) if isinstance(condition, Tensor) else float(condition)
+def real(condition: Any, like: Any) -> Any:
+    """1 where it holds, else 0, in the dtype of what it was found from."""
+    if not isinstance(condition, Tensor):
+        return float(condition)
+    return condition.to(like.dtype if isinstance(like, Tensor) else torch.get_default_dtype())
+
+
+def divide(a: Any, b: Any) -> Any:
+    """``a / b``, rounded once: torch makes ``number / tensor`` of a reciprocal and a product."""
+    if isinstance(b, Tensor) and not isinstance(a, Tensor):
+        return torch.full((), a, dtype=b.dtype, device=b.device) / b
+    return a / b
 
 
 def not_(condition: Any) -> Any:
@@ -41,11 +50,13 @@ def not_(condition: Any) -> Any:
     return ~condition if isinstance(condition, Tensor) else not condition
 
 
-def where(condition: Any, a: Any, b: Any) -> Any:
-    """``a`` where the condition holds, else ``b``."""
-    if isinstance(condition, Tensor):
-        return torch.where(condition, a, b)
-    return a if condition else b
+def where(condition: Any, a: Any, b: Any, like: Any) -> Any:
+    """``a`` where the condition holds, else ``b``, in the dtype of what the condition was found from."""
+    if not isinstance(condition, Tensor):
+        return a if condition else b
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor) and isinstance(like, Tensor):
+        a = torch.full((), a, dtype=like.dtype, device=like.device)
+    return torch.where(condition, a, b)
 
 
 def minimum(a: Any, b: Any) -> Any:
@@ -60,7 +71,7 @@ def maximum(a: Any, b: Any) -> Any:
 
 def _extreme(bounded: Any, of_two: Any, plain: Any, a: Any, b: Any) -> Any:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return of_two(*torch.broadcast_tensors(a, b))
+        return of_two(a, b)
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return bounded(a, b) if isinstance(a, Tensor) else bounded(b, a)
     return plain(a, b)

@@ -171,7 +171,7 @@ def _channels(dynamics: Dynamics) -> int:
 
 def _symbols(dynamics: Dynamics, channels: int, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Tensors that stand for the fields per channel, and for those that are one number; with values in range."""
-    kind = type(dynamics)
+    kind: Any = type(dynamics)
     fields: dict[str, Tensor] = {}
     numbers: dict[str, Tensor] = {}
     for name in init_fields(dynamics):
@@ -180,7 +180,9 @@ def _symbols(dynamics: Dynamics, channels: int, dtype: torch.dtype) -> tuple[dic
             if _is_ours(kind):
                 numbers[name] = torch.tensor(float(value), dtype=torch.float64)
         elif name in numeric_fields(kind) and isinstance(value, (int, float, Tensor)) and not isinstance(value, bool):
-            plain = value.detach().cpu() if isinstance(value, Tensor) else torch.tensor(float(value))
+            plain = torch.tensor(0.5 if isinstance(value, Tensor) else float(value))
+            if isinstance(value, Tensor) and not value.is_meta:
+                plain = value.detach().cpu()
             fields[name] = plain.to(dtype).expand(channels).clone()
     return fields, numbers
 
@@ -218,12 +220,14 @@ def _tensor(kind: type[Dynamics], who: str, value: Any, like: Tensor) -> Tensor:
     return value
 
 
+_DOUBLE = torch.zeros((), dtype=torch.float64)
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": lambda a, b: a / b,
+    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": arithmetic.divide,
     "neg": lambda a: -a, "reciprocal": lambda a: 1 / a, "abs": abs, "square": lambda a: a * a,
     "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b, "lt": lambda a, b: a < b, "le": lambda a, b: a <= b,
     "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "and": lambda a, b: a & b, "or": lambda a, b: a | b,
-    "not": arithmetic.not_, "round": arithmetic.round_even, "power": arithmetic.power, "where": arithmetic.where,
+    "not": arithmetic.not_, "round": arithmetic.round_even, "power": arithmetic.power,
+    "where": lambda condition, a, b: arithmetic.where(condition, a, b, _DOUBLE),
     "minimum": arithmetic.minimum, "maximum": arithmetic.maximum,
     "real": lambda a: a.to(torch.float64) if isinstance(a, Tensor) else float(a),
 }  # fmt: skip
@@ -250,7 +254,7 @@ def derive(step: Step, record: bool = False) -> Derivative:
         step: the neuron.
         record: whether a gradient also reaches `mem`, under the name ``membrane``.
     """
-    builder, tape = step.builder, Tape(step.builder, step.name)
+    builder, tape = step.builder, Tape(step.builder, step.name, backward=True)
     own = [name for name in step.states if name != WATCH]
     given = ["current", *own, *step.rows]
     with torch.enable_grad(), torch.device("cpu"):
@@ -272,7 +276,7 @@ def derive(step: Step, record: bool = False) -> Derivative:
 
 def jacobian(step: Step) -> list[list[Node]]:
     """Derivative of each state after the step by each state before it, the spike held fixed: (S, S) nodes."""
-    builder, tape = step.builder, Tape(step.builder, step.name)
+    builder, tape = step.builder, Tape(step.builder, step.name, backward=True)
     own = [name for name in step.states if name != WATCH]
     with torch.enable_grad(), torch.device("cpu"):
         values: dict[str, Tensor] = {name: _like(True) for name in own}

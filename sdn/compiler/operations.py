@@ -13,7 +13,8 @@ class Operation(NamedTuple):
     """How one operation is written; ``{0}``, ``{1}``, ``{2}`` are its operands."""
 
     python: str
-    """On floats and on tensors, with the functions of `sdn.compiler.arithmetic`."""
+    """On floats and on tensors, with the functions of `sdn.compiler.arithmetic`; the last one of "real" and of
+    "where" has the dtype."""
     numba: str
     """On scalars of one type, with the functions of `sdn.ops.common.functions_cpu`."""
     triton: str
@@ -36,11 +37,11 @@ OPERATIONS: dict[str, Operation] = {
     "add": _same("{0} + {1}", 5),
     "sub": _same("{0} - {1}", 5),
     "mul": _same("{0} * {1}", 6),
-    "div": Operation("{0} / {1}", "{0} / {1}", "tl.div_rn({0}, {1})", 6),
+    "div": Operation("divide({0}, {1})", "{0} / {1}", "tl.div_rn({0}, {1})", 6),
     "neg": _same("-{0}", 7),
     "reciprocal": Operation("1 / {0}", "F(1.0) / {0}", "tl.div_rn(one({0}), {0})", 6),
     "abs": Operation("abs({0})", "abs({0})", "tl.abs({0})"),
-    "sqrt": Operation("sqrt({0})", "sqrt({0})", "tl.sqrt_rn({0})"),
+    "sqrt": Operation("sqrt({0})", "sqrt({0})", "tl.sqrt_rn({0})", exact=False),  # torch rounds some the other way
     "sign": _function("sign", exact=True),
     "floor": _function("floor", exact=True),
     "ceil": _function("ceil", exact=True),
@@ -48,8 +49,8 @@ OPERATIONS: dict[str, Operation] = {
     "round": _function("round_even", exact=True),
     "minimum": _function("minimum", 2, exact=True),
     "maximum": _function("maximum", 2, exact=True),
-    "where": Operation("where({0}, {1}, {2})", "({1} if {0} else {2})", "tl.where({0}, {1}, {2})"),
-    "real": Operation("real({0})", "(F(1.0) if {0} else F(0.0))", "tl.where({0}, 1.0, 0.0)"),
+    "where": Operation("where({0}, {1}, {2}, {3})", "({1} if {0} else {2})", "tl.where({0}, {1}, {2})"),
+    "real": Operation("real({0}, {1})", "(F(1.0) if {0} else F(0.0))", "tl.where({0}, 1.0, 0.0)"),
     "gt": _same("{0} > {1}", 2),
     "ge": _same("{0} >= {1}", 2),
     "lt": _same("{0} < {1}", 2),

@@ -212,7 +212,7 @@ def _not_single(kind: type[Dynamics]) -> tuple[str, ...]:
 
 
 @_constant
-def _numeric(kind: type[Dynamics]) -> tuple[str, ...]:
+def _numeric(kind: Any) -> tuple[str, ...]:
     """Fields that a program takes as they are, if they hold a number or a tensor."""
     return tuple(name for name in numeric_fields(kind) if name not in kind.numbers)
 
@@ -287,6 +287,7 @@ _FUNCTIONS = {
         "sqrt", "sign", "floor", "ceil", "trunc", "minimum", "maximum", "where", "real", "exp", "expm1", "log", "log1p",
         "sin", "cos", "tan", "tanh", "sigmoid", "erf", "atan", "sinh", "cosh", "power",
     )},
+    "div": "divide",
     "round": "round_even",
     "not": "not_",
 }  # fmt: skip

@@ -48,7 +48,7 @@ def module_of(name: str, text: str) -> Any:
                 partial.write_text(text)
     if not path.is_file():
         path = Path(f"<{stem}>")
-    module.__file__ = str(path)
+    module.__file__, module.__source__ = str(path), text  # type: ignore[attr-defined]
     linecache.cache[str(path)] = len(text), None, text.splitlines(keepends=True), str(path)
     sys.modules[known] = module
     exec(compile(text, str(path), "exec"), module.__dict__)

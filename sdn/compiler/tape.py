@@ -24,11 +24,16 @@ class Refused(NotImplementedError):
     """A step that cannot be compiled; the message names the operation and its line."""
 
 
-class Tape(TorchDispatchMode):
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within ``with tape:`` every operation on a known tensor is recorded as a node.
 
     Tensors are known by being given (`given`) or by coming out of an operation on known ones. Constant tensors of one
     number become plain numbers, those of (H,) leaves of their own, which `constants` holds by name.
+
+    Args:
+        builder: makes the nodes.
+        who: the neuron's name, for errors.
+        backward: whether it is autograd that is recorded, which may write in place.
 
     Raises:
         Refused: an operation that is not elementwise, that reads a number out of a tensor, or that writes in place.
@@ -38,9 +43,9 @@ class Tape(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # else torch imports its compiler for a mode that no graph contains, which takes four seconds
 
-    def __init__(self, builder: Builder, who: str) -> None:
-        super().__init__()
-        self.builder, self.who = builder, who
+    def __init__(self, builder: Builder, who: str, backward: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.builder, self.who, self.backward = builder, who, backward
         self.constants: dict[str, Tensor] = {}
         self._nodes: dict[int, Node] = {}
         self._alive: list[Any] = []  # an id belongs to a tensor only as long as that lives
@@ -79,14 +84,15 @@ class Tape(TorchDispatchMode):
             return self._kept(func(*args, **kwargs))
         if name in READS:
             raise Refused(self._text("reads a number out of a tensor, as a branch on data does"))
-        if func._schema.is_mutable:
+        if func._schema.is_mutable and not self.backward:
             raise Refused(self._text(f"changes a tensor in place ({name})"))
         out = func(*args, **kwargs)
         if not isinstance(out, Tensor):
             raise Refused(self._text(f"uses {name}, which gives more than one tensor"))
         self._check_width(name, args, out)
         self._alive.append(out)
-        self._nodes[id(out)] = self._recorded(name, args, kwargs, out)
+        plain = name.removesuffix("_") if func._schema.is_mutable else name  # autograd fills its own tensors in place
+        self._nodes[id(out)] = self._recorded(plain, args, kwargs, out)
         return out
 
     def _kept(self, out: Any) -> Any:
@@ -97,7 +103,8 @@ class Tape(TorchDispatchMode):
         if name in SAME:
             return self._moved(name, args[0], out)
         if name in FILLED:
-            return self.builder.constant(FILLED[name] if FILLED[name] is not None else args[1])
+            filled = FILLED[name]
+            return self.builder.constant(args[1] if filled is None else filled)
         if name not in RULES:
             raise Refused(self._text(f"uses {name}, which is not one of the elementwise operations that are compiled"))
         rule = RULES[name]
@@ -119,7 +126,7 @@ class Tape(TorchDispatchMode):
     def _check_width(self, name: str, args: tuple[Any, ...], out: Tensor) -> None:
         """Refuse what has another shape than its operands, such as a sum over channels."""
         shapes = [x.shape for x in args if isinstance(x, Tensor)]
-        if name not in SAME and shapes and out.shape != torch.broadcast_shapes(*shapes):
+        if name not in SAME and shapes and out.shape != torch.broadcast_shapes(*shapes):  # type: ignore[no-untyped-call]
             raise Refused(self._text(f"uses {name}, which makes shape {tuple(out.shape)} of {tuple(shapes[0])}"))
 
     def real(self, node: Node) -> Node:
@@ -142,8 +149,12 @@ class Tape(TorchDispatchMode):
         if value.numel() == 1:
             with self.silent():
                 return self.builder.constant(value.detach().item())
-        name = next((n for n, known in self.constants.items() if known is value), f"constant{len(self.constants)}")
-        self.constants[name] = value
+        with self.silent():
+            same = (
+                n for n, known in self.constants.items() if known.shape == value.shape and torch.equal(known, value)
+            )
+            name = next(same, f"constant{len(self.constants)}")
+        self.constants.setdefault(name, value)
         return self.builder.leaf(name)
 
     def _text(self, what: str) -> str:

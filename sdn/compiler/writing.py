@@ -64,7 +64,7 @@ class Writer:
             return self._constant(node.value), 10
         operation = OPERATIONS[node.op]
         form = getattr(operation, self.language)
-        is_infix = operation.precedence < 10 and not form.startswith("tl.")
+        is_infix = operation.precedence < 10 and not form.startswith(("tl.", "divide("))
         precedence = operation.precedence if is_infix else 10
         operands = []
         for place, arg in enumerate(node.args):
@@ -72,6 +72,8 @@ class Writer:
             leads = place == 0 and form.startswith("{0}") and precedence > COMPARISON
             tight = not is_infix or inner > precedence or (inner == precedence and leads)
             operands.append(text if tight else f"({text})")
+        if node.op in ("real", "where"):
+            operands.append(self._text[id(_compared(node.args[0]))][0])
         return form.format(*operands), precedence
 
     def _constant(self, value: float | bool) -> str:
@@ -85,6 +87,13 @@ class Writer:
         if self.language == "numba":
             return f"F({text})"
         return text if not text.startswith("-") else f"({text})"
+
+
+def _compared(node: Node) -> Node:
+    """A number that a condition looks at, such as ``a`` of ``a > 0``."""
+    while node.kind == "bool" and node.args:
+        node = next((arg for arg in node.args if not arg.is_constant), node.args[0])
+    return node
 
 
 def _bare(text: str) -> str:

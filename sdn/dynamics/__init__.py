@@ -9,6 +9,13 @@ from sdn.dynamics.lif import LIF, LIFState
 from sdn.dynamics.rf import RF, RFState
 
 __all__ = [
-    "ALIF", "BRF", "HRF", "LIF", "RF", "ALIFState", "BRFState", "Dynamics", "HRFState", "IzhikevichRF",
+    "ALIF", "BRF", "BUILT_IN", "HRF", "LIF", "RF", "ALIFState", "BRFState", "Dynamics", "HRFState", "IzhikevichRF",
     "IzhikevichRFState", "LIFState", "RFState", "State", "Trajectory", "Value", "simulate",
 ]  # fmt: skip
+
+BUILT_IN: dict[str, type[Dynamics]] = {
+    kind.word or name.lower(): kind
+    for name, kind in sorted(globals().items())
+    if isinstance(kind, type) and issubclass(kind, Dynamics) and kind is not Dynamics
+}
+"""Every neuron of this package by its name on a command line."""

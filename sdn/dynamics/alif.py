@@ -8,7 +8,8 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sdn.dynamics.base import Dynamics, Value, check_range
+from sdn.dynamics.base import Dynamics, Value
+from sdn.dynamics.record import Field
 from sdn.gradients import DoubleGaussian, SpikeGradient
 
 __all__ = ["ALIF", "ALIFState"]
@@ -54,6 +55,12 @@ class ALIF(Dynamics):
     fires_at_threshold: ClassVar[bool] = False
     default_spike: ClassVar[SpikeGradient] = DoubleGaussian()
     transforms: ClassVar[dict[str, str]] = {"tau_m": "abs", "tau_a": "abs", "beta": "abs", "threshold": "log"}
+    ranges: ClassVar[Mapping[str, Field]] = {
+        "tau_m": Field("steps", hint="It is a time constant in steps."),
+        "tau_a": Field("steps", hint="It is a time constant in steps."),
+        "beta": Field("of the membrane", closed=True),
+        "threshold": Field("of the membrane"),
+    }
     spellings: ClassVar[Mapping[str, str]] = {
         "tau": "tau_m={value} (of the membrane) or tau_a={value} (of the adaptation)",
         **dict.fromkeys(("tau_mem", "tau_membrane"), "tau_m={value}"),
@@ -64,10 +71,7 @@ class ALIF(Dynamics):
     }
 
     def __post_init__(self) -> None:
-        check_range("ALIF", "tau_m", self.tau_m, 0, math.inf, "It is a time constant in steps.", closed=False)
-        check_range("ALIF", "tau_a", self.tau_a, 0, math.inf, "It is a time constant in steps.", closed=False)
-        check_range("ALIF", "beta", self.beta, 0, math.inf)
-        check_range("ALIF", "threshold", self.threshold, 0, math.inf, closed=False)
+        self.in_range()
 
     @property
     def alpha(self) -> Value:
@@ -83,6 +87,11 @@ class ALIF(Dynamics):
     def gain(self) -> Value:
         """``1 - alpha``."""
         return 1 - self.alpha
+
+    @property
+    def operations(self) -> tuple[int, int]:
+        """a: 1 and 1, threshold in force: 1 and 1, h: 2 and 1; comparison, reset."""
+        return 4, 5
 
     def past(self, state: ALIFState) -> Tensor:
         """``alpha u - beta a``, with the adaptation of this step: (B, H)."""

@@ -19,6 +19,7 @@ from sdn.checks.tracing import has_numbers
 from sdn.checks.words import DYNAMICS_WORDS
 from sdn.dynamics.fields import as_field
 from sdn.dynamics.parts import check_class
+from sdn.dynamics.record import Field
 from sdn.gradients import SpikeGradient, Triangle, check_gradient, spike
 
 __all__ = ["Diverged", "Dynamics", "State", "Trajectory", "Value", "check_current", "check_dynamics", "simulate"]
@@ -71,12 +72,30 @@ class Dynamics(FrozenValue):
     """Words of other libraries and where they are said here, see `Spelled`; a neuron adds its own."""
     default_std: ClassVar[float] = 1.0
     """Standard deviation of N(0, std) currents that makes this neuron fire at a sensible rate."""
+    ranges: ClassVar[Mapping[str, Field]] = {}
+    """Unit and range of every field that is a number; `in_range` goes by it."""
+    word: ClassVar[str] = ""
+    """Its name on a command line; the class in small letters where there is none."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for name in ("__eq__", "__hash__"):  # else a plain @dataclass(frozen=True) compares tensors one by one
             if name not in cls.__dict__:
                 setattr(cls, name, getattr(cls, name))
+
+    @property
+    def operations(self) -> tuple[int, int] | None:
+        """Multiplications and additions of one step, without what its parameters alone decide; None: count the graph.
+
+        A comparison and a reset count as one addition each, a product with a spike as none.
+        """
+        return None
+
+    def in_range(self, **hints: str) -> None:
+        """Refuse a field that is a number outside its range; ``hints`` by field add to the error."""
+        for name, known in self.ranges.items():
+            hint = hints.get(name, known.hint)
+            check_range(type(self).__name__, name, getattr(self, name), known.low, known.high, hint, known.closed)
 
     @property
     def gain(self) -> Value:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sdn.checks.tracing import transforming
-from sdn.dynamics.base import Dynamics, Value, check_range
+from sdn.dynamics.base import Dynamics, Value
+from sdn.dynamics.record import Field
 from sdn.gradients import DoubleGaussian, SpikeGradient
 
 __all__ = ["BRF", "BRFState"]
@@ -66,6 +67,13 @@ class BRF(Dynamics):
     fires_at_threshold: ClassVar[bool] = False
     default_spike: ClassVar[SpikeGradient] = DoubleGaussian()
     transforms: ClassVar[dict[str, str]] = {"omega": "abs", "b_offset": "abs", "gamma": "logit", "threshold": "log"}
+    ranges: ClassVar[Mapping[str, Field]] = {
+        "dt": Field("units of time"),
+        "omega": Field("radians per unit of time"),
+        "b_offset": Field("per unit of time", closed=True),
+        "gamma": Field("factor per step", 0, 1, closed=True),
+        "threshold": Field("of the membrane"),
+    }
     when_diverging: ClassVar[str] = (
         "lower b_offset, dt or the learning rate: damping above 2 sqrt(1 - (dt omega)^2) / dt overshoots (without its "
         "boundary, raise b_offset or lower omega)"
@@ -82,16 +90,12 @@ class BRF(Dynamics):
     }
 
     def __post_init__(self) -> None:
-        check_range("BRF", "dt", self.dt, 0, math.inf, closed=False)
-        check_range("BRF", "omega", self.omega, 0, math.inf, closed=False)
+        self.in_range()
         if not isinstance(self.omega, Tensor) and self.dt * self.omega > 1:
             raise ValueError(
                 f"BRF: omega must be at most 1/dt = {1 / self.dt:g}, got {self.omega}: beyond it no damping keeps the "
                 "step stable. Lower omega or dt."
             )
-        check_range("BRF", "b_offset", self.b_offset, 0, math.inf)
-        check_range("BRF", "gamma", self.gamma, 0, 1)
-        check_range("BRF", "threshold", self.threshold, 0, math.inf, closed=False)
 
     @property
     def gain(self) -> Value:
@@ -123,6 +127,11 @@ class BRF(Dynamics):
     def rest_damping(self) -> Value:
         """The damping b of a neuron that has not spiked."""
         return self.boundary - self.b_offset if self.divergence_boundary else -self.b_offset
+
+    @property
+    def operations(self) -> tuple[int, int]:
+        """b: 0 and 1, u: 3 and 3, v: 3 and 2, q: 1 and 1; threshold + q, comparison."""
+        return 7, 9
 
     def past(self, state: BRFState) -> Tensor:
         """``u + dt (b u - omega v) - q``: (B, H)."""

@@ -1,13 +1,13 @@
 """The harmonic resonate-and-fire neuron and its balanced form."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
 
-from sdn.dynamics.base import Dynamics, Value, check_range
+from sdn.dynamics.base import Dynamics, Value
+from sdn.dynamics.record import Field
 from sdn.gradients import DoubleGaussian, SpikeGradient
 
 __all__ = ["HRF", "HRFState"]
@@ -60,6 +60,13 @@ class HRF(Dynamics):
     fires_at_threshold: ClassVar[bool] = False
     default_spike: ClassVar[SpikeGradient] = DoubleGaussian()
     transforms: ClassVar[dict[str, str]] = {"omega": "abs", "b_offset": "abs", "gamma": "logit", "threshold": "log"}
+    ranges: ClassVar[Mapping[str, Field]] = {
+        "dt": Field("units of time"),
+        "omega": Field("radians per unit of time"),
+        "b_offset": Field("per unit of time", closed=True),
+        "gamma": Field("factor per step", 0, 1, closed=True),
+        "threshold": Field("of the membrane"),
+    }
     when_diverging: ClassVar[str] = "lower omega, b_offset, dt or the learning rate"
     default_std: ClassVar[float] = 75.0
     numbers: ClassVar[tuple[str, ...]] = ("dt",)
@@ -72,11 +79,7 @@ class HRF(Dynamics):
     }
 
     def __post_init__(self) -> None:
-        check_range("HRF", "dt", self.dt, 0, math.inf, closed=False)
-        check_range("HRF", "omega", self.omega, 0, math.inf, closed=False)
-        check_range("HRF", "b_offset", self.b_offset, 0, math.inf)
-        check_range("HRF", "gamma", self.gamma, 0, 1)
-        check_range("HRF", "threshold", self.threshold, 0, math.inf, closed=False)
+        self.in_range()
         if self.boundary not in ("published", "consistent"):
             raise ValueError(f"HRF: boundary must be 'published' or 'consistent', got {self.boundary!r}.")
         if isinstance(self.omega, Tensor) or isinstance(self.b_offset, Tensor):
@@ -97,6 +100,11 @@ class HRF(Dynamics):
     def boundary_damping(self) -> Value:
         """The damping at the boundary: ``dt omega^2 / 2`` (published) or 0 (consistent)."""
         return self.dt * self.omega**2 / 2 if self.boundary == "published" else 0.0
+
+    @property
+    def operations(self) -> tuple[int, int]:
+        """b: 0 and 1, v: 1 and 1, u: 4 and 3, q: 1 and 1; threshold + q, comparison."""
+        return 6, 8
 
     def past(self, state: HRFState) -> Tensor:
         """``u + dt (-2 b u - omega^2 (v + dt u)) - q``: (B, H)."""

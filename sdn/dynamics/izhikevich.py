@@ -7,7 +7,8 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from sdn.dynamics.base import Dynamics, Value, check_range
+from sdn.dynamics.base import Dynamics, Value
+from sdn.dynamics.record import Field
 from sdn.gradients import DoubleGaussian, SpikeGradient
 
 __all__ = ["IzhikevichRF", "IzhikevichRFState"]
@@ -52,6 +53,13 @@ class IzhikevichRF(Dynamics):
     fires_at_threshold: ClassVar[bool] = False
     default_spike: ClassVar[SpikeGradient] = DoubleGaussian()
     transforms: ClassVar[dict[str, str]] = {"omega": "abs", "damping": "abs", "threshold": "log"}
+    ranges: ClassVar[Mapping[str, Field]] = {
+        "omega": Field("radians per unit of time"),
+        "damping": Field("per unit of time", closed=True),
+        "dt": Field("units of time"),
+        "threshold": Field("of the membrane"),
+    }
+    word: ClassVar[str] = "izhikevich"
     when_diverging: ClassVar[str] = "lower omega, dt or the learning rate, or raise the damping"
     default_std: ClassVar[float] = 100.0
     numbers: ClassVar[tuple[str, ...]] = ("dt",)
@@ -64,10 +72,7 @@ class IzhikevichRF(Dynamics):
     }
 
     def __post_init__(self) -> None:
-        check_range("IzhikevichRF", "omega", self.omega, 0, math.inf, closed=False)
-        check_range("IzhikevichRF", "damping", self.damping, 0, math.inf)
-        check_range("IzhikevichRF", "dt", self.dt, 0, math.inf, closed=False)
-        check_range("IzhikevichRF", "threshold", self.threshold, 0, math.inf, closed=False)
+        self.in_range()
         if isinstance(self.damping, Tensor):
             return
         after_reset = 1 - self.dt * self.damping
@@ -87,6 +92,11 @@ class IzhikevichRF(Dynamics):
     def gain(self) -> Value:
         """0: the input of a step cannot move the imaginary part of that step."""
         return 0.0
+
+    @property
+    def operations(self) -> tuple[int, int]:
+        """As RF."""
+        return 5, 4
 
     def past(self, state: IzhikevichRFState) -> Tensor:
         """``v + dt (omega u + b v)``: (B, H)."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, Value, check_range
 from sdn.dynamics.fields import as_field
+from sdn.dynamics.record import Field
 
 __all__ = ["LIF", "LIFState"]
 
@@ -44,6 +45,10 @@ class LIF(Dynamics):
 
     State = LIFState
     transforms: ClassVar[dict[str, str]] = {"decay": "logit", "threshold": "log"}
+    ranges: ClassVar[Mapping[str, Field]] = {
+        "decay": Field("factor per step", 0, 1, closed=True),
+        "threshold": Field("of the membrane"),
+    }
     scales_with_threshold: ClassVar[bool] = True
     spellings: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("beta", "alpha", "leak", "u_decay"), "decay={value} (the factor kept per step)"),
@@ -64,8 +69,7 @@ class LIF(Dynamics):
         if isinstance(self.decay, (int, float)) and 1 < self.decay < math.inf:
             tau = f"{self.decay:g}"
             hint = f"For a time constant of {tau} steps use LIF.from_tau({tau}): decay {math.exp(-1 / self.decay):.4f}."
-        check_range("LIF", "decay", self.decay, 0, 1, hint)
-        check_range("LIF", "threshold", self.threshold, 0, math.inf, closed=False)
+        self.in_range(decay=hint)
         if self.reset not in ("hard", "soft", "none"):
             known = {"zero": "; write 'hard'", "subtract": "; write 'soft'", "None": "; write 'none'"}
             way = known.get(str(self.reset), "")
@@ -89,6 +93,11 @@ class LIF(Dynamics):
             return cls(1 - 1 / tau, **fields)  # type: ignore[arg-type]
         decay = torch.exp(-1 / tau) if isinstance(tau, Tensor) else math.exp(-1 / tau)
         return cls(decay, **fields)  # type: ignore[arg-type]
+
+    @property
+    def operations(self) -> tuple[int, int]:
+        """decay u; input, comparison, reset."""
+        return 1, 2 if self.reset == "none" else 3
 
     def past(self, state: LIFState) -> Tensor:
         """``decay u``: (B, H)."""

@@ -7,7 +7,8 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
-from sdn.dynamics.base import Dynamics, Value, check_range
+from sdn.dynamics.base import Dynamics, Value
+from sdn.dynamics.record import Field
 from sdn.gradients import DoubleGaussian, SpikeGradient
 
 __all__ = ["RF", "RFState"]
@@ -50,6 +51,12 @@ class RF(Dynamics):
     fires_at_threshold: ClassVar[bool] = False
     default_spike: ClassVar[SpikeGradient] = DoubleGaussian()
     transforms: ClassVar[dict[str, str]] = {"omega": "abs", "damping": "abs", "threshold": "log"}
+    ranges: ClassVar[Mapping[str, Field]] = {
+        "omega": Field("radians per unit of time"),
+        "damping": Field("per unit of time", closed=True),
+        "dt": Field("units of time"),
+        "threshold": Field("of the membrane"),
+    }
     scales_with_threshold: ClassVar[bool] = True
     when_diverging: ClassVar[str] = (
         "lower omega, dt or the learning rate, raise the damping, or take BRF, which balances itself"
@@ -65,10 +72,7 @@ class RF(Dynamics):
     }
 
     def __post_init__(self) -> None:
-        check_range("RF", "omega", self.omega, 0, math.inf, closed=False)
-        check_range("RF", "damping", self.damping, 0, math.inf)
-        check_range("RF", "dt", self.dt, 0, math.inf, closed=False)
-        check_range("RF", "threshold", self.threshold, 0, math.inf, closed=False)
+        self.in_range()
         if isinstance(self.omega, Tensor) or isinstance(self.damping, Tensor):
             return
         growth = math.hypot(1 - self.dt * self.damping, self.dt * self.omega)
@@ -82,6 +86,11 @@ class RF(Dynamics):
     def gain(self) -> Value:
         """``dt``."""
         return self.dt
+
+    @property
+    def operations(self) -> tuple[int, int]:
+        """u: 3 and 2, v: 2 and 1; comparison."""
+        return 5, 4
 
     def past(self, state: RFState) -> Tensor:
         """``u + dt (b u - omega v)``: (B, H)."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sdn.checks.arguments import FrozenValue
-from sdn.dynamics.base import Dynamics, State, at_start, check_current, check_finite
+from sdn.dynamics.base import Dynamics, State, Trajectory
 from sdn.gradients import SpikeGradient, spike
-from sdn.ops.neuron import operator as neuron
-from sdn.ops.neuron.operands import check_compiled, check_kind, operands, state_of
+from sdn.ops.neuron.operands import check_compiled
+from sdn.ops.neuron.sequence import run_sequence
 
 __all__ = ["Fused"]
 
@@ -46,27 +46,28 @@ class Fused(FrozenValue):
         self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient
     ) -> tuple[Tensor, State]:
         """(B, L, H) -> spikes (B, L, H) and the state after the last step."""
-        check_current(type(dynamics).__name__, current, finite=False)
-        check_kind(current)
-        dynamics, state = at_start(dynamics, current, state)
-        kernel, first, slope = operands(dynamics, current, state, gradient)
-        through = not (self.detach_reset or self.detach_state)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detach_state):
-            spikes, final, mem = neuron.run(kernel, current, first, slope, through, record=self.detach_state)
-        if self.detach_state and torch.is_grad_enabled():
-            spikes = _at_each_step(dynamics, current, mem, spikes, gradient)
-        last = state_of(dynamics, final)
-        check_finite(dynamics, last, current, state)
-        return spikes, last
+        found = self._run(dynamics, current, state, gradient, record=False)
+        return found.spike, found.state  # type: ignore[return-value]
+
+    def record(self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient) -> Trajectory:
+        """`run` with the membrane (B, L, H) of every step, out of the same loop; gradients flow through it too."""
+        return self._run(dynamics, current, state, gradient, record=True)
+
+    def _run(
+        self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient, record: bool
+    ) -> Trajectory:
+        if not self.detach_state:
+            through = not self.detach_reset
+            return run_sequence(dynamics, current, state, gradient, through_reset=through, record=record)
+        found = run_sequence(dynamics, current, state, gradient, through_time=False, record=True)
+        if not torch.is_grad_enabled():
+            return found
+        dynamics = dynamics.to(current.device, current.dtype)
+        slope = spike(dynamics.distance(found.mem, current), gradient, dynamics.fires_at_threshold)
+        return found._replace(spike=slope + (found.spike - slope).detach())
 
     def initial_state(
         self, dynamics: Dynamics, batch: int, channels: int, device: torch.device | str, dtype: torch.dtype
     ) -> Any:
         """The dynamics' own state at rest."""
         return dynamics.initial_state(batch, channels, device, dtype)
-
-
-def _at_each_step(dynamics: Dynamics, current: Tensor, mem: Tensor, spikes: Tensor, gradient: SpikeGradient) -> Tensor:
-    """The known spikes, with the spike gradient of their own step only: to the current and to the threshold."""
-    slope = spike(dynamics.distance(mem, current), gradient, dynamics.fires_at_threshold)
-    return slope + (spikes - slope).detach()

@@ -88,7 +88,7 @@ def _recurrence(stage: Stage, values: dict[str, Any], before: list[Tensor], like
     if stage.rotates:
         z = scan(torch.complex(A[0], A[2]), torch.complex(b[0], b[1]), torch.complex(*before))
         return [z.real, z.imag]
-    matrices = torch.stack(A, -1).unflatten(-1, (size, size))
+    matrices = torch.stack(A, -1).reshape(*like.shape, size, size)
     return [*scan_matrices(matrices, torch.stack(b, -1), torch.stack(before, -1)).unbind(-1)]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sdn.checks.arguments import FrozenValue
-from sdn.dynamics.base import Dynamics, State, simulate
+from sdn.dynamics.base import Dynamics, State, Trajectory, simulate
 from sdn.gradients import SpikeGradient
 
 __all__ = ["Loop"]
@@ -38,10 +38,14 @@ class Loop(FrozenValue):
         self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient
     ) -> tuple[Tensor, State]:
         """(B, L, H) -> spikes (B, L, H) and the state after the last step."""
-        how = {"detach_reset": self.detach_reset, "detach_state": self.detach_state}
-        out = simulate(dynamics, current, state, spike_gradient=gradient, **how)
+        out = self.record(dynamics, current, state, gradient)
         assert out.state is not None
         return out.spike, out.state
+
+    def record(self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient) -> Trajectory:
+        """`run` with the membrane (B, L, H) of every step."""
+        how = {"detach_reset": self.detach_reset, "detach_state": self.detach_state}
+        return simulate(dynamics, current, state, spike_gradient=gradient, **how)
 
     def initial_state(
         self, dynamics: Dynamics, batch: int, channels: int, device: torch.device | str, dtype: torch.dtype

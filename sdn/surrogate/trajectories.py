@@ -1,6 +1,7 @@
 """Trajectories of a neuron under random currents: made, saved with all their facts, loaded with all checks."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -14,6 +15,9 @@ import torch
 from torch import Tensor
 
 from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics, simulate
+from sdn.ops.common.place import has_kernels
+from sdn.ops.neuron.operands import check_compiled
+from sdn.ops.neuron.sequence import run_sequence
 from sdn.runs.files import versions
 from sdn.runs.tensor_files import Damaged, digest, load_tensors, save_tensors
 
@@ -87,12 +91,13 @@ def generate(
         input, mem, spike = (torch.empty(samples, length, dtype=dtype) for dtype in TENSORS.values())
     except RuntimeError:
         raise ValueError(_too_many(samples, length)) from None
+    run = _runner(dynamics, torch.empty(0, device=device))
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, samples, ROWS_AT_ONCE):
         rows = slice(start, min(start + ROWS_AT_ONCE, samples))
         input[rows].normal_(mean, std, generator=generator)
         with torch.no_grad():
-            done = simulate(dynamics, input[rows].to(device).T.contiguous().unsqueeze(0))
+            done = run(dynamics, input[rows].to(device).T.contiguous().unsqueeze(0))
         mem[rows] = done.mem[0].T
         spike[rows] = done.spike[0].T > 0
         if progress is not None:
@@ -105,6 +110,18 @@ def generate(
             stacklevel=2,
         )
     return Trajectory(input, mem, spike)
+
+
+def _runner(dynamics: Dynamics, like: torch.Tensor) -> Callable[..., Trajectory]:
+    """The compiled loop, which computes the very numbers of `simulate`; that itself where there is none, said aloud."""
+    if not has_kernels(like):
+        return simulate
+    try:
+        check_compiled(dynamics)
+    except NotImplementedError as error:
+        warnings.warn(f"{error} Until then it is simulated step by step, about ten times slower.", stacklevel=3)
+        return simulate
+    return functools.partial(run_sequence, record=True)
 
 
 def check_request(

@@ -85,7 +85,7 @@ def run(given: argparse.Namespace) -> None:
 def _place(given: argparse.Namespace, folder: str, name: str) -> Path:
     """Where a result goes, without the ending: ``studies/`` of its run, or the folder that was asked for."""
     if given.out is None:
-        return Path(folder) / "studies" / given.study / given.study
+        return Path(folder, "studies", given.study, given.study)
     return Path(given.out) / re.sub(r"[^\w.=-]+", "_", f"{given.study}-{name}")
 
 

@@ -103,7 +103,7 @@ def _parts(
         _say_axes(path, train.x.shape)
     if test_path is not None:
         test, rule, tested = _rows(_load(Path(test_path)), test_path, ""), f"test: {Path(test_path).name}", test_path
-    elif test_only or "x_test" in found or "y_test" in found:
+    elif train is None or "x_test" in found or "y_test" in found:
         test, rule, tested = _rows(found, path, "_test"), "test: x_test, y_test", path
     else:
         train, test = _carve(train, test_fraction)

@@ -143,7 +143,8 @@ def resampled(clips: np.ndarray, down: int) -> np.ndarray:
     from scipy.signal import resample_poly
 
     slow = resample_poly(clips.astype(np.float64), 1, down, axis=-1)
-    return np.clip(np.rint(slow), -PEAK, PEAK - 1).astype(np.int16)
+    found: np.ndarray = np.clip(np.rint(slow), -PEAK, PEAK - 1).astype(np.int16)
+    return found
 
 
 def stacked(clips: Iterable[np.ndarray], length: int) -> np.ndarray:

@@ -64,7 +64,8 @@ class Selected:
         return len(self.chosen)
 
     def __getitem__(self, rows: list[int]) -> np.ndarray:
-        return self.array[self.chosen[rows]]
+        found: np.ndarray = self.array[self.chosen[rows]]
+        return found
 
 
 class _Drawn(Dataset[Batch]):
@@ -168,7 +169,7 @@ class SequenceData(lightning.LightningDataModule):
         self.published, self.fitted = published, dict(fitted or {})
         self.first_epoch, self.first_batch = 0, 0  # where a resumed run goes on
         self.vocab, self.generated, self.stream = vocab, generated, stream
-        self.length, self.d_input = (int(n) for n in train.x.shape[1:]) if vocab is None else (train.x.shape[-1], 1)
+        self.length, self.d_input = map(int, train.x.shape[1:] if vocab is None else (train.x.shape[-1], 1))
         self.pairs = vocab is not None and len(train.x.shape) == 3
         self.d_output, self.seed, self.batch_size, self.num_workers = d_output, seed, batch_size, num_workers
         prepare = prepare or (_to_float if vocab is None else _to_tokens)
@@ -250,7 +251,7 @@ class SequenceData(lightning.LightningDataModule):
         )
 
 
-def _as_drawn(batch: Batch) -> Batch:
+def _as_drawn(batch: Any) -> Any:  # no list of rows: `_Drawn` gave a whole batch
     return batch
 
 

@@ -109,14 +109,15 @@ class Binning:
         start, width = self._grid(int(times[0]), int(times[-1]))
         binned = bisect_left(times, start + self.length * width)
         if self.bins == "brf" and units is not None:
-            binned = np.count_nonzero(units[:binned])
+            binned = int(np.count_nonzero(units[:binned]))
         return len(times) - binned
 
     def valid(self, last: np.ndarray) -> np.ndarray | None:
         """Bins up to that of the last event, at least 1, from its time (N,); None: all, as published."""
         if self.bins != "fixed":
             return None
-        return np.clip(last // round(1000 * self.bin_ms) + 1, 1, self.length)
+        found: np.ndarray = np.clip(last // round(1000 * self.bin_ms) + 1, 1, self.length)
+        return found
 
     def _grid(self, first: int, last: int) -> tuple[int, int]:
         """Start of the first bin and width of a bin in microseconds."""

@@ -168,7 +168,7 @@ def _numbers(labels: Any) -> np.ndarray:
     return np.array(labels, np.int64)
 
 
-class _Batch(pickle._Unpickler):  # type: ignore[name-defined]
+class _Batch(pickle._Unpickler):
     """Refuses every name but those that arrays and bytes need: a pickle can otherwise run any code.
 
     The unpickler is the one in Python: that in C takes as much memory as a pickle's largest memo number asks for.
@@ -233,9 +233,9 @@ def _read(root: str | Path | None, grey: bool, test_only: bool) -> tuple[Rows, R
             "data.root=null to download."
         )
     wanted = [["test_batch"]] if test_only else [names or TRAIN[:1], ["test_batch"]]
-    found = [_batches(part, lambda name: _bytes(folder / name), grey, folder) for part in wanted]
+    rows = [_batches(part, lambda name: _bytes(folder / name), grey, folder) for part in wanted]
     known = {name: (MD5[name], PARTS[name]) if name in PARTS else MD5[name] for name in (*names, "test_batch")}
-    return found[0], found[-1], are_published("cifar", {folder / name: sums for name, sums in known.items()})
+    return rows[0], rows[-1], are_published("cifar", {folder / name: sums for name, sums in known.items()})
 
 
 def _bytes(path: Path) -> bytes:

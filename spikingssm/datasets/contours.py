@@ -212,8 +212,8 @@ def _grow(
     border = np.where(tips, max(_border(setting), setting.dot), _border(setting))
     ends = np.empty((len(gaps), CANDIDATES, len(tips)), np.complex64)
     ends[:, :, :used] = 0 if taken is None else taken[:, None]
-    headings = np.empty((len(gaps), CANDIDATES, contours), np.complex64)
-    images = np.arange(len(gaps))
+    headings: np.ndarray = np.empty((len(gaps), CANDIDATES, contours), np.complex64)
+    images: np.ndarray = np.arange(len(gaps))
     for step, now in enumerate(range(used, len(tips), 2)):
         which, last, after = step % contours, now - 2 * contours, now + 2
         if step < contours:
@@ -223,14 +223,15 @@ def _grow(
             tail, heading = _follow(setting, rng, ends[:, :, last + 1], headings[:, :, which], gaps[:, None], more)
         ends[:, :, now], ends[:, :, now + 1] = tail, tail + np.float32(setting.dash) * heading
         headings[:, :, which] = heading
-        good = _inside(setting, ends[:, :, now:after], border[now:after]).all(-1)
+        good: np.ndarray = np.all(_inside(setting, ends[:, :, now:after], border[now:after]), -1)
         image, candidate = np.nonzero(good)
         free = _apart(ends[image, candidate, :after], room[:after], gaps[image] + setting.space)
         if step >= contours:
             free[:, :, last : last + 2] = True  # the dash that it follows
         good[image, candidate] = free.all((1, 2))
         alive = good.any(1)
-        images, gaps, good, ends, headings = (a[alive] for a in (images, gaps, good, ends, headings))
+        images, gaps, good = images[alive], gaps[alive], good[alive]
+        ends, headings = ends[alive], headings[alive]
         image, candidate = np.nonzero(~good)
         source = _stand_ins(rng, good)[image, candidate]
         ends[image, candidate, used:after] = ends[image, source, used:after]
@@ -271,7 +272,8 @@ def _border(setting: Setting) -> float:
 
 def _inside(setting: Setting, points: np.ndarray, border: np.ndarray | float) -> np.ndarray:
     half = setting.resolution / 2
-    return np.maximum(np.abs(points.real - half), np.abs(points.imag - half)) <= half - border
+    found: np.ndarray = np.maximum(np.abs(points.real - half), np.abs(points.imag - half)) <= half - border
+    return found
 
 
 def _apart(ends: np.ndarray, room: np.ndarray, space: np.ndarray) -> np.ndarray:
@@ -279,7 +281,8 @@ def _apart(ends: np.ndarray, room: np.ndarray, space: np.ndarray) -> np.ndarray:
     new, old = ends[:, -2:, None], ends[:, None, :-2]
     between = new - old
     need = space[:, None, None] + (room[-2:, None] + room[:-2])
-    return between.real**2 + between.imag**2 >= need**2
+    found: np.ndarray = between.real**2 + between.imag**2 >= need**2
+    return found
 
 
 def _stand_ins(rng: np.random.Generator, good: np.ndarray) -> np.ndarray:
@@ -291,7 +294,8 @@ def _stand_ins(rng: np.random.Generator, good: np.ndarray) -> np.ndarray:
 
 def _units(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Random directions."""
-    return np.exp(1j * rng.uniform(-np.pi, np.pi, shape)).astype(np.complex64)
+    found: np.ndarray = np.exp(1j * rng.uniform(-np.pi, np.pi, shape)).astype(np.complex64)
+    return found
 
 
 def _pairs(points: np.ndarray) -> np.ndarray:

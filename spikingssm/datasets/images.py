@@ -81,8 +81,8 @@ def mnist(
         paths = {name: _find(name, root) for name in FILES if not test_only or name.startswith("t10k")}
         published = are_published("mnist", {path: (FILES[name], UNPACKED[name]) for name, path in paths.items()})
         parts = [read_idx(path) for path in paths.values()]
-        test = _rows(*parts[-2:], "t10k")
-        train = test if test_only else _rows(*parts[:2], "train")
+        test = _rows(parts[-2], parts[-1], "t10k")
+        train = test if test_only else _rows(parts[0], parts[1], "train")
     if order is not None:
         train, test = (rows._replace(x=rows.x[:, order]) for rows in (train, test))
     return SequenceData(

@@ -74,7 +74,7 @@ def shared_batches(rows: Tensor, batch_size: int, rank: int = 0, ranks: int = 1)
     """
     batches = math.ceil(len(rows) / (ranks * batch_size))
     if ranks == 1 or len(rows) // ranks < batches:
-        return [part.tolist() for part in rows.split(batch_size)]
+        return [part.tolist() for part in torch.split(rows, batch_size)]
     return [part.tolist() for part in rows[rank::ranks].tensor_split(batches)]
 
 

@@ -157,8 +157,8 @@ def _released(name: str, root: Path, resolution: int, contour_length: int) -> li
     if contour_length not in FOLDERS:
         raise ValueError(f"{name}: released images have a contour_length of 6, 9 or 14, got {contour_length}.")
     home = _folder(name, root, f"pathfinder{resolution}", FOLDERS[contour_length])
-    found = (path for path in (home / "metadata").glob("*.npy") if path.is_file())
-    files = sorted(found, key=lambda path: (len(path.stem), path.stem))
+    there = (path for path in (home / "metadata").glob("*.npy") if path.is_file())
+    files = sorted(there, key=lambda path: (len(path.stem), path.stem))
     facts = {"version": 1, "resolution": resolution, "metadata": source_facts(*files)}
 
     def make() -> dict[str, Pieces]:

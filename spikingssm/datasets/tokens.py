@@ -18,7 +18,7 @@ LONGEST, MOST = 2**20, 2**33
 PAD = 0
 """The token that fills a row after its end."""
 
-Token = TypeVar("Token", str, bytes, int)
+Token = TypeVar("Token", bound=str | bytes | int)
 
 
 def ranked(counts: Mapping[Token, int], specials: Sequence[Token] = (), min_freq: int = 1) -> dict[Token, int]:

@@ -3,6 +3,7 @@
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def _pieces(path: Path, level: str) -> Iterator[list[str] | str]:
 
 def _prepare(files: list[Path], length: int, level: str, min_freq: int, val_fraction: float) -> dict[str, np.ndarray]:
     """Streams of the parts, and the numbers: types, unknown test tokens, tokens of train, validation and test."""
-    sources: list[Callable[[], Iterable[Sequence[str]]]] = [lambda path=path: _pieces(path, level) for path in files]
+    sources: list[Callable[[], Iterable[Sequence[str]]]] = [partial(_pieces, path, level) for path in files]
     if len(files) == 2:
         held = [token for piece in sources[0]() for token in piece]
         cut = _cut(files[0], len(held), length, val_fraction)

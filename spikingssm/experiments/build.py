@@ -1,7 +1,7 @@
 """From a configuration to its data and its module, with every key and size checked."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,15 @@ def build(config: DictConfig, weights: str | Path | None = None) -> tuple[Sequen
         ValueError, OSError, NotImplementedError, ImportError: what data and model refuse, an unknown key, or weights of
             another model.
     """
-    content = None if weights is None else load_checkpoint(weights)
-    known = content is not None and check_sizes(weights, config, content.get("state_dict"))
+    content = {} if weights is None else load_checkpoint(weights)
+    known = weights is not None and check_sizes(weights, config, content.get("state_dict"))
     check_keys("optim", config.optim, SequenceModule, {"model", "task", "classes", "carry_state"})
     check_keys("trainer", config.trainer, Trainer, OURS)
     _check_numbers(config)
     data = call("data", config.data)
     if not isinstance(data, SequenceData):
         raise ValueError(f"data: {config.data._target_} gives a {type(data).__name__}, it must give a SequenceData.")
-    if known:
+    if weights is not None and known:
         with torch.device("meta"):
             fitting(weights, content, _module(config, data))
     seed_everything(config.seed)
@@ -55,7 +55,7 @@ def build(config: DictConfig, weights: str | Path | None = None) -> tuple[Sequen
         torch.set_num_threads(config.threads)
     module = _module(config, data)
     module = module.double() if str(config.trainer.get("precision")).startswith("64") else module
-    if content is not None:
+    if weights is not None:
         module.load_state_dict(fitting(weights, content, module))
     return data, module
 
@@ -92,7 +92,7 @@ def _module(config: DictConfig, data: SequenceData) -> SequenceModule:
         ) from error
 
 
-def check_keys(section: str, node: DictConfig, target: Callable[..., Any], taken: set[str]) -> None:
+def check_keys(section: str, node: Mapping[Any, Any], target: Callable[..., Any], taken: set[str]) -> None:
     """Refuse a key of a section that its target does not take, or that a run sets itself."""
     known = [name for name in inspect.signature(target).parameters if name not in taken]
     if unknown := [key for key in node if key not in known]:

@@ -50,9 +50,13 @@ def load(overrides: Sequence[str]) -> DictConfig:
             "finished run is opened by spikingssm.experiments.evaluation.load_run."
         )
     parsed = parse(overrides)
-    run = next((o.value() for o in parsed if o.key_or_group == "resume"), None)
+    runs = [o.value() for o in parsed if o.key_or_group == "resume"]
+    if len(runs) > 1:
+        raise ValueError(f"resume= is given {len(runs)} times, {' and '.join(map(str, runs))}; name one run.")
+    run = runs[0] if runs else None
     if run is None:
         return _compose(parsed)
+    run = str(run)  # a folder may have a number for its name
     found, moved = stored(run), [o for o in parsed if o.key_or_group in MOVABLE]
     for override in moved:
         check_key(found, override, _nulls(_folder()))
@@ -72,7 +76,7 @@ def load(overrides: Sequence[str]) -> DictConfig:
             "overrides out, or train a new run from its weights: the command of that run with the new values and "
             f"weights={quoted(run)} in place of resume=."
         )
-    found.resume = asked.resume
+    found.resume = str(asked.resume)
     return found
 
 
@@ -99,7 +103,7 @@ def call(section: str, node: DictConfig, **known: Any) -> Any:
             if type(cause) is ValueError:
                 cause.args = (shortened(str(cause)),)
             raise cause from None
-        if (short := shortage(cause)) is not None:
+        if cause is not None and (short := shortage(cause)) is not None:
             raise ValueError(f"{section}: {short}; its keys are the arguments of {node._target_}.") from cause
         if isinstance(cause, WRONG):
             raise ValueError(f"{section}: {one_line(cause)}; its keys are the arguments of {node._target_}.") from cause
@@ -175,7 +179,7 @@ def _tables(folder: Path) -> dict[str, list[str]]:
     """
     tables = {}
     for path in sorted((folder / "tables").glob("*.yaml")):
-        table = OmegaConf.load(path)
+        table: Any = OmegaConf.load(path)
         for key in table:
             group, _, option = f"{path.stem}/{key}".rpartition("/")
             ConfigStore.instance().store(option, table[key], group, package="_global_")

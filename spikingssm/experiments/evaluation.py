@@ -136,7 +136,7 @@ def measure(run: TrainedRun, solver: Solver | None = None, *, agreement: bool = 
         ValueError, NotImplementedError: a solver that cannot run the model's neurons.
     """
     model = run.module.model
-    options = OmegaConf.to_container(run.config.trainer, resolve=True)
+    options: Any = OmegaConf.to_container(run.config.trainer, resolve=True)
     shown = options.get("enable_progress_bar", True) and sys.stdout.isatty()
     quiet = {
         "logger": False,

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,7 +91,8 @@ def launch(jobs: Sequence[Job], options: Sequence[str]) -> None:
     tell({job.run_dir: why for job, why in zip(jobs, found, strict=True) if why is not None}, len(jobs))
 
 
-class _Work(NamedTuple):
+@dataclass(frozen=True)
+class _Work:
     """What a process does for a job."""
 
     script: str

@@ -56,8 +56,8 @@ def check_key(base: DictConfig, override: Override, nullable: Collection[str] = 
     Raises:
         ValueError: which keys there are, or what the key takes.
     """
-    node, at = base, "the top level"
-    path = override.key_or_group.split(".")
+    node: Any = base
+    at, path = "the top level", override.key_or_group.split(".")
     for depth, part in enumerate(path):
         open_ended = override.is_add() and depth > 0
         if open_ended or not isinstance(node, DictConfig):

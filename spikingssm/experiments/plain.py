@@ -31,7 +31,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode()
         _check_events(text)
-        found = OmegaConf.to_container(OmegaConf.create(text))
+        found: Any = OmegaConf.to_container(OmegaConf.create(text))
     except (yaml.YAMLError, OmegaConfBaseException, RecursionError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(" ".join(str(error).split())[:160] or "it holds no mapping") from None
     if not isinstance(found, dict):

@@ -1,6 +1,7 @@
 """From a configuration to a run folder."""
 
 import contextlib
+import copy
 import logging
 import shlex
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import WandbLogger
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 
@@ -56,7 +57,7 @@ def run(config: DictConfig, changed: str = "") -> Path:
         BlockingIOError: another process writes there, see `sdn.runs.lock`.
         ValueError, OSError, NotImplementedError, ImportError: what data, model and training refuse.
     """
-    folder, resume = Path(config.resume or config.run_dir), config.resume is not None
+    folder, resume = Path(str(config.resume or config.run_dir)), config.resume is not None
     if resume and (folder / "summary.json").is_file():
         logger.info(f"{folder} is finished; its results are in summary.json")
         with contextlib.suppress(OSError), locked(folder):  # which removes the lock of a process that was killed there
@@ -85,7 +86,8 @@ def _refuse_held(folder: Path) -> None:
 
 
 def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
-    config = OmegaConf.merge(config, {"run_dir": str(folder), "resume": None})
+    config = copy.deepcopy(config)
+    config.run_dir, config.resume = str(folder), None
     OmegaConf.resolve(config)
     writes = first_process()
     last = folder / "checkpoints" / "last.ckpt"
@@ -154,7 +156,7 @@ def _callbacks(config: DictConfig, module: SequenceModule, folder: Path) -> list
     return found
 
 
-def _loggers(config: DictConfig, folder: Path) -> list[Logger]:
+def _loggers(config: DictConfig, folder: Path) -> list[WandbLogger]:
     asked = config.get("logger") or {}
     check_keys("logger", asked, more_loggers, {"run_dir", "config"})
     return more_loggers(folder, OmegaConf.to_container(config, resolve=True), **asked)  # type: ignore[arg-type]

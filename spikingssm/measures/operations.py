@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from sdn import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF, Neuron, SpikingLayer, Surrogate
+from sdn import Neuron, SpikingLayer, Surrogate
+from sdn.compiler.counting import operations_of
 from sdn.neuron import Fixed
 from spikingssm.layers import (
     S4D,
@@ -150,21 +151,10 @@ def _s4d(ssm: S4D, name: str, run: _Run) -> dict[str, Operations]:
     return {"ssm": (channel + Operations(1, 1)) * ssm.d_model}  # and D u
 
 
-UPDATES: dict[type[Dynamics], Operations] = {
-    LIF: Operations(1, 3),  # decay u; input, comparison, reset
-    ALIF: Operations(4, 5),  # a: 1 and 1, theta: 1 and 1, h: 2 and 1; comparison, reset
-    RF: Operations(5, 4),  # u: 3 and 2, v: 2 and 1; comparison
-    HRF: Operations(6, 8),  # b: 0 and 1, v: 1 and 1, u: 4 and 3, q: 1 and 1; threshold + q, comparison
-    IzhikevichRF: Operations(5, 4),  # as RF
-    BRF: Operations(7, 9),  # b: 0 and 1, u: 3 and 3, v: 3 and 2, q: 1 and 1; threshold + q, comparison
-}
-"""One step of one exact neuron; what its parameters alone decide is computed before."""
-
-
 def _update(neuron: Neuron) -> Operations | None:
-    if type(neuron.dynamics) is LIF and neuron.dynamics.reset == "none":
-        return Operations(1, 2)
-    return UPDATES.get(type(neuron.dynamics))
+    """One step of the exact neuron: what its file says, else what its graph has; None where it has none."""
+    known = neuron.dynamics.operations or operations_of(neuron.dynamics)
+    return None if known is None else Operations(*known)
 
 
 def _neuron(neuron: Neuron, name: str, run: _Run) -> dict[str, Operations]:

@@ -26,7 +26,9 @@ REACH = 2.5
 """How many thresholds the BRF would reach without its spikes, where no amplitude is given."""
 WIDEST = 12.0
 """Thresholds that a picture shows at most: what grows further leaves it."""
-LEGEND = {"loc": "upper left", "fontsize": 8, "edgecolor": "none", "framealpha": 0.8, "borderaxespad": 0.2}
+LEGEND: dict[str, Any] = {
+    "loc": "upper left", "fontsize": 8, "edgecolor": "none", "framealpha": 0.8, "borderaxespad": 0.2,
+}  # fmt: skip
 TRAIL = 60
 """Steps of the orbit drawn in full colour."""
 ICONS = {
@@ -131,8 +133,8 @@ def compare(
 
 
 def _rf(like: BRF, damping: float) -> RF:
-    fields = (torch.tensor([float(value)]) for value in (like.omega, damping))
-    return RF(*fields, like.dt, like.threshold)  # tensors: plain numbers that diverge are refused
+    omega, own = (torch.tensor([float(value)]) for value in (like.omega, damping))
+    return RF(omega, own, like.dt, like.threshold)  # tensors: plain numbers that diverge are refused
 
 
 def explain(comparison: Comparison | None = None, *, frames: int = 100) -> FuncAnimation:
@@ -196,12 +198,13 @@ def save(animation: FuncAnimation, path: str | Path, fps: int = 15) -> None:
 class _Gif(PillowWriter):
     """All pictures in the colours of the last one, which has them all: small, and nothing flickers."""
 
-    def setup(self, fig: Figure, outfile: str, dpi: float | None = None) -> None:
+    def setup(self, fig: Figure, outfile: str | Path, dpi: float | None = None) -> None:
         super().setup(fig, outfile, dpi)
         self.pictures: list[Image.Image] = []
 
     def grab_frame(self, **options: Any) -> None:  # the animation has drawn it
-        self.pictures.append(Image.fromarray(np.array(self.fig.canvas.buffer_rgba())).convert("RGB"))
+        drawn = np.array(self.fig.canvas.buffer_rgba())  # type: ignore[attr-defined]  # `_Stage` gives it such a canvas
+        self.pictures.append(Image.fromarray(drawn).convert("RGB"))
 
     def finish(self) -> None:
         colours = self.pictures[-1].quantize(64)
@@ -246,7 +249,8 @@ class _Stage:
         largest = current.abs().max().item()
         axes.set(ylabel="input", xlim=(0, len(current)), ylim=(-1.15 * largest, 1.15 * largest))
         low, rise = frequency[0].item(), (frequency[1] - frequency[0]).item()
-        top = axes.secondary_xaxis("top", functions=(lambda n: low + rise * n, lambda f: (f - low) / rise))
+        there_and_back: Any = (lambda n: low + rise * n, lambda f: (f - low) / rise)
+        top = axes.secondary_xaxis("top", functions=there_and_back)
         top.set_xlabel("frequency of the input (radians per unit of time)")
 
     def _plane(self, axes: Axes, name: str, run: Trace) -> None:
@@ -290,10 +294,16 @@ class _Stage:
         axes.legend(ncols=3, **LEGEND)
 
     def _raster(self, axes: Axes) -> None:
+        rows = []
         for row, name, run in ((1, "RF", self.found.rf), (0, "BRF", self.found.brf)):
             (marks,) = axes.plot([], [], "|", color=COLOURS[name], markersize=11, markeredgewidth=1.2)
-            at = run.spike.nonzero().flatten().numpy()
-            self.moves.append(lambda n, marks=marks, at=at, row=row: marks.set_data(at[at < n], 0 * at[at < n] + row))
+            rows.append((row, marks, run.spike.nonzero().flatten().numpy()))
+
+        def move(n: int) -> None:
+            for row, marks, at in rows:
+                marks.set_data(at[at < n], 0 * at[at < n] + row)
+
+        self.moves.append(move)
         axes.set(yticks=[1, 0], yticklabels=["RF", "BRF"], ylim=(-0.6, 1.6), ylabel="spikes")
 
     def _share_time(self, rows: list[Axes]) -> None:
@@ -303,7 +313,12 @@ class _Stage:
             if len(passed):
                 axes.axvline(passed[0].item(), color="0.5", linewidth=0.9)
             axes.tick_params(labelbottom=axes is rows[-1])
-            head = axes.axvline(0, color="0.75", linewidth=0.8)
-            self.moves.append(lambda n, head=head: head.set_xdata([n - 1, n - 1]))
+        heads = [axes.axvline(0, color="0.75", linewidth=0.8) for axes in rows]
+
+        def move(n: int) -> None:
+            for head in heads:
+                head.set_xdata([n - 1, n - 1])
+
+        self.moves.append(move)
         rows[-1].set_xlabel(f"step of {neuron.dt:g} units of time; grey: the input passes omega = {neuron.omega:g}")
         self.figure.align_ylabels(rows)

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch import loggers
 
 __all__ = ["more_loggers"]
 
 
-def more_loggers(run_dir: str | Path, config: Mapping[str, Any], *, wandb: str | None = None) -> list[Logger]:
+def more_loggers(
+    run_dir: str | Path, config: Mapping[str, Any], *, wandb: str | None = None
+) -> list[loggers.WandbLogger]:
     """What is asked for besides TensorBoard: Weights & Biases, under the name of the run folder.
 
     A resumed run goes on in the same place. End it with ``logger.experiment.finish()``, else the next run of this
@@ -35,11 +37,9 @@ def more_loggers(run_dir: str | Path, config: Mapping[str, Any], *, wandb: str |
             f"logger.wandb={wandb} needs the package wandb: pip install wandb; or leave it out, TensorBoard and "
             "metrics.csv are written anyway."
         )
-    from lightning.pytorch.loggers import WandbLogger
-
     folder = Path(run_dir).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     same = f"{folder.name}-{crc32(str(folder).encode()):08x}"
-    found = WandbLogger(project=wandb, name=folder.name, id=same, resume="allow", save_dir=str(folder))
+    found = loggers.WandbLogger(project=wandb, name=folder.name, id=same, resume="allow", save_dir=str(folder))
     found.log_hyperparams(dict(config))
     return [found]

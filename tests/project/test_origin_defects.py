@@ -200,7 +200,13 @@ def test_every_import_is_of_a_declared_package():
     """Guards defect 23: torchvision was imported and named nowhere."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["train"], *extras["data"], "triton"]  # that comes with torch for CUDA
+    wanted = [
+        *project["dependencies"],
+        *extras["train"],
+        *extras["data"],
+        *extras["sweep"],
+        "triton",
+    ]  # that comes with torch for CUDA
     declared = {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in wanted}
     files = [*ROOT.glob("*.py"), *(ROOT / "sdn").rglob("*.py"), *(ROOT / "spikingssm").rglob("*.py")]
     names = {name: path.relative_to(ROOT) for path in files for name in imported(path)}

@@ -1,6 +1,7 @@
 """Source for numba: the step, the pull and the slope of a neuron, in front of the loops that call them."""
 
 import inspect
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,11 +94,11 @@ def assembled(what: str, name: str, dtype: torch.dtype, texts: Sequence[str], fu
     home = functions[0].__module__
     kind = str(dtype).removeprefix("torch.")
     head = f'"""{name}, {what} in {kind}: its step in front of the loops of {home}. Generated; do not edit."""\n'
-    return module_of(f"{name.lower()}-{what}", f"{head}\n{_imports(home, kind, functions)}\n\n{body}")
+    return module_of(f"{name.lower()}-{what}", f"{head}\n{_imports(home, kind, functions, body)}\n\n{body}")
 
 
-def _imports(home: str, kind: str, functions: Sequence[Any]) -> str:
-    """What the loops of a module use, from that module."""
+def _imports(home: str, kind: str, functions: Sequence[Any], body: str) -> str:
+    """What generated functions call, and what the loops of a module use, from that module."""
     stubs = {"step", "pull", "slope", *(each.__name__ for each in functions)}
     used: set[str] = set()
     for each in functions:
@@ -106,7 +107,8 @@ def _imports(home: str, kind: str, functions: Sequence[Any]) -> str:
     used -= {*stubs, "np"}
     names = ", ".join(sorted(used))
     own = f"from {home} import {names}\n" if names else ""
-    words = ", ".join(sorted({"add", "inline", "normal", "put", *WORDS.values()}))
+    called = set(re.findall(r"\b([a-z_0-9]+)\(", body)) & {"add", "normal", "put", *WORDS.values()}
+    words = ", ".join(sorted({"inline", *called} - used))
     return (
         f"import numpy as np\nfrom numpy import {kind} as F\n\nfrom sdn.ops.common.cpu import jit\n"
         f"from sdn.ops.common.functions_cpu import {words}\n{own}"

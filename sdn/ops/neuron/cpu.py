@@ -13,7 +13,7 @@ from sdn.ops.common.generated_cpu import assembled, pull_text, scalars, slope_te
 from sdn.ops.neuron import loops
 from sdn.ops.neuron.layout import STRIDE, from_rows, lay_out, spikes_like, to_rows
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "backward_module", "forward", "forward_module"]
 
 
 def forward(
@@ -30,7 +30,7 @@ def forward(
     given = [t.numpy() for t in (_rows(current, rows), _parameters(fixed, lanes), _rows(state, rows))]
     written = [t.numpy() for t in (_rows(spikes, rows), saved, final)]
     mem = _rows(mems, rows).numpy() if record else None
-    kernel = _forward(key, current.dtype).forward
+    kernel = forward_module(key, current.dtype).forward
     spread(kernel, rows * parts, scalars(numbers, current.dtype), wide, *given, parts, *written, mem)
     return spikes, from_rows(final, len(current)), saved, mems
 
@@ -60,7 +60,7 @@ def backward(
     gf = saved.new_zeros(batch, fields, channels) if grad_final is None else grad_final
     parts, wide = _split(rows, lanes)
     spread(
-        _backward(key, gradient, through_reset, grad_mem is not None, dtype).backward,
+        backward_module(key, gradient, through_reset, grad_mem is not None, dtype).backward,
         rows * parts,
         scalars(numbers, dtype),
         scalars(shape, dtype),
@@ -81,13 +81,15 @@ def backward(
 
 
 @functools.cache
-def _forward(key: str, dtype: torch.dtype) -> Any:
+def forward_module(key: str, dtype: torch.dtype) -> Any:
+    """The generated module with the forward loop of a neuron."""
     found = program(key)
     return assembled("forward", found.step.name, dtype, [step_text(found)], [loops.mark, loops.forward])
 
 
 @functools.cache
-def _backward(key: str, gradient: str, through_reset: bool, record: bool, dtype: torch.dtype) -> Any:
+def backward_module(key: str, gradient: str, through_reset: bool, record: bool, dtype: torch.dtype) -> Any:
+    """The generated module with the backward loop of a neuron; ``record`` where mem has a gradient too."""
     found = program(key)
     texts = [step_text(found), slope_text(gradient), pull_text(found, through_reset, record)]
     return assembled("backward", found.step.name, dtype, texts, [loops.backward])

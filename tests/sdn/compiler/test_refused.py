@@ -1,0 +1,135 @@
+"""What cannot be compiled is refused when the neuron is made: by operation, by line, with the way out."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pytest
+import torch
+
+import sdn
+from sdn import Dynamics, Neuron
+
+
+class State(NamedTuple):
+    u: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Leaky(Dynamics):
+    threshold: float = 1.0
+    State = State
+
+    def past(self, state):
+        return 0.5 * state.u
+
+    def advance(self, state, current, spike):
+        return State((self.past(state) + current) * (1 - spike))
+
+
+class Sums(Leaky):
+    def past(self, state):
+        return state.u.mean(dim=-1, keepdim=True) + 0 * state.u  # all channels
+
+
+class Branches(Leaky):
+    def past(self, state):
+        if state.u.sum() > 0:
+            return 0.5 * state.u
+        return 0.2 * state.u
+
+
+class Compares(Leaky):
+    def past(self, state):
+        return 0.5 * state.u if (state.u > 0).all() else state.u
+
+
+class Reads(Leaky):
+    def past(self, state):
+        return state.u * state.u[0, 0].item()
+
+
+class Writes(Leaky):
+    def past(self, state):
+        u = state.u.clone()
+        u *= 0.5
+        return u
+
+
+class Draws(Leaky):
+    def past(self, state):
+        return 0.5 * state.u + torch.rand_like(state.u)
+
+
+class Grows(Leaky):
+    def advance(self, state, current, spike):
+        return State(torch.cat([state.u, current], -1))
+
+
+class Turns(Leaky):
+    def past(self, state):
+        return state.u.flip(-1)
+
+
+class Rounds(Leaky):
+    def past(self, state):
+        return state.u.half().to(state.u.dtype)
+
+
+class Complex(Leaky):
+    def past(self, state):
+        return torch.complex(state.u, state.u).abs()
+
+
+class Sorted:
+    def slope(self, v):
+        return v.sort(-1)[0]
+
+
+REFUSED = [
+    (Sums, r"uses mean.*line \d+ of test_refused.py: return state.u.mean"),
+    (Branches, r"uses sum|reads a number out of a tensor"),
+    (Compares, r"uses all|reads a number out of a tensor"),
+    (Reads, r"select|reads a number out of a tensor"),
+    (Writes, r"changes a tensor in place \(mul_\).*line \d+ of test_refused.py: u \*= 0.5"),
+    (Draws, r"uses rand_like"),
+    (Grows, r"uses cat"),
+    (Turns, r"uses flip.*line \d+"),
+    (Rounds, r"changes the precision from torch.float64 to torch.float16"),
+    (Complex, r"uses complex"),
+]
+
+
+@pytest.mark.parametrize(("kind", "message"), REFUSED, ids=[kind.__name__ for kind, _ in REFUSED])
+def test_a_step_that_is_not_elementwise_is_refused_by_name(kind, message):
+    for make in (lambda: Neuron(kind(), 4), lambda: sdn.source(kind())):
+        with pytest.raises(NotImplementedError, match=f"{kind.__name__} .*({message}).*use solver='loop'"):
+            make()
+    spikes, _ = Neuron(kind(), 4, solver="loop")(torch.randn(2, 3, 4)) if kind is not Grows else (torch.zeros(1), 0)
+    assert set(spikes.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_so_is_a_spike_gradient():
+    with pytest.raises(NotImplementedError, match=r"Sorted uses sort.*use solver='loop'"):
+        Neuron(Leaky(), 4, spike=Sorted())
+    assert Neuron(Leaky(), 4, spike=Sorted(), solver="loop")(torch.randn(2, 3, 4))[0].shape == (2, 3, 4)
+
+
+def test_a_branch_on_a_switch_is_none():
+    @dataclass(frozen=True)
+    class Switched(Leaky):
+        fast: bool = True
+
+        def past(self, state):
+            return (0.2 if self.fast else 0.9) * state.u
+
+    x = torch.randn(2, 40, 4)
+    for fast in (True, False):
+        neuron = Neuron(Switched(fast=fast), 4)
+        assert torch.equal(neuron(x)[0], neuron.with_solver("loop")(x)[0])
+    assert not torch.equal(Neuron(Switched(), 4)(x)[0], Neuron(Switched(fast=False), 4)(x)[0])
+
+
+def test_generate_says_that_it_goes_step_by_step():
+    with pytest.warns(UserWarning, match="Turns uses flip.*simulated step by step"):
+        made = sdn.generate(Turns(), 4, 60, std=1.0)
+    assert made.mem.shape == (4, 60)
