@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from sdn.compiler.affine import Affine, Stage
-from sdn.compiler.arithmetic import where
 from sdn.compiler.graph import Node, ordered
 from sdn.compiler.neuron import FUNCTIONS, evaluate
 from sdn.compiler.programs import Program, program
@@ -198,7 +197,8 @@ def _rounded(
         elif node.is_constant:
             found = node.value, _representation(float(node.value), dtype)
         else:
-            made = _of_operation(node.op, *zip(*(known[id(arg)] for arg in node.args), strict=True), unit)
+            given, off = zip(*(known[id(arg)] for arg in node.args), strict=True)
+            made = _of_operation(node.op, given, off, unit)
             if made is None:
                 return None
             found = made
@@ -211,7 +211,7 @@ def _of_operation(op: str, given: tuple[Any, ...], off: tuple[Any, ...], unit: f
     a, b = given[-2:] if len(given) > 1 else (*given, *given)
     of_a, of_b = off[-2:] if len(off) > 1 else (*off, *off)
     if op == "where":  # the condition is exact, or there were none
-        return where(given[0], a, b), where(given[0], of_a, of_b)
+        return FUNCTIONS[op](*given), FUNCTIONS[op](given[0], of_a, of_b)
     if op == "neg":
         return -a, of_a
     if op in COMPARISONS:

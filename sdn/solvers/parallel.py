@@ -92,8 +92,9 @@ class Parallel(FrozenValue):
     }
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_rounds, str):
-            raise ArgumentError(f"Parallel: there are no schemes to choose from, got {self.max_rounds!r}; {NO_SCHEME}.")
+        first: object = self.max_rounds
+        if isinstance(first, str):
+            raise ArgumentError(f"Parallel: there are no schemes to choose from, got {first!r}; {NO_SCHEME}.")
         whole = all(isinstance(n, int) for n in (self.max_rounds, self.chunk, self.warm_up))
         if not whole or self.max_rounds < 1 or self.chunk < 1 or self.warm_up < 0:
             raise ValueError(
@@ -179,9 +180,9 @@ def _has_gradient(*tensors: Tensor) -> bool:
 def _exact_spikes(
     name: str, current: Tensor, first: Tensor, fixed: Tensor, numbers: list[float], sizes: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes (B, L, H) of the exact neuron and last state (B, S, H); rounds, settled and certified rows, margin (4,)."""
+    """Exact spikes (B, L, H) and last state (B, S, H); rounds, settled rows, certified rows and margin (4,)."""
     max_rounds, chunk, warm_up = sizes
-    batch, length, channels = current.shape
+    batch, _, channels = current.shape
     lanes = (t.transpose(0, 1).reshape(1, -1, batch * channels) for t in (current, first))
     rows = Rows(Kernel(name, fixed.repeat(1, batch), numbers), *lanes)
     affine = program(name).affine
@@ -194,8 +195,9 @@ def _exact_spikes(
         spikes[..., left], final[..., left] = run_rows(rows.some(left))
     counts = found.rounds, int(found.settled.sum()), int(certified.sum())
     margin = found.margin[certified].min().item() if counts[2] else float("inf")
-    whole = (t.reshape(-1, batch, channels).transpose(0, 1).contiguous() for t in (spikes, final))
-    return *whole, torch.tensor([*counts, margin], dtype=torch.float64, device=current.device)
+    report = torch.tensor([*counts, margin], dtype=torch.float64, device=current.device)
+    whole = [t.reshape(-1, batch, channels).transpose(0, 1).contiguous() for t in (spikes, final)]
+    return whole[0], whole[1], report
 
 
 def _fake_spikes(name: str, current: Tensor, first: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -152,7 +152,8 @@ def test_every_layout(layout, channels, solver):
 @st.composite
 def cases(draw):
     _, dynamics, std = draw(st.sampled_from([d for d in FUSED if "channels" not in d[0]]))
-    fields = {name: draw(values) for name, values in RANGES.get(type(dynamics), {}).items()} if draw(st.booleans()) else {}
+    ranges = RANGES.get(type(dynamics), {})
+    fields = {name: draw(values) for name, values in ranges.items()} if draw(st.booleans()) else {}
     shape = draw(st.integers(1, 4)), draw(st.integers(1, 140)), draw(st.sampled_from([1, 2, 7, 32, 45]))
     dtype = draw(st.sampled_from([torch.float32, torch.float64]))
     x = currents(std * draw(st.sampled_from([0.3, 1, 3])), *shape, dtype, seed=draw(st.integers(0, 10**6)))
