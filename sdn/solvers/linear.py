@@ -13,15 +13,16 @@ from torch import Tensor
 
 from sdn.compiler.affine import Affine, Stage
 from sdn.compiler.graph import Node, ordered
-from sdn.compiler.neuron import evaluate
+from sdn.compiler.neuron import FUNCTIONS, evaluate
 from sdn.compiler.programs import Program, program
 from sdn.ops.neuron.layout import Kernel
 from sdn.ops.scan.matrices import scan_matrices
 from sdn.ops.scan.operator import scan
 
-__all__ = ["Linear", "distance_error", "linear_of", "solve"]
+__all__ = ["Certain", "Linear", "certain", "distance_error", "linear_of", "solve", "spikes_at"]
 
 LAST = slice(-1, None)
+COMPARISONS = frozenset({"eq", "ne", "gt", "ge", "lt", "le", "real"})
 
 
 class Linear(NamedTuple):
@@ -40,10 +41,7 @@ def linear_of(found: Program) -> Affine:
         NotImplementedError: it has none.
     """
     if found.affine is None:
-        raise NotImplementedError(
-            f"{found.step.name} is not linear in its state given its spikes, as the parallel solver needs it; use "
-            "solver='fused'."
-        )
+        raise NotImplementedError(f"{found.step.name} is not linear in its state given its spikes.")
     return found.affine
 
 
@@ -100,53 +98,138 @@ def _evaluated(roots: list[Node], values: dict[str, Any], like: Tensor) -> list[
     ]
 
 
-def distance_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor, sequential: bool) -> Tensor:
-    """How far the distance of `solve` may lie from that of the step by step loop, both as rounded: (B, L, H), no sign.
+def spikes_at(kernel: Kernel, distance: Tensor) -> Tensor:
+    """Spikes, 0 or 1, at these distances to the threshold."""
+    at_threshold = program(kernel.program).step.at_threshold
+    return (distance >= 0 if at_threshold else distance > 0).to(distance.dtype)
 
-    Both are off the true one by what they round. At a step that follows from the graph, operation by operation; the
-    rest is carried on: ``e[t] = |A| e[t-1] + rounded[t]``. A scan by a tree of depth D rounds every term at most D
-    times more. Taking the machine epsilon for the unit roundoff leaves a factor 2. Infinite where this says nothing:
-    operations other than sums and products, or states that mix other than by rotation. Nothing is said about numbers
-    that underflow.
+
+class Certain(NamedTuple):
+    """What `certain` finds, in float64."""
+
+    spikes: Tensor
+    """(B, L, H), what the neuron would do at each step after the spikes that were given."""
+    margin: Tensor
+    """(B, L, H), its distance to the threshold in units of the bound on its error: that spike is certain above 1."""
+    final: Tensor
+    """(B, S, H), the state after the last step."""
+
+
+def certain(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor) -> Certain | None:
+    """Whether the step by step loop, as it rounds, would spike at these steps; None where nothing can be said."""
+    error = distance_error(kernel, x, first, spikes)
+    if error is None:
+        return None
+    wide = kernel._replace(fixed=kernel.fixed.double())
+    distance, states = solve(wide, x.double(), first.double(), spikes.double())
+    return Certain(spikes_at(kernel, distance), distance.abs() / error, states[:, -1])
+
+
+def distance_error(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor) -> Tensor | None:
+    """How far the distance of the step by step loop may lie from that of `solve` in float64: (B, L, H) float64.
+
+    The loop is off by what it rounds. At a step that follows from the graph, operation by operation; the rest is
+    carried on: ``e[t] = |A| e[t-1] + rounded[t]``. Where the loop is in float64 too, both are off; a scan by a tree of
+    depth D rounds every term at most D times more. An eighth more than that covers products of roundings. None where
+    this says nothing: operations other than sums, products and choices, or three and more states that need each other.
+    Nothing is said about numbers that underflow.
     """
     found = program(kernel.program)
     parts, names = linear_of(found), found.step.states
-    eps = float(torch.finfo(x.dtype).eps)
+    if any(len(stage.states) > 2 for stage in parts.stages):
+        return None
+    dtype, roundings = x.dtype, 1
+    if dtype == torch.float64:
+        roundings = 3 if x.device.type == "cpu" else 4 + 2 * math.ceil(math.log2(x.shape[1] + 1))
+    unit = 0.5625 * roundings * torch.finfo(dtype).eps
+    numbers = zip(found.step.numbers, kernel.numbers, strict=True)
+    errors: dict[str, Any] = {name: _representation(number, dtype) for name, number in numbers}
     kernel, (x, first, spikes) = kernel._replace(fixed=kernel.fixed.double()), (t.double() for t in (x, first, spikes))
     values, _ = _solved(found, kernel, x, first, spikes)
-    depth = 1 if sequential else 1 + math.ceil(math.log2(x.shape[1] + 1))
-    errors: dict[str, Tensor] = {}
     for stage in parts.stages:
-        rounded = _rounded([found.step.after[i] for i in stage.states], values, errors, eps * depth)
-        if rounded is None or (len(stage.states) > 1 and not stage.rotates):
-            return torch.full_like(x, float("inf"))
-        A = _evaluated([node for row in stage.A for node in row], values, x)
-        factor = A[0].abs() if len(A) == 1 else torch.complex(A[0], A[2]).abs()
-        carried = scan(factor, sum(rounded).expand(x.shape).contiguous())  # type: ignore[union-attr]
-        errors |= {names[i]: _shifted(carried, torch.zeros_like(first[:, i])) for i in stage.states}
-    total = _rounded([found.step.distance], values, errors, eps)
-    return torch.full_like(x, float("inf")) if total is None else 2 * total[0].expand(x.shape)
+        rounded = _rounded([found.step.after[i] for i in stage.states], values, errors, unit, dtype)
+        if rounded is None:
+            return None
+        still = {**values, **dict.fromkeys((*names, "spike"), 0.0)}
+        carried = _carried(stage, values, still, [torch.as_tensor(e).to(x).expand(x.shape) for e in rounded])
+        errors |= {names[i]: _shifted(e, torch.zeros_like(e[:, 0])) for i, e in zip(stage.states, carried, strict=True)}
+    total = _rounded([found.step.distance], values, errors, unit, dtype)
+    return None if total is None else torch.as_tensor(total[0]).to(x).expand(x.shape)
 
 
-def _rounded(roots: list[Node], values: dict[str, Any], errors: dict[str, Tensor], eps: float) -> list[Tensor] | None:
+def _carried(stage: Stage, values: dict[str, Any], still: dict[str, Any], rounded: list[Tensor]) -> list[Tensor]:
+    """Bounds of the errors of one state or two after all steps, from what is rounded at each.
+
+    Two states are measured in coordinates in which their matrix at rest, ``still``, is a rotation times a number, so
+    that the error of a damped oscillator shrinks at every step.
+    """
+    like, flat = rounded[0], [node for row in stage.A for node in row]
+    if len(stage.states) == 1:
+        return [scan(_evaluated(flat, values, like)[0].abs(), like.contiguous())]
+    a, b, c, d = (x[0, 0] for x in _evaluated(flat, still, like))
+    turns = (a - d) ** 2 + 4 * b * c < 0
+    p = torch.where(turns, c.abs().sqrt(), 1)  # the coordinates [[p, q], [0, r]] (u, v)
+    q = torch.where(turns, (a - d) * c.sign() / (-2 * p), 0)
+    r = torch.where(turns, (b.abs() - q * q).sqrt(), 1)
+    a, b, c, d = _evaluated(flat, values, like)
+    first = a + q * c / p
+    squares = first**2 + ((p * b + q * d - q * first) / r) ** 2 + (r * c / p) ** 2 + (d - q * c / p) ** 2
+    twice = 2 * (a * d - b * c).abs()
+    factor = ((squares + twice).sqrt() + (squares - twice).clamp(min=0).sqrt()) / 2  # the largest singular value
+    u, v = rounded
+    error = scan(factor, torch.hypot(p * u + q.abs() * v, r * v))
+    return [error * torch.hypot(1 / p, q / (p * r)), error / r]
+
+
+def _representation(number: float, dtype: torch.dtype) -> float:
+    """How far a number is from what it becomes in the loop."""
+    return abs(torch.tensor(number, dtype=dtype).item() - number)
+
+
+def _rounded(
+    roots: list[Node], values: dict[str, Any], errors: dict[str, Any], unit: float, dtype: torch.dtype
+) -> list[Any] | None:
     """Bounds of the errors of some nodes, from those of their leaves and what every operation rounds."""
-    nothing = torch.zeros((), dtype=torch.float64, device=values["current"].device)
-    known: dict[int, tuple[Any, Tensor]] = {}
+    known: dict[int, tuple[Any, Any]] = {}
     for node in ordered(roots):
         if node.op == "leaf":
-            known[id(node)] = values[node.name], errors.get(node.name, nothing)
+            found = values[node.name], errors.get(node.name, 0.0)
         elif node.is_constant:
-            known[id(node)] = node.value, nothing
-        elif node.op == "neg":
-            known[id(node)] = -known[id(node.args[0])][0], known[id(node.args[0])][1]
-        elif node.op in ("add", "sub", "mul"):
-            (a, of_a), (b, of_b) = (known[id(arg)] for arg in node.args)
-            value = a + b if node.op == "add" else a - b if node.op == "sub" else a * b
-            carried = of_a + of_b if node.op != "mul" else of_a * abs(b) + abs(a) * of_b + of_a * of_b
-            known[id(node)] = value, carried + eps * abs(value)
+            found = node.value, _representation(float(node.value), dtype)
         else:
-            return None
+            given, off = zip(*(known[id(arg)] for arg in node.args), strict=True)
+            made = _of_operation(node.op, given, off, unit)
+            if made is None:
+                return None
+            found = made
+        known[id(node)] = found
     return [known[id(root)][1] for root in roots]
+
+
+def _of_operation(op: str, given: tuple[Any, ...], off: tuple[Any, ...], unit: float) -> tuple[Any, Any] | None:
+    """Value and error of an operation on numbers that are off by so much."""
+    a, b = given[-2:] if len(given) > 1 else (*given, *given)
+    of_a, of_b = off[-2:] if len(off) > 1 else (*off, *off)
+    if op == "where":  # the condition is exact, or there were none
+        return FUNCTIONS[op](*given), FUNCTIONS[op](given[0], of_a, of_b)
+    if op == "neg":
+        return -a, of_a
+    if op in COMPARISONS:
+        return (FUNCTIONS[op](*given), 0.0) if all(_is_exact(error) for error in off) else None
+    if op in ("add", "sub"):
+        error = of_a + of_b
+    elif op == "mul":
+        error = of_a * abs(b) + abs(a) * of_b + of_a * of_b
+    elif op == "div" and _is_exact(of_b):
+        error = of_a / abs(b)
+    else:
+        return None
+    value = FUNCTIONS[op](a, b)
+    return value, error + unit * abs(value)
+
+
+def _is_exact(error: Any) -> bool:
+    return not isinstance(error, Tensor) and error == 0
 
 
 def _shifted(x: Tensor, first: Tensor) -> Tensor:

@@ -2,113 +2,109 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sdn.checks.arguments import FrozenValue
+from sdn.checks.arguments import ArgumentError, FrozenValue
 from sdn.checks.tracing import transforming
-from sdn.compiler.programs import program_of
-from sdn.dynamics import RF
+from sdn.compiler.programs import program
 from sdn.dynamics.base import Dynamics, State, at_start, check_current, check_finite
 from sdn.gradients import SpikeGradient, spike
 from sdn.ops.common.operator import operator
 from sdn.ops.neuron import operator as neuron
 from sdn.ops.neuron.layout import STRIDE, Kernel, as_saved
-from sdn.ops.neuron.operands import operands, state_of
-from sdn.solvers.chunks import run_in_chunks
+from sdn.ops.neuron.operands import check_kind, operands, state_of
+from sdn.solvers.chunks import Found, Rows, run_in_chunks, run_rows
 from sdn.solvers.fused import Fused
-from sdn.solvers.linear import distance_error, linear_of
+from sdn.solvers.linear import certain
 from sdn.solvers.linear import solve as solve_linear
-from sdn.solvers.surrogate import Surrogate
 
 __all__ = ["Certificate", "Parallel", "solve"]
+
+NO_SCHEME = "a neuron whose spikes move no state takes one scan, every other one takes chunks"
+NO_GUESS = "chunks make their own first guess by warm_up steps"
 
 
 class Certificate(NamedTuple):
     """What a parallel run knows about itself. A row is one neuron of one sample, B * H of them."""
 
     rounds: int
-    """Times the recurrence was solved or pieces were run, the one that confirmed the result included."""
+    """Times that the chunks were run; 1 for one scan, 0 where the fused solver ran everything for its gradient."""
     rows: int
     settled: int
-    """Rows whose spikes, or whose states at the seams, reproduced themselves within the rounds allowed."""
+    """Rows whose chunks all started from the very state, bit for bit, in which the chunk before ended."""
     certified: int
-    """Rows that settled and, for "rounds", stayed clear of the threshold by more than rounding."""
+    """Other rows that stayed farther from the threshold than rounding can reach."""
     handed_over: int
     """All other rows: they were run by the fused loop, so every spike returned is the loop's."""
     margin: float
-    """"rounds": smallest |potential - threshold| over its rounding bound in the certified rows, > 1; "chunks": inf."""
+    """Smallest |potential - threshold| over its rounding bound in the certified rows, > 1; inf without any."""
 
 
 @dataclass(frozen=True)
 class Parallel(FrozenValue):
-    """Exact spikes, parallel in time with the reset kept, by one of two schemes that say when they are done.
+    """Exact spikes, parallel in time with the reset kept, that say when they are done.
 
-    "chunks": pieces of the sequence run side by side, each from a guess of its first state that a few warm-up steps
-    give; where a state at a seam is not bit for bit the one that the piece before ended in, that piece runs again. A
-    hard reset or a strong leak forgets a wrong guess within a piece.
+    A neuron whose spikes move no state, as RF, is a linear recurrence: one `sdn.scan` finds all potentials and spikes.
 
-    "rounds": given its spikes a neuron is linear, and `sdn.scan` finds all its potentials at once; they give new
-    spikes, until none changes. The dynamics is causal, so every round gets at least one more step right and the fixed
-    point is unique. RF needs one round, and one to confirm it. A row whose potential comes nearer to the threshold
-    than a bound on the rounding of scan and loop is not trusted.
+    For all others pieces of the sequence run side by side, each from a guess of its first state that a few warm-up
+    steps give. Most neurons are linear once their spikes are known: the next guess of the states at the seams is that
+    of the linear neuron with the spikes just found, by a scan. Others, and rows whose spikes do not change any more,
+    take the states in which the pieces before ended.
 
-    Rows that have not settled, and rows that are not trusted, are run by the fused loop: spikes are always those of
-    `sdn.simulate`, given the state before them. How many they were is in the `Certificate` that `solve` returns.
-    Potentials, last state and gradients equal the loop's up to rounding, so a stream in chunks can differ from the
-    whole where a potential lies within rounding of the threshold. The backward pass is parallel in time where the
-    reset is detached; else it is the fused solver's. It pays where rows are few and a GPU idles; on a CPU the fused
-    loop is always faster.
+    A row is done when every piece started from the very state in which the one before ended, or when its potential
+    stays farther from the threshold than a bound on all rounding of the loop. Rows that are not done within
+    ``max_rounds`` are run by the fused loop: spikes are always those of `sdn.simulate`, given the state before them.
+    How many they were is in the `Certificate` that `solve` returns. The last state of certified rows and gradients
+    equal the loop's up to rounding, so a stream in chunks can differ from the whole where a potential lies within
+    rounding of the threshold.
+
+    The backward pass is parallel in time where the neuron is linear given its spikes and the reset is detached; else it
+    is the fused solver's, and for neurons that are not linear so is the forward pass before it. It pays, if at all,
+    where rows are few, sequences long and a GPU idles; on a CPU the fused loop is always faster.
 
     Args:
-        scheme: "chunks", "rounds", or None: rounds for RF, which needs two, and chunks for the others. ALIF and BRF
-            rarely settle by rounds, and by chunks only one after another: there the fused solver is the one to take.
-        max_rounds: rounds (or runs of the pieces) before a row that has not settled is handed over, >= 1.
+        max_rounds: runs of the pieces before a row that is not done is handed over, >= 1.
         chunk: steps of a piece, >= 1.
-        warm_up: steps before a piece that make its guess, >= 0.
-        guess: a `Surrogate` whose spikes are the first guess of "rounds"; None thresholds ``gain * input``.
+        warm_up: steps before a piece that make its first guess, >= 0.
         detach_reset: keep gradients from flowing through the spike into the state. Through `mem` they always flow.
 
     Raises:
-        ValueError: an option out of range, or a guess for "chunks".
+        ValueError: an option out of range.
 
-    Source: the fixed point over spikes is that of Feng et al., ICML 2025 (arXiv 2506.12087), run to its end and without
-    relaxation; the scan is Martin and Cundy's (ICLR 2018, arXiv 1709.04057). Chunks, certificate and bound are ours.
+    Source: the scan is Martin and Cundy's (ICLR 2018, arXiv 1709.04057); Newton's method over time is Lim et al., ICLR
+    2024 (arXiv 2309.12252), here over the states at the seams with the spikes held. Certificate and bound are ours.
     """
 
-    scheme: Literal["chunks", "rounds"] | None = None
     max_rounds: int = 48
     chunk: int = 256
     warm_up: int = 64
-    guess: Surrogate | None = None
     detach_reset: bool = True
 
     spellings: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("rounds", "iterations"), "max_rounds={value}"),
         "chunk_size": "chunk={value}",
         "detach": "detach_reset={value}",
+        "scheme": f"leave it out: {NO_SCHEME}",
+        "guess": f"leave it out: {NO_GUESS}",
     }
 
     def __post_init__(self) -> None:
-        if self.scheme not in (None, "chunks", "rounds"):
-            raise ValueError(f"Parallel: scheme must be 'chunks', 'rounds' or None, got {self.scheme!r}.")
+        first: object = self.max_rounds
+        if isinstance(first, str):
+            raise ArgumentError(f"Parallel: there are no schemes to choose from, got {first!r}; {NO_SCHEME}.")
         whole = all(isinstance(n, int) for n in (self.max_rounds, self.chunk, self.warm_up))
         if not whole or self.max_rounds < 1 or self.chunk < 1 or self.warm_up < 0:
             raise ValueError(
                 "Parallel: needs integers max_rounds >= 1, chunk >= 1 and warm_up >= 0, got "
                 f"{self.max_rounds}, {self.chunk} and {self.warm_up}."
             )
-        if self.guess is not None and self.scheme == "chunks":
-            raise ValueError(f"Parallel: chunks make their own guess, got guess={self.guess}; use scheme='rounds'.")
 
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
-        """Refuse a neuron that has no fused kernel, or one that the guess was not made for."""
+        """Refuse a neuron or a spike gradient that has no compiled form."""
         Fused().check(dynamics, learned, gradient)
-        linear_of(program_of(dynamics))
-        if self.guess is not None:
-            self.guess.check(dynamics, learned)
 
     def run(
         self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient
@@ -126,34 +122,28 @@ class Parallel(FrozenValue):
         self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient
     ) -> tuple[Tensor, State, Tensor]:
         check_current(type(dynamics).__name__, current)
+        check_kind(current)
+        started = state
         dynamics, state = at_start(dynamics, current, state)
-        if not current.numel():
-            return *Fused(self.detach_reset).run(dynamics, current, state, gradient), current.new_zeros(4)
         kernel, first, slope = operands(dynamics, current, state, gradient)
+        learns = _has_gradient(current, first, kernel.fixed)
+        is_linear = program(kernel.program).affine is not None
+        if not current.numel() or (learns and not is_linear):
+            nothing = current.new_tensor([0, 0, 0, float("inf")], dtype=torch.float64)
+            return *Fused(self.detach_reset).run(dynamics, current, started, gradient), nothing
         with torch.no_grad():
-            guess = self._first_guess(dynamics, current, gradient)
             sizes = [self.max_rounds, self.chunk, self.warm_up]
-            spikes, report = _settle(
-                kernel.program, current, first, kernel.fixed, kernel.numbers, guess, dynamics.fires_at_threshold, sizes
-            )
-        if self.detach_reset:
+            spikes, final, report = _settle(kernel.program, current, first, kernel.fixed, kernel.numbers, sizes)
+        if learns and self.detach_reset:
             distance, states = solve_linear(kernel, current, first, spikes)
-            out, final = _known(distance, spikes, gradient), states[:, -1].clone()
-        else:
-            neuron_without_spikes = kernel.program, kernel.numbers, *slope
-            out, final, _ = _ThroughReset.apply(current, first, kernel.fixed, spikes, *neuron_without_spikes)  # type: ignore[no-untyped-call]
-        last = state_of(dynamics, final)
-        check_finite(dynamics, last, current, state)
-        return out, last, report
-
-    def _first_guess(self, dynamics: Dynamics, current: Tensor, gradient: SpikeGradient) -> Tensor | None:
-        """Spikes (B, L, H) to start the rounds from; None for chunks."""
-        by_rounds = isinstance(dynamics, RF) or self.guess is not None
-        if self.scheme == "chunks" or (self.scheme is None and not by_rounds):
-            return None
-        if self.guess is None:
-            return dynamics.fires(torch.zeros_like(current), current)
-        return self.guess.run(dynamics, current, None, gradient)[0] > 0
+            last = states[:, -1]
+            spikes, final = _known(distance, spikes, gradient), final + (last - last.detach())
+        elif learns:
+            given = spikes, final, kernel.program, kernel.numbers, *slope
+            spikes, final, _ = _ThroughReset.apply(current, first, kernel.fixed, *given)  # type: ignore[no-untyped-call]
+        ended = state_of(dynamics, final)
+        check_finite(dynamics, ended, current, state)
+        return spikes, ended, report
 
 
 def solve(
@@ -167,7 +157,7 @@ def solve(
     """Spikes (B, L, H) and last state as a `Neuron` with this solver returns them, and the certificate.
 
     Args:
-        dynamics: LIF, ALIF, RF or BRF; tensor fields are (H,).
+        dynamics: the neuron; tensor fields are (H,).
         current: (B, L, H) float32 or float64, finite.
         state: before the first step, (B, H) per field; None is rest.
         gradient: spike gradient; None is the dynamics' own.
@@ -177,105 +167,55 @@ def solve(
     solver.check(dynamics)
     chosen = dynamics.default_spike if gradient is None else gradient
     spikes, last, report = solver._run(dynamics, current, state, chosen)
-    rounds, settled, certified, margin = report.tolist()
+    rounds, settled, certified = map(int, report[:3].tolist())
     rows = current.shape[0] * current.shape[2]
-    return spikes, last, Certificate(int(rounds), rows, int(settled), int(certified), rows - int(certified), margin)
+    left = rows - settled - certified
+    return spikes, last, Certificate(rounds, rows, settled, certified, left, report[3].item())
+
+
+def _has_gradient(*tensors: Tensor) -> bool:
+    return transforming() or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
 
 
 def _exact_spikes(
-    name: str,
-    current: Tensor,
-    first: Tensor,
-    fixed: Tensor,
-    constants: list[float],
-    guess: Tensor | None,
-    at_threshold: bool,
-    sizes: list[int],
-) -> tuple[Tensor, Tensor]:
-    """Spikes (B, L, H) of the exact neuron, without gradient; rounds, settled rows, certified rows and margin (4,)."""
+    name: str, current: Tensor, first: Tensor, fixed: Tensor, numbers: list[float], sizes: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Exact spikes (B, L, H) and last state (B, S, H); rounds, settled rows, certified rows and margin (4,)."""
     max_rounds, chunk, warm_up = sizes
-    kernel = Kernel(name, fixed, constants)
-    if guess is None:
-        return _by_chunks(kernel, current, first, max_rounds, chunk, warm_up)
-    return _by_rounds(kernel, current, first, guess.to(current.dtype), at_threshold, max_rounds)
+    batch, _, channels = current.shape
+    lanes = (t.transpose(0, 1).reshape(1, -1, batch * channels) for t in (current, first))
+    rows = Rows(Kernel(name, fixed.repeat(1, batch), numbers), *lanes)
+    affine = program(name).affine
+    found = _by_a_scan(rows) if affine is not None and not affine.feeds_back else None
+    found = run_in_chunks(rows, chunk, warm_up, max_rounds) if found is None else found
+    spikes, final = found.spikes, found.final
+    certified = ~found.settled & (found.margin > 1)
+    left = ~(found.settled | certified)
+    if left.any():
+        spikes[..., left], final[..., left] = run_rows(rows.some(left))
+    counts = found.rounds, int(found.settled.sum()), int(certified.sum())
+    margin = found.margin[certified].min().item() if counts[2] else float("inf")
+    report = torch.tensor([*counts, margin], dtype=torch.float64, device=current.device)
+    whole = [t.reshape(-1, batch, channels).transpose(0, 1).contiguous() for t in (spikes, final)]
+    return whole[0], whole[1], report
 
 
-def _fake_spikes(_: str, current: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(current, memory_format=torch.contiguous_format), current.new_empty(4, dtype=torch.float64)
+def _fake_spikes(name: str, current: Tensor, first: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    spikes = torch.empty_like(current, memory_format=torch.contiguous_format)
+    return spikes, first.new_empty(first.shape), current.new_empty(4, dtype=torch.float64)
 
 
 _settle = operator("sdn::settle", _exact_spikes, _fake_spikes)
 
 
-def _by_chunks(
-    kernel: Kernel, current: Tensor, first: Tensor, max_rounds: int, chunk: int, warm_up: int
-) -> tuple[Tensor, Tensor]:
-    found = run_in_chunks(kernel, current, first, chunk, warm_up, max_rounds)
-    if not found.settled.all():
-        everything = _all_rows(kernel, current, first, found.spikes)
-        rest = everything.some((~found.settled).flatten().nonzero().squeeze(1))
-        found.spikes.permute(1, 0, 2)[:, ~found.settled] = _by_the_loop(rest)[0]
-    settled = int(found.settled.sum())
-    report = [found.rounds, settled, settled, float("inf")]
-    return found.spikes, torch.tensor(report, dtype=torch.float64, device=current.device)
-
-
-class _Rows(NamedTuple):
-    """Rows laid side by side: the ``number`` (n,) of each in the flattened (B, H), and their problem, (1, L, n)."""
-
-    number: Tensor
-    kernel: Kernel
-    x: Tensor
-    first: Tensor
-    spikes: Tensor
-
-    def some(self, keep: Tensor) -> "_Rows":
-        """The rows at these positions (m,)."""
-        kernel = self.kernel._replace(fixed=self.kernel.fixed[:, keep])
-        parts = (t.index_select(2, keep) for t in (self.x, self.first, self.spikes))
-        return _Rows(self.number[keep], kernel, *parts)
-
-
-def _all_rows(kernel: Kernel, current: Tensor, first: Tensor, spikes: Tensor) -> _Rows:
-    batch, _, channels = current.shape
-    lanes = (t.transpose(0, 1).reshape(1, -1, batch * channels) for t in (current, first, spikes))
-    everything = torch.arange(batch * channels, device=current.device)
-    return _Rows(everything, kernel._replace(fixed=kernel.fixed.repeat(1, batch)), *lanes)
-
-
-def _by_rounds(
-    kernel: Kernel, current: Tensor, first: Tensor, guess: Tensor, at_threshold: bool, max_rounds: int
-) -> tuple[Tensor, Tensor]:
-    batch, length, channels = current.shape
-    rows = _all_rows(kernel, current, first, guess)
-    out, doubtful = torch.empty_like(rows.x), []
-    settled = certified = rounds = 0
-    margin = float("inf")
-    while len(rows.number) and rounds < max_rounds:
-        rounds += 1
-        distance = solve_linear(rows.kernel, rows.x, rows.first, rows.spikes).distance
-        fires = (distance >= 0 if at_threshold else distance > 0).to(current.dtype)
-        same = (fires == rows.spikes).all(1).squeeze(0)
-        if same.any():
-            done = rows.some(same.nonzero().squeeze(1))
-            error = distance_error(done.kernel, done.x, done.first, done.spikes, sequential=not current.is_cuda)
-            clear = (distance[:, :, same].abs() / error).amin(1).squeeze(0)
-            sure = clear > 1
-            settled, certified = settled + len(clear), certified + int(sure.sum())
-            if sure.any():
-                margin = min(margin, clear[sure].min().item())
-            out[:, :, done.number] = done.spikes
-            doubtful.append(done.some((~sure).nonzero().squeeze(1)))
-        rows = rows._replace(spikes=fires).some((~same).nonzero().squeeze(1))
-    for rest in (*doubtful, rows):
-        if len(rest.number):
-            out[:, :, rest.number] = _by_the_loop(rest)
-    report = torch.tensor([rounds, settled, certified, margin], dtype=torch.float64, device=current.device)
-    return out.reshape(length, batch, channels).transpose(0, 1).contiguous(), report
-
-
-def _by_the_loop(rows: _Rows) -> Tensor:
-    return neuron.run(rows.kernel, rows.x, rows.first, ("", []), through_reset=False, record=False)[0]
+def _by_a_scan(rows: Rows) -> Found | None:
+    """Spikes of neurons whose spikes move no state; None where nothing can be said about their rounding."""
+    known = certain(*rows, torch.zeros_like(rows.x))
+    if known is None:
+        return None
+    margin = known.margin.amin((0, 1))
+    settled = torch.zeros_like(margin, dtype=torch.bool)
+    return Found(known.spikes.to(rows.x), known.final.to(rows.x), settled, margin, 1, 0)
 
 
 def _known(distance: Tensor, spikes: Tensor, gradient: SpikeGradient) -> Tensor:
@@ -316,6 +256,7 @@ class _ThroughReset(torch.autograd.Function):
         first: Tensor,
         fixed: Tensor,
         spikes: Tensor,
+        final: Tensor,
         name: str,
         constants: list[float],
         gradient: str,
@@ -323,13 +264,12 @@ class _ThroughReset(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         kernel = Kernel(name, fixed, constants)
         kept = solve_linear(kernel, current, first, spikes, slice(STRIDE - 1, -1, STRIDE)).states
-        final = solve_linear(kernel, current, first, spikes).states[:, -1].clone()
-        return spikes.clone(), final, as_saved(torch.cat([first.unsqueeze(1), kept], 1))
+        return spikes.clone(), final.clone(), as_saved(torch.cat([first.unsqueeze(1), kept], 1))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        current, _, fixed, _, program, numbers, *slope = inputs
-        ctx.options = numbers, program, *slope
+        current, _, fixed, _, _, name, numbers, *slope = inputs
+        ctx.options = numbers, name, *slope
         ctx.mark_non_differentiable(output[2])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(current, fixed, output[2])
@@ -339,4 +279,4 @@ class _ThroughReset(torch.autograd.Function):
         current, fixed, saved = ctx.saved_tensors
         learn = ctx.needs_input_grad[2]
         found = neuron.backward(*grads[:2], None, current, fixed, saved, *ctx.options, True, learn)
-        return found[0], found[1], found[2] if learn else None, None, None, None, None, None
+        return found[0], found[1], found[2] if learn else None, *(None,) * 6
