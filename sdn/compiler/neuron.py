@@ -1,6 +1,7 @@
 """A neuron as graphs: its step, what of it depends on parameters alone, and its derivative."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,14 +23,18 @@ WATCH = "watch"
 """A state of the program's own: 0, or NaN once a step had a number that its neuron's state does not remember."""
 
 
+RESERVED = re.compile(r"current|spike|slope|membrane|watch|after_\w+|[a-z]{1,2}\d+|constant\d+|[a-z]_\w+|g[a-z]")
+"""Names of leaves that are no state and no field, and of what generated code computes."""
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """One step of a neuron as a graph over the leaves ``current``, ``spike``, its states, rows and numbers."""
 
     name: str
     builder: Builder
-    fields: tuple[str, ...]
-    """Fields of the dynamics that rows and numbers are computed from."""
+    fields: dict[str, str]
+    """Leaf and field of the dynamics that rows and numbers are computed from."""
     states: tuple[str, ...]
     """Leaves of the states, in order; `WATCH` last where there is one."""
     rows: dict[str, Node]
@@ -76,12 +81,16 @@ def trace(dynamics: Dynamics, like: Tensor | None = None) -> Step:
     kind = type(dynamics)
     builder = Builder()
     tape = Tape(builder, kind.__name__)
-    states = kind.State._fields
+    states: list[str] = []
+    for name in kind.State._fields:
+        states.append(_own(name, states))
     channels = _channels(dynamics) if like is None else like.shape[-1]
     with torch.no_grad(), torch.device("cpu"):
         like = torch.zeros(1, channels, dtype=torch.float64 if like is None else like.dtype)
         fields, numbers = _symbols(dynamics, channels, like.dtype)
-        leaf_of = {name: builder.leaf(_own(name, states)) for name in (*fields, *numbers)}
+        leaf_of: dict[str, Node] = {}
+        for name in (*fields, *numbers):
+            leaf_of[name] = builder.leaf(_own(name, [*states, *(leaf.name for leaf in leaf_of.values())]))
         with tape:
             for name, value in (*fields.items(), *numbers.items()):
                 tape.given(value, leaf_of[name])
@@ -98,12 +107,13 @@ def trace(dynamics: Dynamics, like: Tensor | None = None) -> Step:
         after = [_tensor(kind, f"advance, {name}", x, like) for name, x in zip(states, after, strict=True)]
         roots = [tape.real(tape.node(x)) for x in (mem, distance, *after)]
     per_channel, single = ({leaf_of[name].name: name for name in group} for group in (fields, numbers))
-    return _split(kind, builder, roots, per_channel, single, tape.constants)
+    return _split(kind, builder, states, roots, per_channel, single, tape.constants)
 
 
 def _split(
     kind: type[Dynamics],
     builder: Builder,
+    states: list[str],
     roots: list[Node],
     fields: dict[str, str],
     numbers: dict[str, str],
@@ -136,13 +146,11 @@ def _split(
         zero = builder.constant(0.0)
         known[id(node)] = builder.make("ne", leaf, zero, kind="bool") if node.kind == "bool" else leaf
     mem, distance, *after = rewritten(builder, roots, known)
-    states = list(kind.State._fields)
     if not _remembers(states, after):
-        states.append(WATCH)
+        states = [*states, WATCH]
         after.append(_watch(builder, distance, after))
-    names = {**fields, **numbers}
     return Step(
-        kind.__name__, builder, tuple(names.values()), tuple(states), rows, single, constants, mem, distance,
+        kind.__name__, builder, {**fields, **numbers}, tuple(states), rows, single, constants, mem, distance,
         tuple(after), kind.fires_at_threshold,
     )  # fmt: skip
 
@@ -206,9 +214,9 @@ def _is_ours(kind: type) -> bool:
 
 
 def _own(name: str, taken: Sequence[str]) -> str:
-    """A name for a leaf that nothing else has."""
-    while name in (*taken, "current", "spike", WATCH):
-        name += "_"
+    """A name for a leaf that nothing else has, neither here nor in generated code."""
+    while name in taken or RESERVED.fullmatch(name):
+        name += "_own"
     return name
 
 

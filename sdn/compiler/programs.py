@@ -128,7 +128,7 @@ def call_of(dynamics: Dynamics, like: Tensor) -> tuple[Call, list[Tensor]]:
 
 
 def _call(found: Program) -> Call:
-    return Call(found.key, found.step.fields, found.step.states[-1] == WATCH)
+    return Call(found.key, tuple(found.step.fields.values()), found.step.states[-1] == WATCH)
 
 
 @_constant
@@ -240,8 +240,7 @@ def _made(kind: type[Dynamics], options: dict[str, Any], step: Step) -> Program:
 
 def _parameters_text(step: Step) -> str:
     given = [*step.fields, *step.constants]
-    own = {leaf: leaf for leaf in given}
-    writer = Writer("python", {**own, **{f"{name}_": name for name in step.fields}})
+    writer = Writer("python", {leaf: leaf for leaf in given})
     roots = writer.write([*step.rows.values(), *step.numbers.values()])
     rows, numbers = roots[: len(step.rows)], roots[len(step.rows) :]
     lines = "".join(f"    {line}\n" for line in writer.lines)

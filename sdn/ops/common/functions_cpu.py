@@ -210,5 +210,5 @@ def maximum(a, b):  # type: ignore[no-untyped-def]
 
 @inline
 def sign(x):  # type: ignore[no-untyped-def]
-    """1, 0 or -1."""
-    return one(x) if x > 0 else (-one(x) if x < 0 else x - x)
+    """1, 0 or -1; 0 for NaN, as torch has it."""
+    return one(x) if x > 0 else (-one(x) if x < 0 else zero(x))
