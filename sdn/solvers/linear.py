@@ -22,6 +22,8 @@ from sdn.ops.scan.operator import scan
 __all__ = ["Certain", "Linear", "certain", "distance_error", "linear_of", "solve", "spikes_at"]
 
 LAST = slice(-1, None)
+BLOCK = 1 << 17
+"""Elements of a tensor that `certain` works on at once."""
 COMPARISONS = frozenset({"eq", "ne", "gt", "ge", "lt", "le", "real"})
 
 
@@ -78,17 +80,22 @@ def _parameters(found: Program, kernel: Kernel) -> dict[str, Any]:
 
 def _recurrence(stage: Stage, values: dict[str, Any], before: list[Tensor], like: Tensor) -> list[Tensor]:
     """The states of a stage after all steps."""
-    flat = [node for row in stage.A for node in row]
-    size = len(stage.states)
-    found = _evaluated([*flat, *stage.b], values, like)
-    A, b = found[: len(flat)], found[len(flat) :]
+    size, A, b = len(stage.states), _matrix(stage, values, like), _evaluated(list(stage.b), values, like)
     if size == 1:
         return [scan(A[0], b[0], before[0])]
     if stage.rotates:
         z = scan(torch.complex(A[0], A[2]), torch.complex(b[0], b[1]), torch.complex(*before))
         return [z.real, z.imag]
-    matrices = torch.stack(A, -1).reshape(*like.shape, size, size)
+    matrices = torch.stack([x.expand(like.shape) for x in A], -1).reshape(*like.shape, size, size)
     return [*scan_matrices(matrices, torch.stack(b, -1), torch.stack(before, -1)).unbind(-1)]
+
+
+def _matrix(stage: Stage, values: dict[str, Any], like: Tensor) -> list[Tensor]:
+    """The entries of A in the order of rows, each (B, L, H), or (1, 1, H) where none of them changes over time."""
+    found = evaluate([node for row in stage.A for node in row], values)
+    entries = [torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in found]
+    shape = like.shape if any(x.ndim == 3 for x in entries) else (1, 1, like.shape[2])
+    return [x.expand(shape) for x in entries]
 
 
 def _evaluated(roots: list[Node], values: dict[str, Any], like: Tensor) -> list[Tensor]:
@@ -116,7 +123,22 @@ class Certain(NamedTuple):
 
 
 def certain(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor) -> Certain | None:
-    """Whether the step by step loop, as it rounds, would spike at these steps; None where nothing can be said."""
+    """Whether the step by step loop, as it rounds, would spike at these steps; None where nothing can be said.
+
+    On the CPU some channels after others, so that what it computes on the way stays in cache.
+    """
+    width = x.shape[2] if x.device.type != "cpu" else max(1, BLOCK // x[..., 0].numel())
+    found = []
+    for start in range(0, x.shape[2], width):
+        some = slice(start, start + width)
+        part = _certain(kernel._replace(fixed=kernel.fixed[:, some]), *(t[..., some] for t in (x, first, spikes)))
+        if part is None:
+            return None
+        found.append(part)
+    return Certain(*(torch.cat(parts, -1) for parts in zip(*found, strict=True)))
+
+
+def _certain(kernel: Kernel, x: Tensor, first: Tensor, spikes: Tensor) -> Certain | None:
     error = distance_error(kernel, x, first, spikes)
     if error is None:
         return None
@@ -163,15 +185,15 @@ def _carried(stage: Stage, values: dict[str, Any], still: dict[str, Any], rounde
     Two states are measured in coordinates in which their matrix at rest, ``still``, is a rotation times a number, so
     that the error of a damped oscillator shrinks at every step.
     """
-    like, flat = rounded[0], [node for row in stage.A for node in row]
+    like = rounded[0]
     if len(stage.states) == 1:
-        return [scan(_evaluated(flat, values, like)[0].abs(), like.contiguous())]
-    a, b, c, d = (x[0, 0] for x in _evaluated(flat, still, like))
+        return [scan(_matrix(stage, values, like)[0].abs(), like.contiguous())]
+    a, b, c, d = (x[0, 0] for x in _matrix(stage, still, like))
     turns = (a - d) ** 2 + 4 * b * c < 0
     p = torch.where(turns, c.abs().sqrt(), 1)  # the coordinates [[p, q], [0, r]] (u, v)
     q = torch.where(turns, (a - d) * c.sign() / (-2 * p), 0)
     r = torch.where(turns, (b.abs() - q * q).sqrt(), 1)
-    a, b, c, d = _evaluated(flat, values, like)
+    a, b, c, d = _matrix(stage, values, like)
     first = a + q * c / p
     squares = first**2 + ((p * b + q * d - q * first) / r) ** 2 + (r * c / p) ** 2 + (d - q * c / p) ** 2
     twice = 2 * (a * d - b * c).abs()
