@@ -109,9 +109,9 @@ def predict_case(_):
     return run, (normal(B, L, H),)
 
 
-def parallel_case(started, name, scheme):
+def parallel_case(started, name):
     dynamics, std = NEURONS[name]
-    solver = sdn.Parallel(scheme=scheme, chunk=16, warm_up=4, detach_reset=name != "brf")
+    solver = sdn.Parallel(chunk=16, warm_up=4, detach_reset=name != "brf")
     state = type(dynamics.initial_state(1, 1))(
         *(0.1 * started * torch.rand(B, H, dtype=F64) for _ in dynamics.State._fields)
     )
@@ -144,9 +144,9 @@ CASES = {
     "scan": scan_case,
     "fire": fire_case,
     "predict": predict_case,
-    "chunks": functools.partial(parallel_case, name="lif", scheme="chunks"),
-    "rounds": functools.partial(parallel_case, name="rf", scheme="rounds"),
-    "through-reset": functools.partial(parallel_case, name="brf", scheme=None),
+    "chunks": functools.partial(parallel_case, name="lif"),
+    "one-scan": functools.partial(parallel_case, name="rf"),
+    "through-reset": functools.partial(parallel_case, name="brf"),
     "settle-resonate": settled_case,
 }
 every_case = pytest.mark.parametrize("case", CASES)
