@@ -24,10 +24,12 @@ DOUBLE = {"sums", "skip_sums"}
 
 def numbers_of(dynamics, gradient=None):
     """Key of a neuron, key of its spike gradient, and the numbers that are compiled in, of the neuron and of both."""
-    from sdn.compiler.programs import parameters_of, program_of, slope_of
+    from sdn.compiler.programs import program_of, slope_of
+    from sdn.ops.neuron.operands import operands
 
-    found = program_of(dynamics)
-    numbers = {f"C_{n}": v for n, v in zip(found.step.numbers, parameters_of(found, dynamics)[1], strict=True)}
+    found, like = program_of(dynamics), torch.zeros(1, 1, 5)
+    kernel = operands(dynamics, like, dynamics.initial_state(1, 5), dynamics.default_spike)[0]
+    numbers = {f"C_{n}": v for n, v in zip(found.step.numbers, kernel.numbers, strict=True)}
     slope, shape = slope_of(gradient or dynamics.default_spike)
     return found.key, slope, numbers, numbers | {f"N_{i}": v for i, v in enumerate(shape)}
 

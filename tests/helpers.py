@@ -7,7 +7,7 @@ import pytest
 import torch
 from own_neurons import UPDATES, own_neurons
 
-from sdn import ALIF, BRF, LIF, RF
+from sdn import ALIF, BRF, LIF, RF, Triangle
 from sdn.dynamics import HRF, IzhikevichRF
 
 CHANNELS = 5
@@ -181,7 +181,7 @@ def double_gaussian(v):
 
 
 def published_slope(dynamics):
-    return triangle if isinstance(dynamics, LIF) else double_gaussian
+    return triangle if isinstance(dynamics.default_spike, Triangle) else double_gaussian
 
 
 # ---- comparisons

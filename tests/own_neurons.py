@@ -27,7 +27,7 @@ class Three(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class QIF(Dynamics):
+class Quadratic(Dynamics):
     """The quadratic neuron of the README: not affine in its state."""
 
     a: Value = 0.2
@@ -175,7 +175,7 @@ def _as_number(condition):
     return condition.to(torch.float64) if isinstance(condition, Tensor) else condition.astype(float)
 
 
-def _qif(P, I, state, fire):
+def _quadratic(P, I, state, fire):
     (u,) = state
     mem = u + P["a"] * u * (u - 0.6)
     s, kept = fire(mem + I - P["threshold"], True)
@@ -227,7 +227,7 @@ def _trio(P, I, state, fire):
 
 
 UPDATES = {
-    "QIF": _qif, "AdEx": _adex, "Izhikevich2003": _izhikevich2003, "Bounded": _bounded, "Graded": _graded,
+    "Quadratic": _quadratic, "AdEx": _adex, "Izhikevich2003": _izhikevich2003, "Bounded": _bounded, "Graded": _graded,
     "Trio": _trio,
 }  # fmt: skip
 
@@ -235,8 +235,8 @@ UPDATES = {
 def own_neurons(h):
     """Rows for `helpers.DYNAMICS`; ``h`` (H,) goes from 0 to 1."""
     return [
-        ("qif", QIF(0.15, 0.9), 0.5),
-        ("qif-channels", QIF(0.1 + 0.1 * h, 0.7 + 0.4 * h), 0.5),
+        ("qif", Quadratic(0.15, 0.9), 0.5),
+        ("qif-channels", Quadratic(0.1 + 0.1 * h, 0.7 + 0.4 * h), 0.5),
         ("adex", AdEx(8.0, 0.5, 1.4, 0.2), 0.8),
         ("izhikevich2003", Izhikevich2003(0.03, 0.22, -0.6, 0.05, -0.42), 0.12),
         ("bounded", Bounded(0.85, 0.4, 0.9), 1.0),

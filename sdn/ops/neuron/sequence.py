@@ -43,6 +43,5 @@ def run_sequence(
     kernel, first, slope = operands(dynamics, current, state, chosen)
     with torch.set_grad_enabled(torch.is_grad_enabled() and through_time):
         spikes, final, mem = operator.run(kernel, current, first, slope, through_reset, record)
-    last = state_of(dynamics, final)
-    check_finite(dynamics, last, current, state)
-    return Trajectory(current, mem, spikes, last)
+    check_finite(dynamics, final.unbind(1), current, state)  # with the program's own field, where there is one
+    return Trajectory(current, mem, spikes, state_of(dynamics, final))

@@ -49,7 +49,7 @@ def test_a_solver_may_be_set_by_its_word(x) -> None:
     assert torch.equal(neuron(x)[0], fused)
     with pytest.raises(ValueError, match="solver must be one of"):
         neuron.solver = "nothing"
-    with pytest.raises(ValueError, match="artifact was made for LIF"):
+    with pytest.raises(ValueError, match="no shipped artifact stands for HRF"):
         setattr(sdn.Neuron(sdn.LIF(0.2), 8, solver="surrogate"), "dynamics", sdn.HRF())  # noqa: B010
     layer = Recurrent(3, sdn.LIF(0.5), 8)
     layer.solver = "loop"

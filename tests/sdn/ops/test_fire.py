@@ -54,4 +54,4 @@ def test_it_says_what_it_takes():
 
 def test_operator_obeys_the_rules_of_torch():
     x, fixed = currents(1.0, length=5).requires_grad_(), torch.ones(2, CHANNELS, dtype=torch.float64).requires_grad_()
-    torch.library.opcheck(_fire.overload, (x, currents(0.3, length=5), fixed, True, "", []))
+    torch.library.opcheck(_fire.overload, (x, currents(0.3, length=5), fixed, True, *slope_of(Triangle())))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from helpers import CHANNELS, assert_close, assert_lively, currents, every_fused, some_state
-from own_neurons import QIF, Bounded
+from own_neurons import Bounded, Quadratic
 
 from sdn import ALIF, BRF, LIF, RF, Fused, Loop, Neuron, Triangle, spike
 from sdn.ops.neuron import operator as neuron
@@ -20,7 +20,7 @@ def operator_arguments(dynamics, std, save, dtype=torch.float64, record=False, *
 
 
 @pytest.mark.parametrize("record", [False, True])
-@pytest.mark.parametrize(("dynamics", "std"), [(LIF(), 1.0), (BRF(), 50.0), (QIF(), 0.5), (Bounded(), 1.0)])
+@pytest.mark.parametrize(("dynamics", "std"), [(LIF(), 1.0), (BRF(), 50.0), (Quadratic(), 0.5), (Bounded(), 1.0)])
 def test_the_operator_is_registered_as_torch_asks(dynamics, std, record):
     arguments = operator_arguments(dynamics, std, save=True, record=record, length=7)
     for tensor in arguments[:3]:
