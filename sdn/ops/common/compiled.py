@@ -96,8 +96,9 @@ def _is_whole(path: str) -> bool:
 
 @functools.cache
 def _sources() -> str:
-    """A hash of the files of all operations, and of what compiles them."""
-    files = [path.read_bytes() for path in sorted(Path(__file__).parents[1].rglob("*.py"))]
+    """A hash of all files with compiled functions or with sizes that these share, and of what compiles them."""
+    paths = sorted(Path(__file__).parents[1].rglob("*.py"))
+    files = [text for path in paths if b"jit" in (text := path.read_bytes()) or path.name == "layout.py"]
     return hashlib.sha256(b"".join([*files, llvmlite.__version__.encode()])).hexdigest()
 
 
