@@ -23,7 +23,7 @@ WATCH = "watch"
 """A state of the program's own: 0, or NaN once a step had a number that its neuron's state does not remember."""
 
 
-RESERVED = re.compile(r"current|spike|slope|membrane|watch|after_\w+|[a-z]{1,2}\d+|constant\d+|[a-z]_\w+|g[a-z]")
+RESERVED = re.compile(r"current|spike|slope|membrane|watch|after_\w+|[a-z]{1,2}\d+|constant\d+|g_\w+|g[a-z]")
 """Names of leaves that are no state and no field, and of what generated code computes."""
 
 
@@ -216,7 +216,7 @@ def _is_ours(kind: type) -> bool:
 def _own(name: str, taken: Sequence[str]) -> str:
     """A name for a leaf that nothing else has, neither here nor in generated code."""
     while name in taken or RESERVED.fullmatch(name):
-        name += "_own"
+        name = f"own_{name}"
     return name
 
 
