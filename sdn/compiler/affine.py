@@ -97,7 +97,6 @@ def _rotates(A: tuple[tuple[Node, ...], ...]) -> bool:
     generator = torch.Generator().manual_seed(0)
     with torch.device("cpu"):
         values: dict[str, Any] = {n: 0.1 + torch.rand(16, generator=generator, dtype=torch.float64) for n in names}
-    re, minus, im, other = (torch.as_tensor(v, dtype=torch.float64).expand(16) for v in evaluate(flat, values))
-    return bool(
-        torch.allclose(re, other, rtol=1e-12, atol=1e-14) and torch.allclose(minus, -im, rtol=1e-12, atol=1e-14)
-    )
+        re, minus, im, other = (torch.as_tensor(v, dtype=torch.float64).expand(16) for v in evaluate(flat, values))
+        pairs = (re, other), (minus, -im)
+        return all(torch.allclose(one, two, rtol=1e-12, atol=1e-14) for one, two in pairs)

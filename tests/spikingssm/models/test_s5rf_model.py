@@ -262,15 +262,26 @@ def test_bad_input_is_refused_with_its_shape():
         model(signal(), lively(2).initial_state(3, dtype=torch.float64))
 
 
-def test_a_spike_gradient_of_your_own_runs_under_the_loop_and_is_refused_by_the_fused_solver() -> None:
+def test_a_spike_gradient_of_your_own_is_compiled_or_refused_by_name() -> None:
     class Own:
         def slope(self, v: torch.Tensor) -> torch.Tensor:
             return torch.exp(-v.abs())
 
-    model = S5RF(2, 3, 8, 2, num_blocks=2, spike=Own(), solver="loop")
-    model(torch.rand(2, 9, 2))[0].sum().backward()
-    for make in (lambda: S5RF(2, 3, 8, 2, num_blocks=2, spike=Own()), lambda: model.with_solver("fused")):
-        with pytest.raises(NotImplementedError, match=r"no compiled form of .*Own.*solver=.loop."):
+    class Sorted:
+        def slope(self, v: torch.Tensor) -> torch.Tensor:
+            return v.sort(-1)[0]
+
+    found = []
+    for solver in ("fused", "loop"):
+        torch.manual_seed(0)
+        model = S5RF(2, 3, 8, 2, num_blocks=2, spike=Own(), solver=solver, threshold=0.1)
+        model(torch.linspace(-1, 1, 36).reshape(2, 9, 2))[0].sum().backward()
+        found.append(model.layers[0].dense.weight.grad)
+    assert found[0].any()
+    assert torch.allclose(*found, rtol=1e-4, atol=1e-6)
+    model = S5RF(2, 3, 8, 2, num_blocks=2, spike=Sorted(), solver="loop")
+    for make in (lambda: S5RF(2, 3, 8, 2, num_blocks=2, spike=Sorted()), lambda: model.with_solver("fused")):
+        with pytest.raises(NotImplementedError, match=r"Sorted uses sort.*solver=.loop."):
             make()
 
 
