@@ -55,6 +55,8 @@ class Program:
 
 PARAMETERS: dict[str, Callable[..., tuple[list[Any], list[Any]]]] = {}
 """From the fields of a neuron to rows and numbers, by key, where a graph finds it."""
+SHAPES: dict[str, Callable[..., list[Any]]] = {}
+"""The same from the fields of a spike gradient to its numbers."""
 _PROGRAMS: dict[str, Program] = {}
 _FOUND: dict[tuple[Any, ...], str] = {}
 _SLOPES: dict[str, Slope] = {}
@@ -149,8 +151,12 @@ def slope_of(gradient: SpikeGradient) -> tuple[str, list[float]]:
         Refused: its slope cannot be compiled; the message says why.
     """
     if torch.compiler.is_compiling():
-        key, numbers = _slope_in_a_graph(type(gradient), _fields(gradient))
-        return key, list(numbers)
+        kind: Any = type(gradient)
+        if not kind.__module__.startswith("sdn."):
+            key, numbers = _slope_in_a_graph(kind, _fields(gradient))
+            return key, list(numbers)
+        key, names = _known_slope(kind, tuple([(name, getattr(gradient, name)) for name in _switches(kind)]))
+        return key, SHAPES[key](*[getattr(gradient, name) for name in names])
     return _slope_of(gradient)
 
 
@@ -162,6 +168,28 @@ def _slope_of(gradient: SpikeGradient) -> tuple[str, list[float]]:
     key = f"{found.name}-{digest_of(_text(found.slope))}"
     _SLOPES.setdefault(key, found)
     return key, numbers_of(found, gradient)
+
+
+@_constant
+def _switches(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind) if isinstance(field.default, bool))
+
+
+@_constant
+def _known_slope(kind: Any, switches: tuple[tuple[str, bool], ...]) -> tuple[str, tuple[str, ...]]:
+    """Key of a spike gradient of `sdn`, and the fields that ``SHAPES[key]`` makes its numbers of."""
+    gradient = kind(**dict(switches))
+    key, _ = _slope_of(gradient)
+    names = tuple(name for name in _field_names(kind) if name not in dict(switches))
+    writer = Writer("python", {name: name for name in names})
+    roots = writer.write([*_SLOPES[key].numbers.values()])
+    lines = "".join(f"    {line}\n" for line in writer.lines)
+    imports = (
+        "from sdn.compiler.arithmetic import divide\n\n\n" if "divide(" in "".join([*writer.lines, *roots]) else ""
+    )
+    text = f"{imports}def numbers({', '.join(names)}):\n{lines}    return [{', '.join(roots)}]\n"
+    SHAPES[key] = module_of(f"{kind.__name__.lower()}-numbers", text).numbers
+    return key, names
 
 
 @_constant
