@@ -188,7 +188,8 @@ def visits(run: Callable[[], object], counted: Callable[[str, str, str], bool] |
     def name(file: str) -> str | None:
         if file.startswith(made):
             return "generated: " + re.sub(r"-[0-9a-f]{12}.*", "", Path(file).name)
-        return str(Path(file).relative_to(ROOT)) if file.startswith(f"{ROOT}{os.sep}") else None
+        ours = file.startswith(f"{ROOT}{os.sep}") and "site-packages" not in file
+        return str(Path(file).relative_to(ROOT)) if ours else None
 
     def seen(frame: object, event: str, _: object) -> None:
         code, back = frame.f_code, frame.f_back  # type: ignore[attr-defined]

@@ -222,6 +222,12 @@ def test_what_no_rule_knows_is_named():
         threshold = 1.0
         State = sdn.LIF.State
 
+        def past(self, state):
+            return state.u.flip(-1)  # not elementwise
+
+        def advance(self, state, current, spike):
+            return state
+
     odd = nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.GRU(2, 2))
     assert not_counted(odd) == ["1 (GELU)", "2 (GRU)"]
     assert operations(odd, 3, {}) == {"other": Operations(12, 12)}

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from helpers import CHANNELS, DYNAMICS
+from helpers import BUILT_IN, CHANNELS
 from small_runs import recurrent_run
 
 from sdn import ALIF, BRF, LIF, RF
@@ -68,7 +68,7 @@ def test_the_harmonic_neuron_has_its_determinant():
     assert spectral_radius(dynamics, 1).item() == pytest.approx((1 - 2 * 0.01 * b) ** 0.5)
 
 
-@pytest.mark.parametrize("dynamics", [pytest.param(d, id=name) for name, d, _ in DYNAMICS])
+@pytest.mark.parametrize("dynamics", [pytest.param(d, id=name) for name, d, _ in BUILT_IN])
 def test_a_small_membrane_moves_as_its_matrix_says(dynamics):
     """Against the step itself: a change too small to fire goes through `advance` as through the matrix."""
     fields = dynamics.State._fields
