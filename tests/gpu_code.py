@@ -51,12 +51,12 @@ def neuron(name, dynamics, record=False, gradient=None, **tiles):
 
 def neurons():
     """The neurons of sdn, each with its own spike gradient."""
-    from helpers import DYNAMICS
+    from helpers import BUILT_IN
 
-    for name, dynamics, _ in DYNAMICS:
+    for name, dynamics, _ in BUILT_IN:
         if "channels" not in name:
             yield from neuron(name, dynamics)
-    yield from neuron("brf with mem", {n: d for n, d, _ in DYNAMICS}["brf"], record=True)
+    yield from neuron("brf with mem", {n: d for n, d, _ in BUILT_IN}["brf"], record=True)
 
 
 def resonators():

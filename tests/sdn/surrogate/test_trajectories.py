@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from helpers import every_dynamics
+from own_neurons import Graded
 
 import sdn
 from sdn.surrogate import trajectories as tr
@@ -51,6 +52,8 @@ def test_a_silent_or_saturated_neuron_warns():
 @every_dynamics
 def test_generate_is_simulate_on_the_rows_it_returns(dynamics, std):
     """Guards defects 6 and 9: the tensors were transposed views, and spikes took 4 bytes."""
+    if isinstance(dynamics, Graded):
+        return  # a neuron by its place, which rows do not have
     if any(isinstance(v, list) for v in dynamics.facts().values()):
         with pytest.raises(ValueError, match="one value per channel"):
             sdn.generate(dynamics, 4, 10)
