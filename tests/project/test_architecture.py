@@ -18,6 +18,7 @@ def test_the_picture_has_every_room_and_its_arrows_point_down():
     assert len(graph) == len(set(graph)) > 20
     assert all(height[room] > height[to] for room, targets in graph.items() for to in targets)
     assert architecture.arrows_of(picture) == architecture.arrows(graph)
+    assert architecture.list_of_rooms(graph) in architecture.PAGE.read_text(), "run python docs/architecture.py"
     for room in graph:
         name = "import sdn" if room == "sdn" else room.partition(".")[2]
         assert f">{name}</text>" in picture, room
