@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, overload
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +133,12 @@ class Neuron(SpikingLayer):
         found = as_solver(solver)
         found.check(self.dynamics, tuple(self.learned), self.spike)
         return found
+
+    @overload
+    def forward(self, current: Tensor, state: State | None = None, *, record: None = None) -> tuple[Tensor, State]: ...
+
+    @overload
+    def forward(self, current: Tensor, state: State | None = None, *, record: str) -> Trajectory: ...
 
     def forward(self, current: Tensor, state: State | None = None, *, record: str | None = None) -> Any:
         """Spikes and the state after the last step.

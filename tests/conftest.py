@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from scripts import QUICK, ended, files, script
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before any kernel is defined: Triton reads it once
 pytest.register_assert_rewrite("helpers")
+# What the tests draw at random is nothing for the cache of a user.
+os.environ.setdefault("SDN_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"sdn-tests-{os.getuid()}"))
 torch.set_num_threads(1)
 # A test file may use what another one makes, wherever it stands; their names are all different.
 sys.path += sorted({str(path.parent) for path in Path(__file__).parent.rglob("test_*.py")})

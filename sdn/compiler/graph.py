@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Builder", "Node", "carries", "leaves", "ordered", "rewritten"]
+__all__ = ["Builder", "Node", "carries", "dependencies", "leaves", "ordered", "rewritten"]
 
 COMMUTATIVE = frozenset({"add", "mul", "and", "or", "eq", "ne"})
 
@@ -133,6 +133,15 @@ def ordered(roots: Iterable[Node]) -> list[Node]:
 def leaves(roots: Iterable[Node]) -> Iterator[Node]:
     """The leaves that the roots need."""
     return (node for node in ordered(roots) if node.op == "leaf")
+
+
+def dependencies(roots: Iterable[Node]) -> dict[int, frozenset[str]]:
+    """Names of the leaves that each node under the roots needs, by its id."""
+    found: dict[int, frozenset[str]] = {}
+    for node in ordered(roots):
+        own = {node.name} if node.op == "leaf" else set()
+        found[id(node)] = frozenset(own).union(*(found[id(arg)] for arg in node.args))
+    return found
 
 
 def rewritten(builder: Builder, roots: Sequence[Node], known: dict[int, Node]) -> list[Node]:

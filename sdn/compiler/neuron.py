@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdn.checks.arguments import ArgumentError, init_fields
 from sdn.compiler import arithmetic
-from sdn.compiler.graph import Builder, Node, carries, leaves, ordered, rewritten
+from sdn.compiler.graph import Builder, Node, carries, dependencies, ordered, rewritten
 from sdn.compiler.operations import OPERATIONS
 from sdn.compiler.tape import Refused, Tape
 from sdn.dynamics.base import Dynamics
@@ -50,9 +50,10 @@ class Step:
     at_threshold: bool
 
     @property
-    def is_exact(self) -> bool:
-        """Whether all operations in the loop are rounded as torch rounds them."""
-        return all(op.exact for op in _operations([self.distance, self.mem, *self.after]))
+    def rounded(self) -> list[str]:
+        """Operations in the loop that torch rounds otherwise; without any, spikes equal those of `sdn.simulate`."""
+        used = {node.op for node in ordered([self.distance, self.mem, *self.after])}
+        return sorted(op for op in used if op in OPERATIONS and not OPERATIONS[op].exact)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +66,6 @@ class Derivative:
     """Gradient of the current, over ``slope``: the gradient of the distance, and ``membrane``: that of mem."""
     states: tuple[Node, ...]
     rows: tuple[Node, ...]
-
-
-def _operations(roots: Iterable[Node]) -> list[Any]:
-    return [OPERATIONS[node.op] for node in ordered(roots) if node.op in OPERATIONS]
 
 
 def trace(dynamics: Dynamics, like: Tensor | None = None) -> Step:
@@ -121,7 +118,7 @@ def _split(
 ) -> Step:
     """Take out of a step what depends on parameters alone."""
     outside = frozenset({*fields, *numbers, *constants})
-    depends = {id(node): frozenset(leaf.name for leaf in leaves([node])) for node in ordered(roots)}
+    depends = dependencies(roots)
 
     def is_outer(node: Node) -> bool:
         return bool(depends[id(node)]) and depends[id(node)] <= outside
@@ -231,7 +228,7 @@ def _tensor(kind: type[Dynamics], who: str, value: Any, like: Tensor) -> Tensor:
 _DOUBLE = torch.zeros((), dtype=torch.float64)
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": arithmetic.divide,
-    "neg": lambda a: -a, "reciprocal": lambda a: 1 / a, "abs": abs, "square": lambda a: a * a,
+    "neg": lambda a: -a, "reciprocal": lambda a: 1 / a, "abs": abs,
     "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b, "lt": lambda a, b: a < b, "le": lambda a, b: a <= b,
     "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "and": lambda a, b: a & b, "or": lambda a, b: a | b,
     "not": arithmetic.not_, "round": arithmetic.round_even, "power": arithmetic.power,

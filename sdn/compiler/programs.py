@@ -6,16 +6,17 @@ A key is plain text, so that an operator can take it: ``LIF{"reset": "hard"}`` a
 
 import dataclasses
 import functools
-import importlib
 import json
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sdn.checks.arguments import ArgumentError
+from sdn.compiler import arithmetic
 from sdn.compiler.affine import Affine, affine
 from sdn.compiler.graph import Node, ordered
 from sdn.compiler.neuron import WATCH, Derivative, Step, derive, trace
@@ -47,11 +48,6 @@ class Program:
     affine: Affine | None
     """Its linear parts. All is made at once, since inside an operator autograd is off."""
 
-    @property
-    def name(self) -> str:
-        """A word for files: the class in small letters."""
-        return self.step.name.lower()
-
 
 PARAMETERS: dict[str, Callable[..., tuple[list[Any], list[Any]]]] = {}
 """From the fields of a neuron to rows and numbers, by key, where a graph finds it."""
@@ -60,6 +56,8 @@ SHAPES: dict[str, Callable[..., list[Any]]] = {}
 _PROGRAMS: dict[str, Program] = {}
 _FOUND: dict[tuple[Any, ...], str] = {}
 _SLOPES: dict[str, Slope] = {}
+_NUMBERS: dict[Any, tuple[str, list[float]]] = {}
+"""Key and numbers of the spike gradients of `sdn` that were asked for."""
 
 
 def _constant(function: Callable[..., Any]) -> Any:
@@ -135,7 +133,8 @@ def _call(found: Program) -> Call:
 
 @_constant
 def _call_in_a_graph(kind: type[Dynamics], options: tuple[tuple[str, Any], ...]) -> Call:
-    found = program_of(_typical(kind, dict(options)))
+    key = _FOUND.get((kind, options))
+    found = program_of(_typical(kind, dict(options))) if key is None else _PROGRAMS[key]
     if found.step.constants:
         name = kind.__name__
         raise NotImplementedError(
@@ -161,13 +160,19 @@ def slope_of(gradient: SpikeGradient) -> tuple[str, list[float]]:
 
 
 def _slope_of(gradient: SpikeGradient) -> tuple[str, list[float]]:
+    ours = type(gradient).__module__.startswith("sdn.")  # whose values are frozen and have a hash
+    if ours and gradient in _NUMBERS:
+        return _NUMBERS[gradient]
     try:
         found = trace_slope(gradient)
     except Refused as error:
         raise Refused(f"{error} and cannot be compiled; {WAY}.") from None
     key = f"{found.name}-{digest_of(_text(found.slope))}"
     _SLOPES.setdefault(key, found)
-    return key, numbers_of(found, gradient)
+    made = key, numbers_of(found, gradient)
+    if ours:
+        _NUMBERS[gradient] = made
+    return made
 
 
 @_constant
@@ -181,13 +186,7 @@ def _known_slope(kind: Any, switches: tuple[tuple[str, bool], ...]) -> tuple[str
     gradient = kind(**dict(switches))
     key, _ = _slope_of(gradient)
     names = tuple(name for name in _field_names(kind) if name not in dict(switches))
-    writer = Writer("python", {name: name for name in names})
-    roots = writer.write([*_SLOPES[key].numbers.values()])
-    lines = "".join(f"    {line}\n" for line in writer.lines)
-    imports = (
-        "from sdn.compiler.arithmetic import divide\n\n\n" if "divide(" in "".join([*writer.lines, *roots]) else ""
-    )
-    text = f"{imports}def numbers({', '.join(names)}):\n{lines}    return [{', '.join(roots)}]\n"
+    text = _function("numbers", names, [*_SLOPES[key].numbers.values()])
     SHAPES[key] = module_of(f"{kind.__name__.lower()}-numbers", text).numbers
     return key, names
 
@@ -257,7 +256,8 @@ def _typical(kind: Any, options: dict[str, Any]) -> Dynamics:
 
 
 def _made(kind: type[Dynamics], options: dict[str, Any], step: Step) -> Program:
-    body = _parameters_text(step)
+    given = [*step.fields, *step.constants]
+    body = _function("parameters", given, [*step.rows.values()], [*step.numbers.values()])
     text = f'"""{kind.__name__}: what its loop reads, from its fields. Generated; do not edit."""\n\n{body}'
     digest = digest_of(text, _text(step.mem, step.distance, *step.after), repr(step.at_threshold))
     place = kind.__name__ if kind.__module__.startswith("sdn.") else f"{kind.__module__}:{kind.__qualname__}"
@@ -266,19 +266,16 @@ def _made(kind: type[Dynamics], options: dict[str, Any], step: Step) -> Program:
     return Program(key, step, text, derive(step), derive(step, record=True), affine(step))
 
 
-def _parameters_text(step: Step) -> str:
-    given = [*step.fields, *step.constants]
+def _function(name: str, given: Sequence[str], *results: Sequence[Node]) -> str:
+    """A function of plain Python that returns lists of these nodes, one list or several."""
     writer = Writer("python", {leaf: leaf for leaf in given})
-    roots = writer.write([*step.rows.values(), *step.numbers.values()])
-    rows, numbers = roots[: len(step.rows)], roots[len(step.rows) :]
-    lines = "".join(f"    {line}\n" for line in writer.lines)
-    used = sorted({op for node in ordered([*step.rows.values(), *step.numbers.values()]) for op in [node.op]})
-    functions = [name for name in used if name in _FUNCTIONS]
-    words = sorted(_FUNCTIONS[name] for name in functions)
+    texts = writer.write([node for nodes in results for node in nodes])
+    parts = iter(texts)
+    lists = ", ".join(f"[{', '.join(next(parts) for _ in nodes)}]" for nodes in results)
+    body = "".join(f"    {line}\n" for line in [*writer.lines, f"return {lists}"])
+    words = sorted(set(re.findall(r"\b\w+(?=\()", body)) & set(arithmetic.__all__))
     imports = f"from sdn.compiler.arithmetic import {', '.join(words)}\n\n\n" if words else ""
-    return (
-        f"{imports}def parameters({', '.join(given)}):\n{lines}    return [{', '.join(rows)}], [{', '.join(numbers)}]\n"
-    )
+    return f"{imports}def {name}({', '.join(given)}):\n{body}"
 
 
 def _text(*roots: Node) -> str:
@@ -293,28 +290,16 @@ def _text(*roots: Node) -> str:
 
 
 def _resolve(key: str) -> None:
+    """Find the neuron of a key among the classes that are there; a key may come from a file, so nothing is imported."""
     place, _, rest = key.partition("{")
     options, _, _ = rest.rpartition("#")
     module, _, name = place.rpartition(":")
     try:
-        kind: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module or "sdn"))
+        kind: Any = functools.reduce(getattr, name.split("."), sys.modules[module or "sdn"])
+        if not (isinstance(kind, type) and issubclass(kind, Dynamics)):
+            raise TypeError(f"{name} is no neuron")
         program_of(_typical(kind, json.loads("{" + options)))
-    except (ImportError, AttributeError, TypeError, ValueError, ArgumentError) as error:
-        raise RuntimeError(
-            f"the neuron {place} of a compiled program cannot be found ({error}); import it first."
-        ) from None
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise RuntimeError(f"the neuron {place} of a program cannot be found ({error}); import it first.") from None
     if key not in _PROGRAMS:
-        raise RuntimeError(
-            f"the neuron {place} is another one than when the program was made; export the program anew."
-        )
-
-
-_FUNCTIONS = {
-    **{name: name for name in (
-        "sqrt", "sign", "floor", "ceil", "trunc", "minimum", "maximum", "where", "real", "exp", "expm1", "log", "log1p",
-        "sin", "cos", "tan", "tanh", "sigmoid", "erf", "atan", "sinh", "cosh", "power",
-    )},
-    "div": "divide",
-    "round": "round_even",
-    "not": "not_",
-}  # fmt: skip
+        raise RuntimeError(f"the neuron {place} is another one than when the program was made; export it anew.")

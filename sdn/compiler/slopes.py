@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from sdn.checks.arguments import ArgumentError, init_fields
-from sdn.compiler.graph import Builder, Node, leaves, ordered, rewritten
+from sdn.compiler.graph import Builder, Node, dependencies, leaves, ordered, rewritten
 from sdn.compiler.neuron import evaluate
 from sdn.compiler.tape import Refused, Tape
 from sdn.gradients import SpikeGradient
@@ -81,34 +81,27 @@ def _trace(gradient: Any, fields: tuple[str, ...]) -> Slope:
 
 def _split(name: str, builder: Builder, root: Node, fields: frozenset[str]) -> Slope:
     """Take out what depends on fields alone; a quotient by it becomes a product, which is faster."""
-    inverse = {}
-    depends = {id(node): frozenset(leaf.name for leaf in leaves([node])) for node in ordered([root])}
-    outer = {key for key, names in depends.items() if names and names <= fields}
-    for node in ordered([root]):
-        if node.op == "div" and id(node) not in outer and (id(node.args[1]) in outer or node.args[1].is_constant):
-            inverse[id(node)] = node.args[1]
-    found: dict[int, Node] = {}
-    for node in ordered([root]):
-        args = tuple(found[id(arg)] for arg in node.args)
-        if id(node) in inverse:
-            found[id(node)] = builder.make("mul", args[0], builder.make("reciprocal", args[1]))
-        elif node.args:
-            found[id(node)] = builder.make(node.op, *args, kind=node.kind)
-        else:
-            found[id(node)] = node
-    (root,) = (found[id(root)],)
-    depends = {id(node): frozenset(leaf.name for leaf in leaves([node])) for node in ordered([root])}
-    outer = {key for key, names in depends.items() if names <= fields and (names or key not in _plain(root))}
+    root = _without_quotients(builder, root, fields)
+    depends = dependencies([root])
     numbers: dict[str, Node] = {}
     known: dict[int, Node] = {}
     for node in ordered([root]):
-        used = [arg for arg in node.args if id(arg) in outer and not arg.is_constant] if id(node) not in outer else []
-        for arg in used:
-            if id(arg) not in known:
+        if depends[id(node)] <= fields:
+            continue
+        for arg in node.args:
+            if depends[id(arg)] and depends[id(arg)] <= fields and id(arg) not in known:
                 known[id(arg)] = builder.leaf(f"n{len(numbers)}")
                 numbers[f"n{len(numbers)}"] = arg
     return Slope(name, builder, numbers, rewritten(builder, [root], known)[0])
 
 
-def _plain(root: Node) -> set[int]:
-    return {id(node) for node in ordered([root]) if node.is_constant}
+def _without_quotients(builder: Builder, root: Node, fields: frozenset[str]) -> Node:
+    depends, found = dependencies([root]), dict[int, Node]()
+    for node in ordered([root]):
+        args = tuple(found[id(arg)] for arg in node.args)
+        by_fields = node.op == "div" and depends[id(node.args[1])] <= fields
+        if by_fields and not depends[id(node)] <= fields:
+            found[id(node)] = builder.make("mul", args[0], builder.make("reciprocal", args[1]))
+        else:
+            found[id(node)] = builder.make(node.op, *args, kind=node.kind) if args else node
+    return found[id(root)]

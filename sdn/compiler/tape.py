@@ -2,7 +2,6 @@
 
 import contextlib
 import linecache
-import math
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,6 +79,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._silent:
             return func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise Refused(self._text(f"draws random numbers ({name}), other ones in every step"))
         if not any(id(arg) in self._nodes for arg in _tensors(args, kwargs)) and name not in READS:
             return self._kept(func(*args, **kwargs))
         if name in READS:
@@ -117,7 +118,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = self.node(x)
         if name == "_to_copy" and out.dtype.is_floating_point and x.dtype.is_floating_point and out.dtype != x.dtype:
             raise Refused(self._text(f"changes the precision from {x.dtype} to {out.dtype}"))
-        if out.shape != x.shape and out.numel() != x.numel() and x.numel() != 1 and out.shape[-1:] != x.shape[-1:]:
+        same_channels = out.shape[-1:] == x.shape[-1:] and out.numel() == x.numel()
+        if out.shape != x.shape and not same_channels and x.numel() != 1:
             raise Refused(self._text(f"uses {name} to make shape {tuple(out.shape)} of {tuple(x.shape)}"))
         if out.dtype is torch.bool and node.kind == "real":
             return self.builder.make("ne", node, self.builder.constant(0.0), kind="bool")
@@ -146,14 +148,15 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _constant(self, value: Tensor) -> Node:
         if value.is_complex():
             raise Refused(self._text("uses complex numbers; keep real and imaginary part as two fields"))
-        if value.numel() == 1:
-            with self.silent():
-                return self.builder.constant(value.detach().item())
         with self.silent():
-            same = (
-                n for n, known in self.constants.items() if known.shape == value.shape and torch.equal(known, value)
-            )
-            name = next(same, f"constant{len(self.constants)}")
+            value = value.detach().reshape(-1)
+            if not value.numel():
+                raise Refused(self._text("makes an empty tensor"))
+            if bool((value == value[0]).all()) or value.numel() == 1:
+                return self.builder.constant(value[0].item())
+            known = self.constants.items()
+            same = (name for name, other in known if other.shape == value.shape and torch.equal(other, value))
+            name = next(same, f"constant{len(known)}")
         self.constants.setdefault(name, value)
         return self.builder.leaf(name)
 
@@ -238,53 +241,14 @@ def _where(tape: Tape, condition: Any, a: Any, b: Any) -> Node:
     return tape.builder.make("where", *tape.conditions(condition), *tape.reals(a, b))
 
 
-def _formula(text: str) -> Callable[..., Node]:
-    """A rule from an expression over ``a``, ``b``, ``c`` with the operations by their names."""
+def _curve_backward(first: Callable[..., Node]) -> Callable[..., Node]:
+    """What tanh and the logistic curve send back: ``a`` times ``first`` of the curve's value."""
 
-    def rule(tape: Tape, *values: Any) -> Node:
-        builder = tape.builder
-        names: dict[str, Any] = {op: _maker(builder, op) for op in ("exp", "sqrt", "tanh", "sin", "cos", "log")}
-        operands = dict(zip("abc", tape.reals(*values), strict=False))
-        return eval(text, {"__builtins__": {}}, {**names, **{k: _Term(builder, v) for k, v in operands.items()}}).node  # type: ignore[no-any-return]
+    def rule(tape: Tape, a: Any, value: Any) -> Node:
+        grad, y = tape.reals(a, value)
+        return tape.builder.make("mul", grad, first(tape.builder.make, tape.builder.constant(1.0), y))
 
     return rule
-
-
-class _Term:
-    """Arithmetic on nodes, for `_formula`."""
-
-    def __init__(self, builder: Builder, node: Node) -> None:
-        self.builder, self.node = builder, node
-
-    def _with(self, op: str, other: Any, swapped: bool = False) -> "_Term":
-        right = other.node if isinstance(other, _Term) else self.builder.constant(other)
-        pair = (right, self.node) if swapped else (self.node, right)
-        return _Term(self.builder, self.builder.make(op, *pair))
-
-    def __add__(self, other: Any) -> "_Term":
-        return self._with("add", other)
-
-    def __sub__(self, other: Any) -> "_Term":
-        return self._with("sub", other)
-
-    def __rsub__(self, other: Any) -> "_Term":
-        return self._with("sub", other, swapped=True)
-
-    def __mul__(self, other: Any) -> "_Term":
-        return self._with("mul", other)
-
-    def __truediv__(self, other: Any) -> "_Term":
-        return self._with("div", other)
-
-    def __rtruediv__(self, other: Any) -> "_Term":
-        return self._with("div", other, swapped=True)
-
-    def __neg__(self) -> "_Term":
-        return _Term(self.builder, self.builder.make("neg", self.node))
-
-
-def _maker(builder: Builder, op: str) -> Callable[[_Term], _Term]:
-    return lambda term: _Term(builder, builder.make(op, term.node))
 
 
 def _threshold_backward(tape: Tape, grad: Any, x: Any, threshold: float) -> Node:
@@ -320,9 +284,8 @@ RULES: dict[str, Callable[..., Node]] = {
     "minimum": _binary("minimum"),
     "maximum": _binary("maximum"),
     "rsqrt": lambda tape, a: tape.builder.make("reciprocal", tape.builder.make("sqrt", *tape.reals(a))),
-    "exp2": lambda tape, a: _formula(f"exp(a * {math.log(2)!r})")(tape, a),
-    "tanh_backward": _formula("a * (1 - b * b)"),
-    "sigmoid_backward": _formula("a * (1 - b) * b"),
+    "tanh_backward": _curve_backward(lambda make, one, y: make("sub", one, make("mul", y, y))),
+    "sigmoid_backward": _curve_backward(lambda make, one, y: make("mul", make("sub", one, y), y)),
     "addcmul": lambda tape, a, b, c, value=1: _addcmul(tape, a, b, c, value),
     "sgn": _unary("sign"),
     "isnan": _is_nan,

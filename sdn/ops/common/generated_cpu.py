@@ -17,6 +17,11 @@ __all__ = ["assembled", "pull_text", "scalars", "slope_text", "step_text"]
 
 WORDS = ("exp", "maximum", "minimum", "sigmoid", "sign", "tanh")
 """Operations that are functions of `sdn.ops.common.functions_cpu`."""
+TAKEN = (
+    "x j W F np math now after fixed block sums gs gm gv fires mems gmems shape numbers spike slope step pull add put "
+    "normal inline jit"
+)
+"""Names of generated functions, which a state or a parameter may not have in them."""
 
 
 def step_text(found: Program) -> str:
@@ -116,25 +121,7 @@ def _leaves(found: Program, states: str, count: int, rows: str, offset: int) -> 
     names |= {name: f"numbers[{i}]" for i, name in enumerate(step.numbers)}
     loads = [f"{name} = {states}[{_place(i)}]" for i, name in enumerate(step.states[:count])]
     loads += [f"{name} = {rows}[{_place(offset + i)}]" for i, name in enumerate(step.rows)]
-    taken = {
-        "x",
-        "j",
-        "W",
-        "F",
-        "np",
-        "math",
-        "now",
-        "after",
-        "fixed",
-        "block",
-        "sums",
-        "gs",
-        "gm",
-        "gv",
-        "fires",
-        "mems",
-    }
-    taken |= {"mems", "shape", "numbers", "gmems", "spike", "slope", "step", "pull", "add", "put", "normal", *WORDS}
+    taken = {*TAKEN.split(), *WORDS}
     clash = {name: f"{name}_own" for name in names if name in taken}
     if clash:
         names |= clash

@@ -41,4 +41,6 @@ def source(neuron: Any, dtype: torch.dtype = torch.float32) -> str:
     through = getattr(getattr(neuron, "solver", None), "detach_reset", True) is False
     key, _ = slope_of(gradient)
     modules = cpu.forward_module(found.key, dtype), cpu.backward_module(found.key, key, through, False, dtype)
-    return "\n\n".join([found.source, *(module.__source__ for module in modules)])
+    inexact = f"up to the rounding of {', '.join(found.step.rounded)}" if found.step.rounded else "bit for bit"
+    head = f"# Spikes and states equal those of sdn.simulate {inexact}.\n"
+    return "\n\n".join([head, found.source, *(module.__source__ for module in modules)])

@@ -8,6 +8,7 @@ import torch
 
 import sdn
 from sdn import Dynamics, Neuron
+from sdn.compiler.programs import program, program_of
 
 
 class State(NamedTuple):
@@ -60,6 +61,16 @@ class Draws(Leaky):
         return 0.5 * state.u + torch.rand_like(state.u)
 
 
+class DrawsByShape(Leaky):
+    def past(self, state):
+        return 0.5 * state.u + torch.rand(state.u.shape)
+
+
+class Columns(Leaky):
+    def past(self, state):
+        return (0.5 * state.u).view(-1, 1).reshape(state.u.shape)
+
+
 class Grows(Leaky):
     def advance(self, state, current, spike):
         return State(torch.cat([state.u, current], -1))
@@ -91,7 +102,9 @@ REFUSED = [
     (Compares, r"uses all|reads a number out of a tensor"),
     (Reads, r"select|reads a number out of a tensor"),
     (Writes, r"changes a tensor in place \(mul_\).*line \d+ of test_refused.py: u \*= 0.5"),
-    (Draws, r"uses rand_like"),
+    (Draws, r"draws random numbers \(rand_like\)"),
+    (DrawsByShape, r"draws random numbers \(rand\).*line \d+ of test_refused.py: return 0.5 \* state.u \+ torch.rand"),
+    (Columns, r"uses _?(unsafe_)?view to make shape \(2, 1\) of \(1, 2\)"),
     (Grows, r"uses cat"),
     (Turns, r"uses flip.*line \d+"),
     (Rounds, r"changes the precision from torch.float64 to torch.float16"),
@@ -133,3 +146,21 @@ def test_generate_says_that_it_goes_step_by_step():
     with pytest.warns(UserWarning, match="Turns uses flip.*simulated step by step"):
         made = sdn.generate(Turns(), 4, 60, std=1.0)
     assert made.mem.shape == (4, 60)
+
+
+def test_a_tensor_of_equal_numbers_is_a_number():
+    class Filled(Leaky):
+        def past(self, state):
+            return torch.full(state.u.shape, 0.5) * state.u
+
+    x = torch.randn(3, 40, 5)
+    neuron = Neuron(Filled(), 5)
+    assert torch.equal(neuron(x)[0], neuron.with_solver("loop")(x)[0])
+
+
+def test_a_program_from_a_file_finds_neurons_only():
+    for key in ('os:system{"command": "touch x"}#0', 'LIF{"reset": "hard"}#0', "nowhere:Thing{}#0", "sdn:scan{}#0"):
+        with pytest.raises(RuntimeError, match=r"cannot be found|is another one than when the program was made"):
+            program(key)
+    known = program_of(sdn.LIF(reset="soft"))
+    assert program(known.key) is known

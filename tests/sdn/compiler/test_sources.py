@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_neurons import AdEx
 
 import sdn
 from sdn.compiler import sources
@@ -73,6 +74,8 @@ def test_the_source_of_a_neuron_can_be_read():
     assert text != sdn.source(sdn.Neuron(sdn.ALIF(), 3, spike=sdn.ArcTan(), solver=sdn.Fused(detach_reset=False)))
     with pytest.raises(ValueError, match="must be a Neuron or a dynamics such as LIF"):
         sdn.source("lif")
+    assert "equal those of sdn.simulate bit for bit" in text
+    assert "up to the rounding of exp" in sdn.source(AdEx())
     longest = max(len(line) for line in text.splitlines())
     assert longest < 160
 
