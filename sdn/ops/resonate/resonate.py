@@ -61,7 +61,7 @@ def resonate(
         gain: (P,) complex.
         initial: state before the first step; None is rest. Chunks one after another equal the whole.
         threshold: > 0; a number or (P,).
-        spike_gradient: the slope used where the step has none; one of `sdn.spike` unless the solver is "loop".
+        spike_gradient: the slope used where the step has none: any that is elementwise, or any at all under "loop".
         rotation: (n, n) complex, a constant: the block of a block-diagonal V, the same for every n neighbours; n
             divides P. None is the identity.
         magnitude: threshold |V x| instead of its real part.
@@ -69,7 +69,7 @@ def resonate(
         detach_reset: keep gradients from flowing through the spike into q.
         solver: "fused" makes one pass over the drive each way and computes the states again in the backward pass, so
             that none is kept; "parallel" finds all states by `sdn.scan` and keeps them, the spikes of refractory
-            neurons by repeated rounds, see `sdn.Parallel`; "loop" is the plain loop, the reference.
+            neurons by rounds until none changes; "loop" is the plain loop, the reference.
         reuse: let the backward pass of "fused" write the gradient of the drive over the drive, for a caller that does
             not need it any more: a third less memory. A second backward pass is then an error.
 
