@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Builder", "Node", "carries", "dependencies", "leaves", "ordered", "rewritten"]
+__all__ = ["Builder", "Node", "carries", "dependencies", "leaves", "ordered", "rewritten", "text_of"]
 
 COMMUTATIVE = frozenset({"add", "mul", "and", "or", "eq", "ne"})
 
@@ -171,3 +171,14 @@ def carries(node: Node) -> frozenset[str]:
         else:
             found[id(each)] = frozenset()
     return found[id(node)]
+
+
+def text_of(*roots: Node) -> str:
+    """Nodes as text that tells any two graphs apart."""
+    place: dict[int, int] = {}
+    lines = []
+    for node in ordered(roots):
+        place[id(node)] = len(place)
+        own = node.name if node.op == "leaf" else repr(node.value) if node.is_constant else ""
+        lines.append(f"{node.op} {own} {[place[id(arg)] for arg in node.args]}")
+    return "; ".join([*lines, str([place[id(root)] for root in roots])])

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from sdn.checks.arguments import ArgumentError, init_fields
 from sdn.compiler import arithmetic
-from sdn.compiler.graph import Builder, Node, carries, dependencies, ordered, rewritten
+from sdn.compiler.graph import Builder, Node, carries, dependencies, ordered, rewritten, text_of
 from sdn.compiler.operations import OPERATIONS
 from sdn.compiler.tape import Refused, Tape
 from sdn.dynamics.base import Dynamics
 from sdn.dynamics.fields import numeric_fields
 
-__all__ = ["WATCH", "Derivative", "Step", "derive", "evaluate", "jacobian", "trace"]
+__all__ = ["WATCH", "Derivative", "Step", "channels_of", "derive", "evaluate", "is_general", "jacobian", "trace"]
 
 WATCH = "watch"
 """A state of the program's own: 0, or NaN once a step had a number that its neuron's state does not remember."""
@@ -50,6 +50,11 @@ class Step:
     at_threshold: bool
 
     @property
+    def text(self) -> str:
+        """All of it but the constants, as `text_of`."""
+        return text_of(self.mem, self.distance, *self.after, *self.rows.values(), *self.numbers.values())
+
+    @property
     def rounded(self) -> list[str]:
         """Operations in the loop that torch rounds otherwise; without any, spikes equal those of `sdn.simulate`."""
         used = {node.op for node in ordered([self.distance, self.mem, *self.after])}
@@ -68,8 +73,8 @@ class Derivative:
     rows: tuple[Node, ...]
 
 
-def trace(dynamics: Dynamics, like: Tensor | None = None) -> Step:
-    """Record one step of a neuron, on the channels and in the dtype of ``like`` (..., H) if given.
+def trace(dynamics: Dynamics, channels: int, dtype: torch.dtype = torch.float64, batch: int = 1) -> Step:
+    """Record one step of a neuron, on a state of (batch, channels).
 
     Raises:
         Refused: an operation that is not elementwise, a branch on data, a state of another shape; with its line.
@@ -81,9 +86,8 @@ def trace(dynamics: Dynamics, like: Tensor | None = None) -> Step:
     states: list[str] = []
     for name in kind.State._fields:
         states.append(_own(name, states))
-    channels = _channels(dynamics) if like is None else like.shape[-1]
     with torch.no_grad(), torch.device("cpu"):
-        like = torch.zeros(1, channels, dtype=torch.float64 if like is None else like.dtype)
+        like = torch.zeros(batch, channels, dtype=dtype)
         fields, numbers = _symbols(dynamics, channels, like.dtype)
         leaf_of: dict[str, Node] = {}
         for name in (*fields, *numbers):
@@ -105,6 +109,23 @@ def trace(dynamics: Dynamics, like: Tensor | None = None) -> Step:
         roots = [tape.real(tape.node(x)) for x in (mem, distance, *after)]
     per_channel, single = ({leaf_of[name].name: name for name in group} for group in (fields, numbers))
     return _split(kind, builder, states, roots, per_channel, single, tape.constants)
+
+
+def is_general(dynamics: Dynamics, step: Step, channels: int, dtype: torch.dtype) -> bool:
+    """Whether a step recorded on so many channels is the same on others and in another precision.
+
+    Raises:
+        Refused: it is another one for another batch.
+    """
+    if step.constants:
+        return False
+    if step.text != trace(dynamics, channels, dtype, batch=2).text:
+        raise Refused(f"{step.name} reads the size of the batch")
+    other = torch.float32 if dtype == torch.float64 else torch.float64
+    try:
+        return step.text == trace(dynamics, channels + 3, other).text
+    except RuntimeError:  # a constant of so many channels
+        return False
 
 
 def _split(
@@ -166,7 +187,7 @@ def _watch(builder: Builder, distance: Node, after: Sequence[Node]) -> Node:
     return node
 
 
-def _channels(dynamics: Dynamics) -> int:
+def channels_of(dynamics: Dynamics) -> int:
     """The number of channels, where its fields or the constants of its class say it."""
     values = [getattr(dynamics, name) for name in init_fields(dynamics)]
     values += [value for kind in type(dynamics).__mro__ for value in vars(kind).values()]
@@ -188,7 +209,7 @@ def _symbols(dynamics: Dynamics, channels: int, dtype: torch.dtype) -> tuple[dic
             plain = torch.tensor(0.5 if isinstance(value, Tensor) else float(value))
             if isinstance(value, Tensor) and not value.is_meta:
                 plain = value.detach().cpu()
-            fields[name] = plain.to(dtype).expand(channels).clone()
+            fields[name] = plain.to(dtype).reshape(-1)[torch.arange(channels) % plain.numel()]
     return fields, numbers
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from sdn.compiler import arithmetic
 from sdn.compiler.affine import Affine, affine
-from sdn.compiler.graph import Node, ordered
-from sdn.compiler.neuron import WATCH, Derivative, Step, derive, trace
+from sdn.compiler.graph import Node, text_of
+from sdn.compiler.neuron import WATCH, Derivative, Step, channels_of, derive, is_general, trace
 from sdn.compiler.slopes import Slope, numbers_of, trace_slope
 from sdn.compiler.sources import digest_of, module_of
 from sdn.compiler.tape import Refused
@@ -47,6 +47,8 @@ class Program:
     """Its backward pass, and that where `mem` has a gradient too."""
     affine: Affine | None
     """Its linear parts. All is made at once, since inside an operator autograd is off."""
+    is_general: bool
+    """Whether it is the same for every number of channels and precision."""
 
 
 PARAMETERS: dict[str, Callable[..., tuple[list[Any], list[Any]]]] = {}
@@ -80,22 +82,26 @@ def program_of(dynamics: Dynamics, like: Tensor | None = None) -> Program:
         Refused: its step cannot be compiled; the message says which operation on which line, and the way out.
     """
     kind, options = type(dynamics), _options(dynamics)
+    channels = channels_of(dynamics) if like is None else like.shape[-1]
+    dtype = torch.float64 if like is None else like.dtype
+    general, special = (kind, options), (kind, options, channels, dtype)
     try:
-        key = _FOUND.get((kind, options))
+        key = _FOUND.get(general) or _FOUND.get(special)
         kept = True
     except TypeError:  # an option that has no hash
         key, kept = None, False
     if key is not None:
         return _PROGRAMS[key]
     try:
-        step = trace(dynamics, like)
+        step = trace(dynamics, channels, dtype)
+        is_everywhere = is_general(dynamics, step, channels, dtype)
     except Refused as error:
         raise Refused(f"{error} and cannot be compiled; {WAY}.") from None
-    made = _made(kind, dict(options), step)
+    made = _made(kind, dict(options), step, is_everywhere)
     if step.constants or not kept:  # which may be others the next time
         _PROGRAMS[made.key] = made
         return made
-    _FOUND[kind, options] = made.key
+    _FOUND[general if is_everywhere else special] = made.key
     return _PROGRAMS.setdefault(made.key, made)
 
 
@@ -135,10 +141,11 @@ def _call(found: Program) -> Call:
 def _call_in_a_graph(kind: type[Dynamics], options: tuple[tuple[str, Any], ...]) -> Call:
     key = _FOUND.get((kind, options))
     found = program_of(_typical(kind, dict(options))) if key is None else _PROGRAMS[key]
-    if found.step.constants:
+    if not found.is_general:
         name = kind.__name__
         raise NotImplementedError(
-            f"{name} makes a tensor in its step, which torch.compile cannot take along; make it a field of {name}."
+            f"{name} makes a tensor in its step, or a number that depends on how many channels there are or on the "
+            f"precision, which torch.compile cannot take along; make it a field of {name}."
         )
     return _call(found)
 
@@ -167,7 +174,7 @@ def _slope_of(gradient: SpikeGradient) -> tuple[str, list[float]]:
         found = trace_slope(gradient)
     except Refused as error:
         raise Refused(f"{error} and cannot be compiled; {WAY}.") from None
-    key = f"{found.name}-{digest_of(_text(found.slope))}"
+    key = f"{found.name}-{digest_of(text_of(found.slope))}"
     _SLOPES.setdefault(key, found)
     made = key, numbers_of(found, gradient)
     if ours:
@@ -255,15 +262,15 @@ def _typical(kind: Any, options: dict[str, Any]) -> Dynamics:
     return found
 
 
-def _made(kind: type[Dynamics], options: dict[str, Any], step: Step) -> Program:
+def _made(kind: type[Dynamics], options: dict[str, Any], step: Step, is_everywhere: bool) -> Program:
     given = [*step.fields, *step.constants]
     body = _function("parameters", given, [*step.rows.values()], [*step.numbers.values()])
     text = f'"""{kind.__name__}: what its loop reads, from its fields. Generated; do not edit."""\n\n{body}'
-    digest = digest_of(text, _text(step.mem, step.distance, *step.after), repr(step.at_threshold))
+    digest = digest_of(text, text_of(step.mem, step.distance, *step.after), repr(step.at_threshold))
     place = kind.__name__ if kind.__module__.startswith("sdn.") else f"{kind.__module__}:{kind.__qualname__}"
     key = f"{place}{json.dumps(options, default=repr)}#{digest}"
     PARAMETERS[key] = module_of(f"{kind.__name__.lower()}-parameters", text).parameters
-    return Program(key, step, text, derive(step), derive(step, record=True), affine(step))
+    return Program(key, step, text, derive(step), derive(step, record=True), affine(step), is_everywhere)
 
 
 def _function(name: str, given: Sequence[str], *results: Sequence[Node]) -> str:
@@ -276,17 +283,6 @@ def _function(name: str, given: Sequence[str], *results: Sequence[Node]) -> str:
     words = sorted(set(re.findall(r"\b\w+(?=\()", body)) & set(arithmetic.__all__))
     imports = f"from sdn.compiler.arithmetic import {', '.join(words)}\n\n\n" if words else ""
     return f"{imports}def {name}({', '.join(given)}):\n{body}"
-
-
-def _text(*roots: Node) -> str:
-    """Nodes as text that tells any two graphs apart."""
-    place: dict[int, int] = {}
-    lines = []
-    for node in ordered(roots):
-        place[id(node)] = len(place)
-        own = node.name if node.op == "leaf" else repr(node.value) if node.is_constant else ""
-        lines.append(f"{node.op} {own} {[place[id(arg)] for arg in node.args]}")
-    return "; ".join([*lines, str([place[id(root)] for root in roots])])
 
 
 def _resolve(key: str) -> None:

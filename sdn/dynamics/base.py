@@ -6,7 +6,7 @@ past decides. A dynamics says how ``mem`` follows from the state, and how the st
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 import torch
@@ -136,21 +136,23 @@ class Dynamics(FrozenValue):
         """The dynamics that `facts` came from; your own class is found by its name once it is imported.
 
         Raises:
-            ValueError: no dynamics has that name, or its fields do not fit.
+            ValueError: no dynamics has that name, several have, or its fields do not fit.
         """
-        known = _subclasses(Dynamics)
+        known = list(_subclasses(Dynamics))
         name = facts.get("name") if isinstance(facts, dict) else None
-        if name not in known:
-            raise ValueError(f"no dynamics is named {name!r}; known: {', '.join(sorted(known))}. Import yours first.")
-        values = {
-            k: torch.tensor(v, dtype=torch.float64) if isinstance(v, list) else v
-            for k, v in facts.items()
-            if k != "name"
-        }
-        fields = init_fields(known[name])
-        if not set(fields) - set(known[name].later) <= set(values) <= set(fields):
-            raise ValueError(f"{name} has the fields {fields}, the facts have {list(values)}.")
-        return known[name](**values)
+        named = [kind for kind in known if kind.__name__ == name]
+        if not named:
+            names = ", ".join(sorted({kind.__name__ for kind in known}))
+            raise ValueError(f"no dynamics is named {name!r}; known: {names}. Import yours first.")
+        given = {k: v for k, v in facts.items() if k != "name"}
+        fitting = [k for k in named if {*init_fields(k)} - {*k.later} <= {*given} <= {*init_fields(k)}]
+        if not fitting:
+            raise ValueError(f"{name} has the fields {init_fields(named[-1])}, the facts have {list(given)}.")
+        places = {f"{kind.__module__}.{kind.__qualname__}" for kind in fitting}
+        if len(places) > 1:
+            raise ValueError(f"several dynamics are named {name!r}: {', '.join(sorted(places))}; rename one.")
+        values = {k: torch.tensor(v, dtype=torch.float64) if isinstance(v, list) else v for k, v in given.items()}
+        return fitting[-1](**values)  # a class that was written again, as in a notebook, is the newest
 
     def prepared(self) -> Self:
         """The same neuron with what a whole run needs of its fields computed once; solvers run this one."""
@@ -281,7 +283,7 @@ def check_dynamics(who: str, dynamics: Any) -> None:
     if isinstance(dynamics, Dynamics):
         check_class(type(dynamics))
         return
-    words = {name.lower(): f"sdn.{name}()" for name, kind in _subclasses(Dynamics).items() if _is_ours(kind)}
+    words = {kind.__name__.lower(): f"sdn.{kind.__name__}()" for kind in _subclasses(Dynamics) if _is_ours(kind)}
     foreign = {"leaky": "sdn.LIF(decay=0.9)", "lifnode": "sdn.LIF.from_tau(2.0)", "bhrf": "sdn.HRF()"}
     fits = isinstance(dynamics, type) and issubclass(dynamics, Dynamics) and dynamics is not Dynamics
     raise ArgumentError(not_a_value(who, "dynamics", dynamics, "a neuron", "sdn.LIF()", fits, words | foreign))
@@ -467,8 +469,7 @@ def check_range(
         raise ValueError(f"{who}: {field} must be in {interval}, got {value}.{' ' + hint if hint else ''}")
 
 
-def _subclasses(base: type[Dynamics]) -> dict[str, type[Dynamics]]:
-    found = {c.__name__: c for c in base.__subclasses__()}
-    for child in list(found.values()):
-        found.update(_subclasses(child))
-    return found
+def _subclasses(base: type[Dynamics]) -> Iterator[type[Dynamics]]:
+    for child in base.__subclasses__():
+        yield child
+        yield from _subclasses(child)

@@ -158,6 +158,45 @@ def test_a_tensor_of_equal_numbers_is_a_number():
     assert torch.equal(neuron(x)[0], neuron.with_solver("loop")(x)[0])
 
 
+class Fans(Leaky):
+    """A gain that depends on how many channels there are, and one number where there is one channel."""
+
+    def past(self, state):
+        return torch.linspace(0.2, 0.9, state.u.shape[-1], dtype=state.u.dtype) * state.u
+
+
+class Shares(Leaky):
+    def past(self, state):
+        return state.u / state.u.shape[-1]
+
+
+class Exact(Leaky):
+    def past(self, state):
+        return torch.tensor(0.3, dtype=state.u.dtype) * state.u
+
+
+@pytest.mark.parametrize("kind", [Fans, Shares, Exact])
+def test_what_a_step_reads_of_its_shape_is_read_again(kind):
+    for channels, dtype in ((1, torch.float32), (4, torch.float64), (2, torch.float64), (1, torch.float64)):
+        x = torch.randn(3, 200, channels, dtype=torch.float64).to(dtype)
+        neuron = Neuron(kind(), channels)
+        want = neuron.with_solver("loop")(x)
+        found = neuron(x)
+        assert torch.equal(found[0], want[0])
+        assert torch.equal(found[1].u, want[1].u)
+        assert 0 < found[0].mean() < 1
+
+
+class Crowds(Leaky):
+    def past(self, state):
+        return state.u / len(state.u)
+
+
+def test_what_depends_on_the_batch_is_refused():
+    with pytest.raises(NotImplementedError, match="Crowds reads the size of the batch"):
+        Neuron(Crowds(), 4)
+
+
 def test_a_program_from_a_file_finds_neurons_only():
     for key in ('os:system{"command": "touch x"}#0', 'LIF{"reset": "hard"}#0', "nowhere:Thing{}#0", "sdn:scan{}#0"):
         with pytest.raises(RuntimeError, match=r"cannot be found|is another one than when the program was made"):

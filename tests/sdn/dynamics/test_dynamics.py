@@ -174,6 +174,22 @@ def test_from_facts_refuses_strangers():
         Dynamics.from_facts({"name": "LIF", "decay": 0.2})
 
 
+def _called(name, place, **members):
+    members = {"__annotations__": {"threshold": float, **{key: float for key in members}}, "threshold": 1.0, **members}
+    return dataclass(frozen=True, eq=False)(type(name, (Dynamics,), {**members, "__module__": place}))
+
+
+def test_from_facts_knows_classes_of_the_same_name_apart():
+    first, other = _called("Twin", "one"), _called("Twin", "two", decay=0.5)
+    for kind in (first, other):
+        assert type(Dynamics.from_facts(kind().facts())) is kind
+    again = _called("Twin", "two", decay=0.5)  # as a cell of a notebook that is run again
+    assert type(Dynamics.from_facts(other().facts())) is again
+    third = _called("Twin", "three")
+    with pytest.raises(ValueError, match=r"several dynamics are named 'Twin': one.Twin, three.Twin; rename one"):
+        Dynamics.from_facts(third().facts())
+
+
 def test_from_tau():
     assert LIF.from_tau(20).decay == pytest.approx(math.exp(-1 / 20))
     assert LIF.from_tau(20, "euler", threshold=2.0, reset="soft") == LIF(1 - 1 / 20, 2.0, "soft")
