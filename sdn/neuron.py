@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from sdn.checks.arguments import ArgumentError, Spelled, check_count, check_learn, field_meant, shown
 from sdn.checks.axes import check_step
+from sdn.checks.currents import check_current
 from sdn.checks.finite import nothing
 from sdn.checks.words import LAYER_WORDS
-from sdn.dynamics.base import Dynamics, State, Trajectory, Value, check_current, check_dynamics
+from sdn.dynamics.base import Dynamics, State, Trajectory, Value, check_dynamics
 from sdn.dynamics.ranges import check_ranges, try_all
 from sdn.gradients import SpikeGradient, check_gradient
 from sdn.solvers import Solver, as_solver

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
-from sdn.dynamics.base import Dynamics, Value, check_range
+from sdn.checks.neurons import check_range
+from sdn.dynamics.base import Dynamics, Value
 from sdn.dynamics.fields import as_field
 from sdn.dynamics.record import Field
 

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from sdn.checks.arguments import ArgumentError, FrozenValue
+from sdn.checks.currents import check_current
+from sdn.checks.neurons import check_finite
 from sdn.checks.tracing import transforming
 from sdn.compiler.programs import program
-from sdn.dynamics.base import Dynamics, State, at_start, check_current, check_finite
+from sdn.dynamics.base import Dynamics, State, at_start
 from sdn.gradients import SpikeGradient, spike
 from sdn.ops.common.operator import operator
 from sdn.ops.neuron import operator as neuron

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from sdn.checks.arguments import ArgumentError, FrozenValue, shown
+from sdn.checks.currents import check_current, check_numbers
+from sdn.checks.neurons import check_parameters
 from sdn.checks.tracing import transforming
 from sdn.compiler.programs import has_slope, slope_of
-from sdn.dynamics.base import Dynamics, State, Value, check_current, check_numbers, check_parameters
+from sdn.dynamics.base import Dynamics, State, Value
 from sdn.dynamics.fields import channelwise
 from sdn.dynamics.lif import LIF
 from sdn.gradients import SpikeGradient, spike

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-from sdn.dynamics.base import Dynamics, State, Trajectory, at_start, check_current, check_finite
+from sdn.checks.currents import check_current
+from sdn.checks.neurons import check_finite
+from sdn.dynamics.base import Dynamics, State, Trajectory, at_start
 from sdn.gradients import SpikeGradient
 from sdn.ops.neuron import operator
 from sdn.ops.neuron.operands import check_kind, operands, state_of

@@ -12,9 +12,10 @@ from torch import Tensor
 from sdn.checks.arguments import check_tensor
 from sdn.checks.axes import mend
 from sdn.checks.finite import Diverged, all_finite, demand, demand_finite
+from sdn.checks.neurons import check_range
 from sdn.checks.tracing import has_numbers
 from sdn.compiler.programs import slope_of
-from sdn.dynamics.base import Value, check_range
+from sdn.dynamics.base import Value
 from sdn.dynamics.fields import channelwise
 from sdn.gradients import MultiGaussian, SpikeGradient, check_gradient, spike
 from sdn.ops.common.operator import COMPLEX, operator
