@@ -13,7 +13,7 @@ from sdn import Dynamics
 from sdn.compiler.programs import program_of
 from sdn.dynamics.base import Value
 from sdn.ops.common.generated_cpu import pull_text, slope_text, step_text
-from sdn.ops.neuron.operands import operands
+from sdn.ops.neuron.sequence import operands
 
 EXACT = {
     "add": lambda a, b: a + b,

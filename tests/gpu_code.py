@@ -25,7 +25,7 @@ DOUBLE = {"sums", "skip_sums"}
 def numbers_of(dynamics, gradient=None):
     """Key of a neuron, key of its spike gradient, and the numbers that are compiled in, of the neuron and of both."""
     from sdn.compiler.programs import program_of, slope_of
-    from sdn.ops.neuron.operands import operands
+    from sdn.ops.neuron.sequence import operands
 
     found, like = program_of(dynamics), torch.zeros(1, 1, 5)
     kernel = operands(dynamics, like, dynamics.initial_state(1, 5), dynamics.default_spike)[0]

@@ -28,7 +28,18 @@ from sdn.dynamics.base import Dynamics
 from sdn.dynamics.fields import numeric_fields
 from sdn.gradients import SpikeGradient
 
-__all__ = ["PARAMETERS", "Call", "Program", "call_of", "has_slope", "program", "program_of", "slope", "slope_of"]
+__all__ = [
+    "PARAMETERS",
+    "Call",
+    "Program",
+    "call_of",
+    "check_compiled",
+    "has_slope",
+    "program",
+    "program_of",
+    "slope",
+    "slope_of",
+]
 
 WAY = "write it with elementwise operations of torch, or use solver='loop'"
 
@@ -103,6 +114,13 @@ def program_of(dynamics: Dynamics, like: Tensor | None = None) -> Program:
         return made
     _FOUND[general if is_everywhere else special] = made.key
     return _PROGRAMS.setdefault(made.key, made)
+
+
+def check_compiled(dynamics: Dynamics, gradient: SpikeGradient | None = None) -> None:
+    """Refuse a neuron or a spike gradient that cannot be compiled: the error names the operation and its line."""
+    program_of(dynamics)
+    if gradient is not None:
+        slope_of(gradient)
 
 
 def program(key: str) -> Program:

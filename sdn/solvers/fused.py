@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sdn.checks.arguments import FrozenValue
+from sdn.compiler.programs import check_compiled
 from sdn.dynamics.base import Dynamics, State, Trajectory
 from sdn.gradients import SpikeGradient, spike
-from sdn.ops.neuron.operands import check_compiled
 from sdn.ops.neuron.sequence import run_sequence
 
 __all__ = ["Fused"]

@@ -15,9 +15,10 @@ from sdn.compiler.programs import program
 from sdn.dynamics.base import Dynamics, State, at_start
 from sdn.gradients import SpikeGradient, spike
 from sdn.ops.common.operator import operator
+from sdn.ops.common.place import check_kind
 from sdn.ops.neuron import operator as neuron
 from sdn.ops.neuron.layout import STRIDE, Kernel, as_saved
-from sdn.ops.neuron.operands import check_kind, operands, state_of
+from sdn.ops.neuron.sequence import operands, state_of
 from sdn.solvers.chunks import Found, Rows, run_in_chunks, run_rows
 from sdn.solvers.fused import Fused
 from sdn.solvers.linear import certain

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sdn.compiler.programs import check_compiled
 from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics, simulate
 from sdn.ops.common.place import has_kernels
-from sdn.ops.neuron.operands import check_compiled
 from sdn.ops.neuron.sequence import run_sequence
 from sdn.runs.files import versions
 from sdn.runs.tensor_files import Damaged, digest, load_tensors, save_tensors

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_place", "has_kernels", "kernels"]
+__all__ = ["check_kind", "check_place", "has_kernels", "kernels"]
 
 HAS_TRITON = find_spec("triton") is not None
 FOR_AMD = torch.version.hip is not None
@@ -41,6 +41,16 @@ def check_place(like: Tensor, name: str, instead: str = "use solver='loop'") -> 
     """
     if missing := _missing(like.device.type):
         raise NotImplementedError(f"{name}: {missing}; {instead}.")
+
+
+def check_kind(current: Tensor) -> None:
+    """Refuse a device or a dtype without kernels."""
+    check_place(current, "the fused solver")
+    if current.dtype not in (torch.float32, torch.float64):
+        raise NotImplementedError(
+            f"the fused kernels take float32 and float64, got {current.dtype}; a Neuron computes lower precision in "
+            "float32; elsewhere use solver='loop'."
+        )
 
 
 def _missing(device: str) -> str | None:

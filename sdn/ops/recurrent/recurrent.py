@@ -12,9 +12,11 @@ from sdn.checks.axes import mend
 from sdn.checks.finite import Diverged, at_once, demand, demand_finite, nothing
 from sdn.checks.neurons import locate
 from sdn.checks.tracing import has_numbers
+from sdn.compiler.programs import check_compiled
 from sdn.dynamics.base import Dynamics, State, at_start, check_dynamics
 from sdn.gradients import SpikeGradient, check_gradient, spike
-from sdn.ops.neuron.operands import check_compiled, check_kind, operands, state_of
+from sdn.ops.common.place import check_kind
+from sdn.ops.neuron.sequence import operands, state_of
 from sdn.ops.recurrent import operator as kernel
 
 __all__ = ["RecurrentState", "recurrent"]

@@ -175,7 +175,7 @@ def test_from_facts_refuses_strangers():
 
 
 def _called(name, place, **members):
-    members = {"__annotations__": {"threshold": float, **{key: float for key in members}}, "threshold": 1.0, **members}
+    members = {"__annotations__": {"threshold": float, **dict.fromkeys(members, float)}, "threshold": 1.0, **members}
     return dataclass(frozen=True, eq=False)(type(name, (Dynamics,), {**members, "__module__": place}))
 
 

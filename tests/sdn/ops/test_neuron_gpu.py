@@ -38,7 +38,7 @@ from sdn.dynamics import IzhikevichRF
 from sdn.ops.neuron import cpu as neuron_cpu
 from sdn.ops.neuron import operator as neuron
 from sdn.ops.neuron.layout import STRIDE, spikes_like
-from sdn.ops.neuron.operands import operands
+from sdn.ops.neuron.sequence import operands
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("no triton: it comes with extra 'dev' on Linux, and with torch for CUDA", allow_module_level=True)

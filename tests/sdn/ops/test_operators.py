@@ -12,7 +12,7 @@ from sdn.compiler.programs import slope_of
 from sdn.ops.membrane import fire
 from sdn.ops.modes import operator as modes
 from sdn.ops.neuron import operator as neuron
-from sdn.ops.neuron.operands import operands
+from sdn.ops.neuron.sequence import operands
 from sdn.ops.recurrent import operator as recurrent
 from sdn.ops.resonate import operator as resonate
 from sdn.ops.scan.operator import scan

@@ -8,7 +8,7 @@ from helpers import TOLERANCE, assert_close, assert_lively
 
 import sdn
 from sdn import ALIF, BRF, LIF, RF, MultiGaussian, RecurrentState, recurrent
-from sdn.ops.neuron.operands import operands
+from sdn.ops.neuron.sequence import operands
 from sdn.ops.recurrent import operator as kernel
 
 H = 37

@@ -18,7 +18,7 @@ from helpers import assert_close, assert_lively, some_state
 
 from sdn import ALIF, BRF, LIF, RF, ArcTan, DoubleGaussian, MultiGaussian, Sigmoid, Triangle
 from sdn.dynamics import HRF, IzhikevichRF
-from sdn.ops.neuron.operands import operands
+from sdn.ops.neuron.sequence import operands
 from sdn.ops.recurrent import cpu as recurrent_cpu
 from sdn.ops.recurrent import operator
 from sdn.ops.recurrent.recurrent import RecurrentState, recurrent

@@ -15,7 +15,7 @@ from sdn.ops.modes import cpu as modes_cpu
 from sdn.ops.modes import operator as modes
 from sdn.ops.neuron import cpu as neuron_cpu
 from sdn.ops.neuron import operator as neuron_operator
-from sdn.ops.neuron.operands import operands
+from sdn.ops.neuron.sequence import operands
 from sdn.ops.resonate import cpu as resonate_cpu
 from sdn.ops.resonate import operator as resonate_operator
 from sdn.ops.scan import cpu as scan_cpu

@@ -9,7 +9,7 @@ from own_neurons import Bounded, Quadratic
 
 from sdn import ALIF, BRF, LIF, RF, Fused, Loop, Neuron, Triangle, spike
 from sdn.ops.neuron import operator as neuron
-from sdn.ops.neuron.operands import operands
+from sdn.ops.neuron.sequence import operands
 
 
 def operator_arguments(dynamics, std, save, dtype=torch.float64, record=False, **shape):

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from sdn import BRF, LIF, RF, ArcTan, Dynamics, Fused, Loop, Neuron, Parallel, Surrogate, simulate
 from sdn.compiler.programs import program_of
 from sdn.dynamics import HRF, IzhikevichRF
-from sdn.ops.neuron.operands import operands
+from sdn.ops.neuron.sequence import operands
 from sdn.solvers.chunks import Rows, run_in_chunks, run_rows
 from sdn.solvers.linear import certain, distance_error, spikes_at
 from sdn.solvers.linear import solve as solve_linear
