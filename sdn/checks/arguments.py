@@ -74,7 +74,8 @@ class FrozenValue(Spelled):
         cls.__post_init__ = after_init  # type: ignore[method-assign]
 
     def __post_init__(self, *init: Any) -> None:
-        self._convert()
+        if (changed := self._convert()) and not init:
+            self._try(changed)
 
     def _convert(self) -> list[str]:
         """Put what `_converted` makes of each field in its place; the names of those that it changed."""

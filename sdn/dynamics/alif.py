@@ -70,9 +70,6 @@ class ALIF(Dynamics):
         **dict.fromkeys(("b0", "b_0", "b_j0"), "threshold={value}"),
     }
 
-    def __post_init__(self) -> None:
-        self.in_range()
-
     @property
     def alpha(self) -> Value:
         """``exp(-1/tau_m)``, what the membrane keeps per step."""

@@ -72,7 +72,7 @@ class Dynamics(FrozenValue):
     default_std: ClassVar[float] = 1.0
     """Standard deviation of N(0, std) currents that makes this neuron fire at a sensible rate."""
     ranges: ClassVar[Mapping[str, Field]] = {}
-    """Unit and range of every field that is a number; `in_range` goes by it."""
+    """Unit and range of every field that is a number; one outside is refused before ``__post_init__``."""
     word: ClassVar[str] = ""
     """Its name on a command line; the class in small letters where there is none."""
 
@@ -179,6 +179,11 @@ class Dynamics(FrozenValue):
         found.__dict__.update(self.__dict__)
         found.__dict__.update(fields)
         return found
+
+    def _convert(self) -> list[str]:
+        changed = super()._convert()
+        self.in_range()
+        return changed
 
     def _converted(self, name: str, value: Any) -> Any:
         return as_field(type(self), name, value)

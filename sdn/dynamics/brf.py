@@ -90,7 +90,6 @@ class BRF(Dynamics):
     }
 
     def __post_init__(self) -> None:
-        self.in_range()
         if not isinstance(self.omega, Tensor) and self.dt * self.omega > 1:
             raise ValueError(
                 f"BRF: omega must be at most 1/dt = {1 / self.dt:g}, got {self.omega}: beyond it no damping keeps the "

@@ -79,7 +79,6 @@ class HRF(Dynamics):
     }
 
     def __post_init__(self) -> None:
-        self.in_range()
         if self.boundary not in ("published", "consistent"):
             raise ValueError(f"HRF: boundary must be 'published' or 'consistent', got {self.boundary!r}.")
         if isinstance(self.omega, Tensor) or isinstance(self.b_offset, Tensor):

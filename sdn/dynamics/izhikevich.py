@@ -72,7 +72,6 @@ class IzhikevichRF(Dynamics):
     }
 
     def __post_init__(self) -> None:
-        self.in_range()
         if isinstance(self.damping, Tensor):
             return
         after_reset = 1 - self.dt * self.damping

@@ -65,12 +65,15 @@ class LIF(Dynamics):
         ),
     }
 
-    def __post_init__(self) -> None:
+    def in_range(self, **hints: str) -> None:
+        """As of every neuron, with a word on a decay that looks like a time constant."""
         hint = ""
         if isinstance(self.decay, (int, float)) and 1 < self.decay < math.inf:
             tau = f"{self.decay:g}"
             hint = f"For a time constant of {tau} steps use LIF.from_tau({tau}): decay {math.exp(-1 / self.decay):.4f}."
-        self.in_range(decay=hint)
+        super().in_range(**{"decay": hint, **hints})
+
+    def __post_init__(self) -> None:
         if self.reset not in ("hard", "soft", "none"):
             known = {"zero": "; write 'hard'", "subtract": "; write 'soft'", "None": "; write 'none'"}
             way = known.get(str(self.reset), "")

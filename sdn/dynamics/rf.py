@@ -72,7 +72,6 @@ class RF(Dynamics):
     }
 
     def __post_init__(self) -> None:
-        self.in_range()
         if isinstance(self.omega, Tensor) or isinstance(self.damping, Tensor):
             return
         growth = math.hypot(1 - self.dt * self.damping, self.dt * self.omega)

@@ -11,7 +11,7 @@ import sdn
 from sdn.compiler.counting import operations_of
 from sdn.dynamics import BUILT_IN
 from sdn.dynamics.fields import numeric_fields
-from sdn.dynamics.record import table
+from sdn.dynamics.record import Field, table
 
 PAGE = Path(__file__).parents[3] / "docs" / "neurons.md"
 every_kind = pytest.mark.parametrize("kind", BUILT_IN.values(), ids=list(BUILT_IN))
@@ -39,6 +39,21 @@ def test_the_ranges_are_those_that_are_checked(kind):
                 ValueError, match=re.escape(f"{kind.__name__}: {name} must be in {known.interval}, got")
             ):
                 kind(**{name: value})
+
+
+def test_so_are_those_of_a_neuron_that_only_names_them():
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Ranged(sdn.LIF):
+        slowness: sdn.dynamics.Value = 0.5
+        ranges = {"slowness": Field("of the membrane", 0, 1)}
+
+        def __post_init__(self):
+            assert self.threshold == 1
+
+    assert Ranged(slowness=[0.2, 0.9]).slowness.tolist() == [0.2, 0.9]
+    for value in (1.0, [0.5, 1.0], float("nan")):
+        with pytest.raises(ValueError, match=r"Ranged: slowness must be in \(0, 1\)"):
+            Ranged(slowness=value)
 
 
 @every_kind
