@@ -134,7 +134,7 @@ def run_plain(dynamics, x, gradient, through, weights):
     state = dynamics.initial_state(len(x), x.shape[2], dtype=x.dtype)
     kernel, first, (gradient, shape) = operands(dynamics, x, state, gradient)
     space = _namespace()
-    for text in (step_text(found), slope_text(gradient), pull_text(found, through, False)):
+    for text in (step_text(found, record=True), slope_text(gradient), pull_text(found, through)):
         exec(text, space)
     step, pull = space["step"], space["pull"]
     (batch, length, channels), fields, rows = x.shape, first.shape[1], len(kernel.fixed)
@@ -155,7 +155,7 @@ def run_plain(dynamics, x, gradient, through, weights):
             block = np.concatenate([np.zeros(fields, kind), constant, np.zeros(rows, kind)])
             for t in reversed(range(length)):
                 gs = weights[b, t, c].item()
-                gx[b, t, c] = pull(kernel.numbers, shape, values[b, t, c], states[t], block, block, gs, None, 0, 1)
+                gx[b, t, c] = pull(kernel.numbers, shape, values[b, t, c], states[t], block, gs, None, 0, 1)
             sums[b, :, c] = block[fields + rows :]
     total = torch.from_numpy(sums.sum(0)).to(x)
     of_fields = torch.autograd.grad(kernel.fixed, [*learned.values()], total, allow_unused=True)
@@ -163,14 +163,8 @@ def run_plain(dynamics, x, gradient, through, weights):
 
 
 def _namespace():
-    def put(array, index, number):
-        array[index] = number
-
-    def add(array, index, number):
-        array[index] += number
-
     return {
-        "inline": lambda function: function, "put": put, "add": add, "normal": lambda u: u, "np": np, "math": math,
+        "inline": lambda function: function, "TINY": 0.0, "np": np, "math": math,
         "exp": np.exp, "tanh": np.tanh, "sign": np.sign, "minimum": np.minimum, "maximum": np.maximum,
         "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
     }  # fmt: skip

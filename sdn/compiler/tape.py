@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -118,7 +119,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         node = self.node(x)
         if name == "_to_copy" and out.dtype.is_floating_point and x.dtype.is_floating_point and out.dtype != x.dtype:
             raise Refused(self._text(f"changes the precision from {x.dtype} to {out.dtype}"))
-        same_channels = out.shape[-1:] == x.shape[-1:] and out.numel() == x.numel()
+        same_channels = out.shape[-1:] == x.shape[-1:] and (name == "expand" or out.numel() == x.numel())
         if out.shape != x.shape and not same_channels and x.numel() != 1:
             raise Refused(self._text(f"uses {name} to make shape {tuple(out.shape)} of {tuple(x.shape)}"))
         if out.dtype is torch.bool and node.kind == "real":
@@ -128,7 +129,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _check_width(self, name: str, args: tuple[Any, ...], out: Tensor) -> None:
         """Refuse what has another shape than its operands, such as a sum over channels."""
         shapes = [x.shape for x in args if isinstance(x, Tensor)]
-        if name not in SAME and shapes and out.shape != torch.broadcast_shapes(*shapes):  # type: ignore[no-untyped-call]
+        if name not in SAME and shapes and tuple(out.shape) != np.broadcast_shapes(*map(tuple, shapes)):
             raise Refused(self._text(f"uses {name}, which makes shape {tuple(out.shape)} of {tuple(shapes[0])}"))
 
     def real(self, node: Node) -> Node:

@@ -11,11 +11,11 @@ import numpy as np
 from numba import types
 from numba.extending import overload, register_jitable
 
-from sdn.ops.common.cpu import TINY, TINY_DOUBLE, jit
+from sdn.ops.common.cpu import jit
 
 __all__ = [
-    "INLINE", "add", "collect", "exp", "finite", "gather", "inline", "maximum", "minimum", "normal", "one", "put",
-    "scatter", "sigmoid", "sign", "tanh", "zero",
+    "INLINE", "collect", "exp", "finite", "gather", "inline", "maximum", "minimum", "scatter", "sigmoid", "sign",
+    "tanh",
 ]  # fmt: skip
 
 INLINE: Any = {"forceinline": True}
@@ -23,69 +23,15 @@ inline: Any = register_jitable(forceinline=True)
 """For a function that is part of the loop that calls it."""
 
 
-def zero(like: Any) -> Any:
-    """0 in the type of ``like``."""
-    raise AssertionError("compiled only")
-
-
 def one(like: Any) -> Any:
     """1 in the type of ``like``."""
     raise AssertionError("compiled only")
-
-
-def normal(u: Any) -> Any:
-    """``u``, or 0 where it is smaller than any normal number."""
-    raise AssertionError("compiled only")
-
-
-def add(sums: Any, index: Any, value: Any) -> None:
-    """``sums[index] += value``, nothing where sums is None."""
-    raise AssertionError("compiled only")
-
-
-def put(array: Any, index: Any, value: Any) -> None:
-    """``array[index] = value``, nothing where the array is None."""
-    raise AssertionError("compiled only")
-
-
-@overload(zero, jit_options=INLINE)
-def _zero(like):  # type: ignore[no-untyped-def]
-    kind = np.float32 if like == types.float32 else np.float64
-    return lambda like: kind(0)
 
 
 @overload(one, jit_options=INLINE)
 def _one(like):  # type: ignore[no-untyped-def]
     kind = np.float32 if like == types.float32 else np.float64
     return lambda like: kind(1)
-
-
-@overload(normal, jit_options=INLINE)
-def _normal(u):  # type: ignore[no-untyped-def]
-    kind, tiny = (np.float32, TINY) if u == types.float32 else (np.float64, TINY_DOUBLE)
-    return lambda u: kind(0) if abs(u) < kind(tiny) else u
-
-
-@overload(add, jit_options=INLINE)
-def _add(sums, index, value):  # type: ignore[no-untyped-def]
-    if isinstance(sums, types.NoneType):
-        return lambda sums, index, value: None
-
-    def accumulate(sums, index, value):  # type: ignore[no-untyped-def]
-        sums[index] += value
-
-    return accumulate
-
-
-@overload(put, jit_options=INLINE)
-def _put(array, index, value):  # type: ignore[no-untyped-def]
-    if isinstance(array, types.NoneType):
-        return lambda array, index, value: None
-
-    def write(array, index, value):  # type: ignore[no-untyped-def]
-        array[index] = value
-
-    return write
 
 
 # ---- Blocks: the fields of a tile of W channels, one after the other.
@@ -211,4 +157,4 @@ def maximum(a, b):  # type: ignore[no-untyped-def]
 @inline
 def sign(x):  # type: ignore[no-untyped-def]
     """1, 0 or -1; 0 for NaN, as torch has it."""
-    return one(x) if x > 0 else (-one(x) if x < 0 else zero(x))
+    return one(x) if x > 0 else (-one(x) if x < 0 else one(x) - one(x))

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,20 +12,22 @@ from sdn.compiler.neuron import WATCH
 from sdn.compiler.programs import Program, slope
 from sdn.compiler.sources import module_of
 from sdn.compiler.writing import Writer
+from sdn.ops.common.cpu import TINY, TINY_DOUBLE
 
 __all__ = ["assembled", "pull_text", "scalars", "slope_text", "step_text"]
 
 WORDS = ("exp", "maximum", "minimum", "sigmoid", "sign", "tanh")
 """Operations that are functions of `sdn.ops.common.functions_cpu`."""
+TINY_OF = {"float32": TINY, "float64": TINY_DOUBLE}
 TAKEN = (
-    "x j W F np math now after fixed block sums gs gm gv fires mems gmems shape numbers spike slope step pull add put "
-    "normal inline jit"
+    "x j W F np math now after fixed block sums gs gm gv fires mems gmems shape numbers spike slope step pull inline "
+    "jit TINY"
 )
 """Names of generated functions, which a state or a parameter may not have in them."""
 
 
-def step_text(found: Program) -> str:
-    """``step`` of `sdn.ops.neuron.loops`."""
+def step_text(found: Program, record: bool = False) -> str:
+    """``step`` of `sdn.ops.neuron.loops`; ``record`` where it writes mem."""
     step = found.step
     names, loads = _leaves(found, "now", len(step.states), "fixed", 0)
     writer = Writer("numba", {**names, "current": "x", "spike": "spike"})
@@ -35,14 +37,14 @@ def step_text(found: Program) -> str:
     after = writer.write(step.after)
     body = [
         *loads, *early, *_fires(found, distance), *writer.lines,
-        *(f"after[{_place(i)}] = {_kept(step.states[i], text)}" for i, text in enumerate(after)),
-        f"put(mems, j, {mem})", "return fires",
+        *_written("after", [*zip(step.states, after, strict=True)]),
+        *([f"mems[j] = {mem}"] if record else []), "return fires",
     ]  # fmt: skip
     return _function("step", "numbers, x, now, after, fixed, mems, j, W", body)
 
 
-def pull_text(found: Program, through_reset: bool, record: bool) -> str:
-    """``pull`` of `sdn.ops.neuron.loops`."""
+def pull_text(found: Program, through_reset: bool, record: bool = False, learn: bool = True) -> str:
+    """``pull`` of `sdn.ops.neuron.loops`; ``record`` where mem has a gradient, ``learn`` where parameters have."""
     step, back = found.step, found.recorded if record else found.derivative
     own = [name for name in step.states if name != WATCH]
     count = len(step.states)
@@ -63,11 +65,11 @@ def pull_text(found: Program, through_reset: bool, record: bool) -> str:
     first = count + len(step.rows)
     body = [
         *loads, *early, *_fires(found, distance), *middle, *writer.lines,
-        *(f"block[{_place(i)}] = normal({text})" for i, text in enumerate(rest[: len(own)])),
-        *(f"add(sums, {_place(first + i)}, {text})" for i, text in enumerate(rest[len(own) :])),
+        *_written("block", [*zip(own, rest, strict=False)]),
+        *(f"block[{_place(first + i)}] += {text}" for i, text in enumerate(rest[len(own) :]) if learn),
         f"return {current}",
     ]  # fmt: skip
-    return _function("pull", "numbers, shape, x, now, block, sums, gs, gmems, j, W", body)
+    return _function("pull", "numbers, shape, x, now, block, gs, gmems, j, W", body)
 
 
 def slope_text(key: str) -> str:
@@ -103,14 +105,15 @@ def _imports(home: str, kind: str, functions: Sequence[Any], body: str) -> str:
     for each in functions:
         plain = getattr(each, "py_func", each)
         used |= {name for name in plain.__code__.co_names if name in plain.__globals__}
-    used -= {*stubs, "np"}
+    used -= {*stubs, "np", "F"}
     names = ", ".join(sorted(used))
     own = f"from {home} import {names}\n" if names else ""
-    called = set(re.findall(r"\b([a-z_0-9]+)\(", body)) & {"add", "normal", "put", *WORDS}
+    called = set(re.findall(r"\b([a-z_0-9]+)\(", body)) & {*WORDS}
     words = ", ".join(sorted({"inline", *called} - used))
+    tiny = f"\n\nTINY = F({TINY_OF[kind]!r})\n" if "TINY" in body else ""
     return (
         f"import math\n\nimport numpy as np\nfrom numpy import {kind} as F\n\nfrom sdn.ops.common.cpu import jit\n"
-        f"from sdn.ops.common.functions_cpu import {words}\n{own}"
+        f"from sdn.ops.common.functions_cpu import {words}\n{own}{tiny}"
     )
 
 
@@ -134,8 +137,13 @@ def _fires(found: Program, distance: str) -> list[str]:
     return [f"fires = {distance} {sign} 0", "spike = F(1.0) if fires else F(0.0)"]
 
 
-def _kept(name: str, text: str) -> str:
-    return text if name == WATCH else f"normal({text})"
+def _written(array: str, states: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """States into an array, 0 for those smaller than any normal number; the watch is 0 or NaN."""
+    for i, (name, text) in enumerate(states):
+        if name != WATCH:
+            yield f"n{i} = {text}"
+            text = f"F(0.0) if abs(n{i}) < TINY else n{i}"
+        yield f"{array}[{_place(i)}] = {text}"
 
 
 def _place(field: int) -> str:

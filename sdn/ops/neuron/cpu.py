@@ -30,7 +30,7 @@ def forward(
     given = [t.numpy() for t in (_rows(current, rows), _parameters(fixed, lanes), _rows(state, rows))]
     written = [t.numpy() for t in (_rows(spikes, rows), saved, final)]
     mem = _rows(mems, rows).numpy() if record else None
-    kernel = forward_module(key, current.dtype).forward
+    kernel = forward_module(key, record, current.dtype).forward
     spread(kernel, rows * parts, scalars(numbers, current.dtype), wide, *given, parts, *written, mem)
     return spikes, from_rows(final, len(current)), saved, mems
 
@@ -60,7 +60,7 @@ def backward(
     gf = saved.new_zeros(batch, fields, channels) if grad_final is None else grad_final
     parts, wide = _split(rows, lanes)
     spread(
-        backward_module(key, gradient, through_reset, grad_mem is not None, dtype).backward,
+        backward_module(key, gradient, through_reset, grad_mem is not None, learn, dtype).backward,
         rows * parts,
         scalars(numbers, dtype),
         scalars(shape, dtype),
@@ -81,17 +81,18 @@ def backward(
 
 
 @functools.cache
-def forward_module(key: str, dtype: torch.dtype) -> Any:
-    """The generated module with the forward loop of a neuron."""
+def forward_module(key: str, record: bool, dtype: torch.dtype) -> Any:
+    """The generated module with the forward loop of a neuron; ``record`` where it writes mem."""
     found = program(key)
-    return assembled("forward", found.step.name, dtype, [step_text(found)], [loops.mark, loops.forward])
+    return assembled("forward", found.step.name, dtype, [step_text(found, record)], [loops.mark, loops.forward])
 
 
 @functools.cache
-def backward_module(key: str, gradient: str, through_reset: bool, record: bool, dtype: torch.dtype) -> Any:
-    """The generated module with the backward loop of a neuron; ``record`` where mem has a gradient too."""
+def backward_module(key: str, gradient: str, through_reset: bool, record: bool, learn: bool, dtype: torch.dtype) -> Any:
+    """The generated module with the backward loop of a neuron: ``record`` where mem has a gradient too, ``learn``
+    where parameters are asked for theirs."""
     found = program(key)
-    texts = [step_text(found), slope_text(gradient), pull_text(found, through_reset, record)]
+    texts = [step_text(found), slope_text(gradient), pull_text(found, through_reset, record, learn)]
     return assembled("backward", found.step.name, dtype, texts, [loops.backward])
 
 

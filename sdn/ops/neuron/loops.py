@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from sdn.ops.common.cpu import jit, prefetch
-from sdn.ops.common.functions_cpu import collect, finite, gather, one, scatter, zero
+from sdn.ops.common.functions_cpu import collect, finite, gather, scatter
 from sdn.ops.neuron.layout import STRIDE
 
 __all__ = ["LANES", "LINE", "backward", "forward", "mark", "pull", "step"]
 
+F = np.float32
+"""The type of all arrays, which a generated file says anew."""
 LANES = 64
 LINE = 16  # float32 numbers in a cache line
 
@@ -29,8 +31,8 @@ LINE = 16  # float32 numbers in a cache line
 def step(numbers: Any, x: Any, now: Any, after: Any, fixed: Any, mems: Any, j: Any, W: Any) -> Any:
     """One step of channel j: reads the state ``now``, writes the state ``after`` it, which may be the same array.
 
-    Writes mem as well, unless ``mems`` is None. Operations and their order are those of the dynamics, so that spikes
-    agree bit for bit. All arrays are read before the first branch: a use inside one leaves reference counting in the
+    Writes mem as well where it is recorded. Operations and their order are those of the dynamics, so that spikes agree
+    bit for bit. All arrays are read before the first branch: a use inside one leaves reference counting in the
     loop, which then stays scalar (70x slower).
 
     Returns:
@@ -39,12 +41,11 @@ def step(numbers: Any, x: Any, now: Any, after: Any, fixed: Any, mems: Any, j: A
     raise AssertionError("generated")
 
 
-def pull(numbers: Any, shape: Any, x: Any, now: Any, block: Any, sums: Any, gs: Any, gmems: Any, j: Any, W: Any) -> Any:
+def pull(numbers: Any, shape: Any, x: Any, now: Any, block: Any, gs: Any, gmems: Any, j: Any, W: Any) -> Any:
     """One step of channel j backward.
 
     ``block`` holds the gradient of the state after the step and receives that of the state before it, then the
-    parameters; ``sums`` (None where no parameter is learned) is the same array, with the gradients of the parameters
-    behind them. ``gs`` and ``gmems[j]`` are the gradients of spike and mem.
+    parameters, and behind them their gradients. ``gs`` and ``gmems[j]`` are the gradients of spike and mem.
 
     Returns:
         the gradient of the current.
@@ -59,6 +60,7 @@ def mark(numbers, x, fixed, first, spikes, b, begin, end):  # type: ignore[no-un
     From the first step on where a parameter is none. The channels are run once more, one by one.
     """
     now, constant = np.empty(first.shape[1], x.dtype), np.empty(fixed.shape[1], x.dtype)
+    spare = np.empty(1, x.dtype)
     for c in range(begin, end):
         for f in range(first.shape[1]):
             now[f] = first[b, f, c]
@@ -67,7 +69,7 @@ def mark(numbers, x, fixed, first, spikes, b, begin, end):  # type: ignore[no-un
         good = finite(constant)
         for t in range(x.shape[1]):
             if good:
-                step(numbers, x[b, t, c], now, now, constant, None, 0, 1)
+                step(numbers, x[b, t, c], now, now, constant, spare, 0, 1)
                 good = finite(now)
             if not good:
                 spikes[b, t, c] = np.nan
@@ -84,7 +86,7 @@ def forward(numbers, wide, x, fixed, first, parts, spikes, saved, final, mems, b
     W = LANES * len(wide)
     length, channels = x.shape[1:]
     tiles = (channels + W - 1) // W
-    parameters = np.zeros((tiles, fixed.shape[1] * W), x.dtype)
+    parameters, spare = np.zeros((tiles, fixed.shape[1] * W), x.dtype), np.empty(1, x.dtype)
     state = np.zeros((tiles, first.shape[1] * W), x.dtype)
     for k in range(tiles):
         gather(parameters[k], 0, fixed, 0, k, W)
@@ -100,10 +102,10 @@ def forward(numbers, wide, x, fixed, first, parts, spikes, saved, final, mems, b
                     scatter(saved[b], t // STRIDE, k, state[k], 0, W)
             for k in range(low, high):
                 row, out = x[b, t, k * W : k * W + W], spikes[b, t, k * W : k * W + W]
-                mem = None if mems is None else mems[b, t, k * W : k * W + W]
+                mem = spare if mems is None else mems[b, t, k * W : k * W + W]
                 now, constant = state[k], parameters[k]
                 for j in range(row.shape[0]):
-                    out[j] = one(row[j]) if step(numbers, row[j], now, now, constant, mem, j, W) else zero(row[j])
+                    out[j] = F(1) if step(numbers, row[j], now, now, constant, mem, j, W) else F(0)
         for k in range(low, high):
             scatter(final, b, k, state[k], 0, W)
             if not (good and finite(state[k])):
@@ -119,7 +121,7 @@ def backward(  # type: ignore[no-untyped-def]
     length, channels = x.shape[1:]
     states, fields = gfinal.shape[1], fixed.shape[1]
     tiles, chunks = (channels + W - 1) // W, (length + STRIDE - 1) // STRIDE
-    parameters = np.zeros((tiles, fields * W), x.dtype)
+    parameters, spare = np.zeros((tiles, fields * W), x.dtype), np.empty(1, x.dtype)
     blocks = np.zeros((tiles, (states + 2 * fields) * W), x.dtype)
     past = np.zeros((STRIDE, tiles, states * W), x.dtype)
     for k in range(tiles):
@@ -143,16 +145,15 @@ def backward(  # type: ignore[no-untyped-def]
                         prefetch(gs, j)
                         prefetch(out, j)
                     for j in range(row.shape[0]):
-                        step(numbers, row[j], now, after, constant, None, j, W)
+                        step(numbers, row[j], now, after, constant, spare, j, W)
             for t in range(stop - 1, start - 1, -1):
                 for k in range(low, high):
                     row, gs = x[b, t, k * W : k * W + W], gspikes[b, t, k * W : k * W + W]
                     out = gx[b, t, k * W : k * W + W]
                     gm = None if gmems is None else gmems[b, t, k * W : k * W + W]
                     now, block = past[t - start, k], blocks[k]
-                    sums = None if gfixed is None else block
                     for j in range(row.shape[0]):
-                        out[j] = pull(numbers, shape, row[j], now, block, sums, gs[j], gm, j, W)
+                        out[j] = pull(numbers, shape, row[j], now, block, gs[j], gm, j, W)
             if gfixed is not None:
                 for k in range(low, high):
                     collect(gfixed[b], k, blocks[k], states + fields, W)

@@ -40,7 +40,8 @@ def source(neuron: Any, dtype: torch.dtype = torch.float32) -> str:
     found = program_of(dynamics)
     through = getattr(getattr(neuron, "solver", None), "detach_reset", True) is False
     key, _ = slope_of(gradient)
-    modules = cpu.forward_module(found.key, dtype), cpu.backward_module(found.key, key, through, False, dtype)
+    forward = cpu.forward_module(found.key, False, dtype)
+    backward = cpu.backward_module(found.key, key, through, False, True, dtype)
     inexact = f"up to the rounding of {', '.join(found.step.rounded)}" if found.step.rounded else "bit for bit"
     head = f"# Spikes and states equal those of sdn.simulate {inexact}.\n"
-    return "\n\n".join([head, found.source, *(module.__source__ for module in modules)])
+    return "\n\n".join([head, found.source, forward.__source__, backward.__source__])

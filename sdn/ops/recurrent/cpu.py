@@ -100,7 +100,7 @@ def _forward(key: str, dtype: torch.dtype) -> Any:
 @functools.cache
 def _backward(key: str, gradient: str, through_reset: bool, dtype: torch.dtype) -> Any:
     found = program(key)
-    texts = [step_text(found), slope_text(gradient), pull_text(found, through_reset, record=False)]
+    texts = [step_text(found), slope_text(gradient), pull_text(found, through_reset)]
     return assembled("recurrent-backward", found.step.name, dtype, texts, [loops.backward])
 
 

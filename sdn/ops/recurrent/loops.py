@@ -12,10 +12,9 @@ no number is silent, and all others hear of it: a row in which there is one is r
 import numpy as np
 
 from sdn.ops.common.cpu import jit, prefetch
-from sdn.ops.common.functions_cpu import collect, finite, gather, one, scatter
-from sdn.ops.common.functions_cpu import zero as nothing
+from sdn.ops.common.functions_cpu import collect, finite, gather, scatter
 from sdn.ops.common.lanes_cpu import add, fma, load, lowest, nonzero, repeat, store, width, zero
-from sdn.ops.neuron.loops import LANES, LINE, pull, step
+from sdn.ops.neuron.loops import LANES, LINE, F, pull, step
 from sdn.ops.recurrent.layout import STRIDE
 
 __all__ = ["ROWS", "backward", "forward"]
@@ -35,7 +34,7 @@ def forward(numbers, wide, x, table, bias, fixed, first, spikes0, spikes, saved,
     channels, size = first.shape[2], table.shape[1]
     tiles = size // W
     parameters = np.empty((tiles, fixed.shape[1] * W), x.dtype)
-    state = np.zeros((tiles, first.shape[1] * W), x.dtype)
+    state, spare = np.zeros((tiles, first.shape[1] * W), x.dtype), np.empty(1, x.dtype)
     current, fired = np.zeros(size, x.dtype), np.zeros(size, x.dtype)
     events, values = np.empty(inputs + size, np.int64), np.empty(inputs, x.dtype)
     for k in range(tiles):
@@ -56,7 +55,7 @@ def forward(numbers, wide, x, table, bias, fixed, first, spikes0, spikes, saved,
                 row, out = current[k * W : k * W + W], fired[k * W : k * W + W]
                 now, constant = state[k], parameters[k]
                 for j in range(lanes(channels, k, W)):
-                    out[j] = one(row[j]) if step(numbers, row[j], now, now, constant, None, j, W) else nothing(row[j])
+                    out[j] = F(1) if step(numbers, row[j], now, now, constant, spare, j, W) else F(0)
             fired[channels:] = 0
             spikes[b, t] = fired[:channels]
         for k in range(tiles):
@@ -73,7 +72,7 @@ def mark(numbers, W, x, table, bias, parameters, first, spikes0, spikes, final, 
     """
     length, inputs = x.shape[1:]
     channels, size = first.shape[2], table.shape[1]
-    state = np.zeros((size // W, first.shape[1] * W), x.dtype)
+    state, spare = np.zeros((size // W, first.shape[1] * W), x.dtype), np.empty(1, x.dtype)
     current, fired = np.zeros(size, x.dtype), np.zeros(size, x.dtype)
     events, values = np.empty(inputs + size, np.int64), np.empty(inputs, x.dtype)
     for k in range(size // W):
@@ -88,7 +87,7 @@ def mark(numbers, W, x, table, bias, parameters, first, spikes0, spikes, final, 
             fired[:channels] = spikes[b, t]
             for k in range(size // W):
                 for j in range(lanes(channels, k, W)):
-                    step(numbers, current[k * W + j], state[k], state[k], parameters[k], None, j, W)
+                    step(numbers, current[k * W + j], state[k], state[k], parameters[k], spare, j, W)
                 scatter(final, b, k, state[k], 0, W)
             good = finite(final[b].reshape(-1))
         if not good:
@@ -111,7 +110,7 @@ def backward(  # type: ignore[no-untyped-def]
     channels, size = gfinal.shape[2], table.shape[1]
     tiles, chunks = size // W, (length + STRIDE - 1) // STRIDE
     states, fields = gfinal.shape[1], fixed.shape[1]
-    parameters = np.empty((tiles, fields * W), x.dtype)
+    parameters, spare = np.empty((tiles, fields * W), x.dtype), np.empty(1, x.dtype)
     blocks = np.zeros((ROWS, tiles, (states + 2 * fields) * W), x.dtype)
     past = np.zeros((STRIDE, ROWS, tiles, states * W), x.dtype)
     currents, g = np.zeros((STRIDE, ROWS, size), x.dtype), np.zeros((STRIDE, ROWS, size), x.dtype)
@@ -149,7 +148,7 @@ def backward(  # type: ignore[no-untyped-def]
                         row, constant = currents[i, r, k * W : k * W + W], parameters[k]
                         now, after = past[i, r, k], past[i + 1, r, k]
                         for j in range(lanes(channels, k, W)):
-                            step(numbers, row[j], now, after, constant, None, j, W)
+                            step(numbers, row[j], now, after, constant, spare, j, W)
             for t in range(stop - 1, start - 1, -1):
                 i = t - start
                 for r in range(rows):
@@ -161,7 +160,7 @@ def backward(  # type: ignore[no-untyped-def]
                         row, gs = currents[i, r, k * W : k * W + W], gz[k * W : k * W + W]
                         out, now, block = g[i, r, k * W : k * W + W], past[i, r, k], blocks[r, k]
                         for j in range(lanes(channels, k, W)):
-                            out[j] = pull(numbers, shape, row[j], now, block, block, gs[j], None, j, W)
+                            out[j] = pull(numbers, shape, row[j], now, block, gs[j], None, j, W)
                     if gcurrent.shape[0]:
                         gcurrent[b, t] = g[i, r, :channels]
                 product(back, g[i], panels, channels)
