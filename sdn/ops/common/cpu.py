@@ -46,19 +46,21 @@ def prefetch(typing: Any, array: Any, index: Any) -> Any:
     return types.none(array, index), generate
 
 
-def spread(kernel: Any, items: int, *args: Any) -> None:
-    """``kernel(*args, begin, end)`` over the items 0 .. items-1, split into one range per torch thread."""
+def spread(kernel: Any, items: int, *args: Any) -> bool:
+    """``kernel(*args, begin, end)`` over the items 0 .. items-1, split into one range per torch thread.
+
+    Returns:
+        whether every call returned True.
+    """
     threads = min(torch.get_num_threads(), items)
     if threads <= 1:
-        kernel(*args, 0, items)
-        return
+        return bool(kernel(*args, 0, items))
     kernel(*args, 0, 0)  # compile once, before the threads start
     pool = _pool(os.getpid(), threads - 1)
     ranges = [(items * i // threads, items * (i + 1) // threads) for i in range(threads)]
     others = [pool.submit(functools.partial(kernel, *args, *range)) for range in ranges[1:]]
-    kernel(*args, *ranges[0])
-    for other in others:
-        other.result()
+    found = [kernel(*args, *ranges[0]), *(other.result() for other in others)]
+    return all(found)
 
 
 @functools.lru_cache(maxsize=4)

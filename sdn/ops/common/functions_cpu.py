@@ -14,8 +14,8 @@ from numba.extending import overload, register_jitable
 from sdn.ops.common.cpu import jit
 
 __all__ = [
-    "INLINE", "collect", "exp", "finite", "gather", "inline", "maximum", "minimum", "scatter", "sigmoid", "sign",
-    "tanh",
+    "INLINE", "collect", "copy", "exp", "fill", "finite", "gather", "inline", "maximum", "minimum", "scatter",
+    "sigmoid", "sign", "tanh",
 ]  # fmt: skip
 
 INLINE: Any = {"forceinline": True}
@@ -49,7 +49,8 @@ def gather(block, offset, rows, b, k, W):  # type: ignore[no-untyped-def]
     """Fields of tile k of row b into a block, from field ``offset`` on."""
     n = min(W, rows.shape[2] - k * W)
     for f in range(rows.shape[1]):
-        block[(offset + f) * W : (offset + f) * W + n] = rows[b, f, k * W : k * W + n]
+        for j in range(n):
+            block[(offset + f) * W + j] = rows[b, f, k * W + j]
 
 
 @jit
@@ -57,7 +58,22 @@ def scatter(rows, b, k, block, offset, W):  # type: ignore[no-untyped-def]
     """The way back of `gather`."""
     n = min(W, rows.shape[2] - k * W)
     for f in range(rows.shape[1]):
-        rows[b, f, k * W : k * W + n] = block[(offset + f) * W : (offset + f) * W + n]
+        for j in range(n):
+            rows[b, f, k * W + j] = block[(offset + f) * W + j]
+
+
+@jit
+def copy(target, source):  # type: ignore[no-untyped-def]
+    """Numbers of one array into the first places of another; much sooner compiled than a slice that is assigned to."""
+    for j in range(len(source)):
+        target[j] = source[j]
+
+
+@jit
+def fill(target, begin, value):  # type: ignore[no-untyped-def]
+    """A number into all places of an array from ``begin`` on."""
+    for j in range(begin, len(target)):
+        target[j] = value
 
 
 @jit

@@ -4,12 +4,14 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sdn.compiler.programs import program
 from sdn.ops.common.cpu import spread
 from sdn.ops.common.generated_cpu import assembled, pull_text, scalars, slope_text, step_text
+from sdn.ops.common.lost_cpu import lost
 from sdn.ops.neuron import loops
 from sdn.ops.neuron.layout import STRIDE, from_rows, lay_out, spikes_like, to_rows
 
@@ -31,8 +33,26 @@ def forward(
     written = [t.numpy() for t in (_rows(spikes, rows), saved, final)]
     mem = _rows(mems, rows).numpy() if record else None
     kernel = forward_module(key, record, current.dtype).forward
-    spread(kernel, rows * parts, scalars(numbers, current.dtype), wide, *given, parts, *written, mem)
+    options = scalars(numbers, current.dtype), wide
+    if not spread(kernel, rows * parts, *options, *given, parts, *written, mem):
+        _mark(functools.partial(kernel, *options), given, written[0], mem)
     return spikes, from_rows(final, len(current)), saved, mems
+
+
+def _mark(kernel: Any, given: list[Any], spikes: Any, mem: Any) -> None:
+    """NaN for the spikes of the lanes that are `lost`; arrays as of the kernel."""
+    x, fixed, first = given
+    rows, _, lanes = x.shape
+    good = np.broadcast_to(np.isfinite(fixed).all(1), (rows, lanes))
+
+    def run(state: Any, start: int, stop: int) -> Any:
+        after, piece = np.empty_like(state), np.ascontiguousarray(x[:, start:stop])
+        unsaved, spare = np.empty((0, 1, *state.shape[1:]), x.dtype), None if mem is None else np.empty_like(piece)
+        kernel(piece, fixed, state, 1, np.empty_like(piece), unsaved, after, spare, 0, rows)
+        return after
+
+    for steps, bad in lost(x.shape[1], first, good, run, lambda state: np.isfinite(state).all(1)):
+        spikes[:, steps].swapaxes(0, 1)[:, bad] = np.nan
 
 
 def backward(
@@ -84,7 +104,7 @@ def backward(
 def forward_module(key: str, record: bool, dtype: torch.dtype) -> Any:
     """The generated module with the forward loop of a neuron; ``record`` where it writes mem."""
     found = program(key)
-    return assembled("forward", found.step.name, dtype, [step_text(found, record)], [loops.mark, loops.forward])
+    return assembled("forward", found.step.name, dtype, [step_text(found, record)], [loops.forward])
 
 
 @functools.cache

@@ -9,7 +9,7 @@ again.
 
 A comparison with NaN is false, so that a neuron whose state is no number would be silent. NaN and infinity stay in a
 state for good, or in the watch that the compiler adds to one, so that one look at the last state, and one at the
-parameters, tells whether there is a neuron to `mark`; the loop over time itself looks at nothing.
+parameters, tells whether there is such a neuron; the loop over time itself looks at nothing.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from sdn.ops.common.cpu import jit, prefetch
 from sdn.ops.common.functions_cpu import collect, finite, gather, scatter
 from sdn.ops.neuron.layout import STRIDE
 
-__all__ = ["LANES", "LINE", "backward", "forward", "mark", "pull", "step"]
+__all__ = ["LANES", "LINE", "backward", "forward", "pull", "step"]
 
 F = np.float32
 """The type of all arrays, which a generated file says anew."""
@@ -54,34 +54,15 @@ def pull(numbers: Any, shape: Any, x: Any, now: Any, block: Any, gs: Any, gmems:
 
 
 @jit
-def mark(numbers, x, fixed, first, spikes, b, begin, end):  # type: ignore[no-untyped-def]
-    """NaN for the spikes of the channels ``begin .. end-1`` of row b, from where a state of theirs is no number.
-
-    From the first step on where a parameter is none. The channels are run once more, one by one.
-    """
-    now, constant = np.empty(first.shape[1], x.dtype), np.empty(fixed.shape[1], x.dtype)
-    spare = np.empty(1, x.dtype)
-    for c in range(begin, end):
-        for f in range(first.shape[1]):
-            now[f] = first[b, f, c]
-        for f in range(fixed.shape[1]):
-            constant[f] = fixed[0, f, c]
-        good = finite(constant)
-        for t in range(x.shape[1]):
-            if good:
-                step(numbers, x[b, t, c], now, now, constant, spare, 0, 1)
-                good = finite(now)
-            if not good:
-                spikes[b, t, c] = np.nan
-
-
-@jit
 def forward(numbers, wide, x, fixed, first, parts, spikes, saved, final, mems, begin, end):  # type: ignore[no-untyped-def]
     """Spikes and last state of the items ``begin .. end-1``; item i is part ``i % parts`` of the row ``i // parts``.
 
     Shapes: x, spikes (B, L, H); fixed (1, P, H); first, final (B, S, H); saved (B, ceil(L / 64), S, H), or B = 0 where
     no backward pass follows; mems (B, L, H), or None. ``wide`` is a tuple whose length says how many times 64 channels
     a tile has: its type fixes W.
+
+    Returns:
+        whether all parameters and all last states are numbers.
     """
     W = LANES * len(wide)
     length, channels = x.shape[1:]
@@ -108,8 +89,8 @@ def forward(numbers, wide, x, fixed, first, parts, spikes, saved, final, mems, b
                     out[j] = F(1) if step(numbers, row[j], now, now, constant, mem, j, W) else F(0)
         for k in range(low, high):
             scatter(final, b, k, state[k], 0, W)
-            if not (good and finite(state[k])):
-                mark(numbers, x, fixed, first, spikes, b, k * W, min(k * W + W, channels))
+            good = good and finite(state[k])
+    return good
 
 
 @jit

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -12,6 +13,7 @@ from sdn.compiler.programs import program
 from sdn.ops.common.cpu import huge, spread
 from sdn.ops.common.generated_cpu import assembled, pull_text, scalars, slope_text, step_text
 from sdn.ops.common.lanes_cpu import BYTES
+from sdn.ops.common.lost_cpu import lost
 from sdn.ops.neuron.loops import LANES
 from sdn.ops.recurrent import loops
 from sdn.ops.recurrent.layout import STRIDE
@@ -38,8 +40,27 @@ def forward(
     wide, size = _size(channels)
     given = _arrays(x, _padded(weight, size), _padded(bias, size), _parameters(fixed, size), first, spikes0)
     kernel = _forward(key, x.dtype).forward
-    spread(kernel, batch, scalars(numbers, x.dtype), wide, *given, *(t.numpy() for t in (spikes, saved, final)))
+    options = scalars(numbers, x.dtype), wide
+    if not spread(kernel, batch, *options, *given, *(t.numpy() for t in (spikes, saved, final))):
+        _mark(functools.partial(kernel, *options), given, spikes.numpy(), final.numpy())
     return spikes, final, saved
+
+
+def _mark(kernel: Any, given: list[Any], spikes: Any, final: Any) -> None:
+    """NaN for all spikes of the rows that are `lost`, and for their last state; arrays as of the kernel."""
+    x, table, bias, fixed, first, spikes0 = given
+    batch, unsaved = len(x), np.empty((0, 1, *first.shape[1:]), x.dtype)
+
+    def run(before: Any, start: int, stop: int) -> Any:
+        (state, fired), piece = before, np.ascontiguousarray(x[:, start:stop])
+        after, made = np.empty_like(state), np.empty((batch, stop - start, spikes.shape[2]), x.dtype)
+        kernel(piece, table, bias, fixed, state, fired, made, unsaved, after, 0, batch)
+        return after, np.ascontiguousarray(made[:, -1])
+
+    good = np.full(batch, np.isfinite(fixed).all())
+    for steps, bad in lost(x.shape[1], (first, spikes0), good, run, lambda found: np.isfinite(found[0]).all((1, 2))):
+        spikes[bad, steps] = np.nan
+        final[bad] = np.nan
 
 
 def backward(
@@ -94,7 +115,7 @@ def backward(
 @functools.cache
 def _forward(key: str, dtype: torch.dtype) -> Any:
     found = program(key)
-    return assembled("recurrent-forward", found.step.name, dtype, [step_text(found)], [loops.mark, loops.forward])
+    return assembled("recurrent-forward", found.step.name, dtype, [step_text(found)], [loops.forward])
 
 
 @functools.cache

@@ -6,13 +6,13 @@ four rows of the batch at once, with the weights in the order in which they are 
 over events again, formed source by source for 16 steps of four rows. Channels are padded to ``size``, a multiple of
 LANES; a padded one is a copy of the last without input, and nobody hears of its spikes. The neuron is the ``step`` and
 the ``pull`` that stand in front of these functions in a generated file, in tiles of W channels. A neuron whose state is
-no number is silent, and all others hear of it: a row in which there is one is run once more by `mark`.
+no number is silent, and all others hear of it: a row in which there is one is run once more, see `cpu`.
 """
 
 import numpy as np
 
 from sdn.ops.common.cpu import jit, prefetch
-from sdn.ops.common.functions_cpu import collect, finite, gather, scatter
+from sdn.ops.common.functions_cpu import collect, copy, fill, finite, gather, scatter
 from sdn.ops.common.lanes_cpu import add, fma, load, lowest, nonzero, repeat, store, width, zero
 from sdn.ops.neuron.loops import LANES, LINE, F, pull, step
 from sdn.ops.recurrent.layout import STRIDE
@@ -28,6 +28,9 @@ def forward(numbers, wide, x, table, bias, fixed, first, spikes0, spikes, saved,
 
     Shapes: x (B, L, C); table (C + H, size), weights by source; bias (size,); fixed (1, P, size); first, final
     (B, S, H); spikes0 (B, H); spikes (B, L, H); saved (B, ceil(L / STRIDE), S, H), or B = 0.
+
+    Returns:
+        whether all parameters and all last states are numbers.
     """
     W = LANES * len(wide)
     length, inputs = x.shape[1:]
@@ -43,7 +46,7 @@ def forward(numbers, wide, x, table, bias, fixed, first, spikes0, spikes, saved,
     for b in range(begin, end):
         for k in range(tiles):
             gather(state[k], 0, first, b, k, W)
-        fired[:channels] = spikes0[b]
+        copy(fired, spikes0[b])
         for t in range(length):
             if t % STRIDE == 0 and saved.shape[0]:
                 for k in range(tiles):
@@ -56,43 +59,12 @@ def forward(numbers, wide, x, table, bias, fixed, first, spikes0, spikes, saved,
                 now, constant = state[k], parameters[k]
                 for j in range(lanes(channels, k, W)):
                     out[j] = F(1) if step(numbers, row[j], now, now, constant, spare, j, W) else F(0)
-            fired[channels:] = 0
-            spikes[b, t] = fired[:channels]
+            fill(fired, channels, F(0))
+            copy(spikes[b, t], fired[:channels])
         for k in range(tiles):
             scatter(final, b, k, state[k], 0, W)
-        if not (good and finite(final[b].reshape(-1))):
-            mark(numbers, W, x, table, bias, parameters, first, spikes0, spikes, final, b)
-
-
-@jit
-def mark(numbers, W, x, table, bias, parameters, first, spikes0, spikes, final, b):  # type: ignore[no-untyped-def]
-    """NaN for all spikes of row b, and its last state, from the step on at which a neuron's state is no number.
-
-    From the first step on where a parameter is none. Until then the row is run once more.
-    """
-    length, inputs = x.shape[1:]
-    channels, size = first.shape[2], table.shape[1]
-    state, spare = np.zeros((size // W, first.shape[1] * W), x.dtype), np.empty(1, x.dtype)
-    current, fired = np.zeros(size, x.dtype), np.zeros(size, x.dtype)
-    events, values = np.empty(inputs + size, np.int64), np.empty(inputs, x.dtype)
-    for k in range(size // W):
-        gather(state[k], 0, first, b, k, W)
-    fired[:channels] = spikes0[b]
-    good = finite(parameters.reshape(-1))
-    for t in range(length):
-        if good:
-            some = list_inputs(x[b, t], events, values)
-            count = list_spikes(fired, channels, events, some, inputs)
-            add_rows(current, bias, table, events, values, some, count)
-            fired[:channels] = spikes[b, t]
-            for k in range(size // W):
-                for j in range(lanes(channels, k, W)):
-                    step(numbers, current[k * W + j], state[k], state[k], parameters[k], spare, j, W)
-                scatter(final, b, k, state[k], 0, W)
-            good = finite(final[b].reshape(-1))
-        if not good:
-            spikes[b, t] = np.nan
-    final[b] = np.nan
+        good = good and finite(final[b].reshape(-1))
+    return good
 
 
 @jit
@@ -124,7 +96,9 @@ def backward(  # type: ignore[no-untyped-def]
     for item in range(begin, end):
         low = item * ROWS
         rows = min(ROWS, len(x) - low)
-        back[:], g[:], counts[:] = 0, 0, 0
+        fill(back.reshape(-1), 0, F(0))
+        fill(g.reshape(-1), 0, F(0))
+        fill(counts.reshape(-1), 0, 0)
         for r in range(rows):
             for k in range(tiles):
                 gather(blocks[r, k], 0, gfinal, low + r, k, W)
@@ -136,7 +110,7 @@ def backward(  # type: ignore[no-untyped-def]
                     gather(past[0, r, k], 0, saved[b], chunk, k, W)
                 for t in range(start, stop):
                     i = t - start
-                    fired[:channels] = spikes[b, t - 1] if t else spikes0[b]
+                    copy(fired, spikes[b, t - 1] if t else spikes0[b])
                     some = list_inputs(x[b, t], events[i, r], values[i, r])
                     count = list_spikes(fired, channels, events[i, r], some, inputs)
                     counts[i, r, 0], counts[i, r, 1] = some, count
@@ -162,14 +136,14 @@ def backward(  # type: ignore[no-untyped-def]
                         for j in range(lanes(channels, k, W)):
                             out[j] = pull(numbers, shape, row[j], now, block, gs[j], None, j, W)
                     if gcurrent.shape[0]:
-                        gcurrent[b, t] = g[i, r, :channels]
+                        copy(gcurrent[b, t], g[i, r, :channels])
                 product(back, g[i], panels, channels)
             sum_events(gtable[item], gbias[item], g, events, values, counts, stop - start, inputs)
             for r in range(rows):
                 for k in range(tiles):
                     collect(gfixed[item], k, blocks[r, k], states + fields, W)
         for r in range(rows):
-            gspikes0[low + r] = back[r, :channels]
+            copy(gspikes0[low + r], back[r, :channels])
             for k in range(tiles):
                 scatter(gfirst, low + r, k, blocks[r, k], 0, W)
 
