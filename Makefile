@@ -16,7 +16,7 @@ demo: install ## the main job in a few minutes: trajectories -> SDN -> reduction
 	$(PY) -m spikingssm demo
 
 test: install ## the tests
-	$(PY) -m pytest -n auto
+	$(PY) -m pytest -n auto --dist loadfile
 
 # KILL_OPTIONS such as "--seed 1" or "--kills 24 --jobs sdn".
 KILL_OPTIONS ?=

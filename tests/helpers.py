@@ -1,6 +1,7 @@
 """What the tests share: neurons off their defaults, the published updates written out again, comparisons of spikes."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from own_neurons import UPDATES, own_neurons
 from sdn import ALIF, BRF, LIF, RF, Triangle
 from sdn.dynamics import HRF, IzhikevichRF
 
+LONG = bool(os.environ.get("SDN_LONG"))
 CHANNELS = 5
 _h = torch.linspace(0.0, 1.0, CHANNELS)
 
@@ -39,6 +41,11 @@ BUILT_IN = [*DYNAMICS]
 DYNAMICS += own_neurons(_h)
 FUSED = DYNAMICS
 """Those that the fused solver takes: all."""
+
+
+def examples(few, many):
+    """How many random cases: a few, or many where SDN_LONG=1 is set."""
+    return many if LONG else few
 
 
 def _over(dynamics):

@@ -1,20 +1,17 @@
 """Random steps: what the compiler makes of them, run by Python and by the compiled loop, against the reference."""
 
 import contextlib
-import os
 
 import numpy as np
 import pytest
 import torch
 from drawn import EXACT, drawn_neurons, run_plain, with_sensible_threshold
+from helpers import examples
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import sdn
 
-CASES = int(os.environ.get("SDN_DRAWN_CASES", 60))
-"""How many; SDN_DRAWN_CASES=500 for more."""
-COMPILED = int(os.environ.get("SDN_COMPILED_CASES", 3))
 QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck), "phases": [Phase.generate]}
 
 
@@ -50,7 +47,7 @@ def close(got, want, tolerance=1e-10):
     return np.abs(np.asarray(got) - want).max() <= tolerance * max(1.0, np.abs(want).max())
 
 
-@settings(max_examples=CASES, **QUIET)
+@settings(max_examples=examples(60, 500), **QUIET)
 @given(drawn_neurons(), st.booleans())
 def test_the_generated_text_is_the_step_and_its_derivative(drawn, through):
     neuron, x = drawn
@@ -69,7 +66,7 @@ def test_the_generated_text_is_the_step_and_its_derivative(drawn, through):
         assert close(torch.zeros(3) if got[3][name] is None else got[3][name], total), name
 
 
-@settings(max_examples=COMPILED, **QUIET)
+@settings(max_examples=examples(3, 20), **QUIET)
 @given(drawn_neurons(), st.booleans())
 def test_so_is_the_compiled_loop(drawn, through):
     neuron, x = drawn

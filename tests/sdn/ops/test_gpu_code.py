@@ -16,9 +16,8 @@ if importlib.util.find_spec("triton") is None:
 KNOWN = json.loads(gpu_code.TABLE.read_text())
 KERNELS = KNOWN["kernels"]
 SOME = [
-    "lif-hard forward", "izhikevich backward", "lif-hard backward on sm_80", "rf backward on sm_80",
-    "resonate forward", "resonate backward", "resonate rotation 16 backward", "recurrent 128 forward",
-    "modes 32 backward", "scan complex forward", "predict 8x8",
+    "lif-hard forward", "izhikevich backward", "rf backward on sm_80", "resonate backward", "modes 32 backward",
+    "scan complex forward",
 ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import assert_close
+from helpers import assert_close, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
@@ -201,7 +201,7 @@ def test_the_gradient_of_a_constant_factor_is_summed_precisely():
     assert ((got - want) / want).abs().max() < 1e-6
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(100, 500), deadline=None)
 @given(st.data())
 def test_random_cases(data):
     draw = data.draw

@@ -5,7 +5,17 @@ from functools import partial
 import hypothesis.strategies as st
 import pytest
 import torch
-from helpers import CHANNELS, FUSED, assert_close, assert_lively, currents, every_dtype, every_fused, some_state
+from helpers import (
+    CHANNELS,
+    FUSED,
+    assert_close,
+    assert_lively,
+    currents,
+    every_dtype,
+    every_fused,
+    examples,
+    some_state,
+)
 from hypothesis import HealthCheck, given, settings
 
 from sdn import (
@@ -166,13 +176,13 @@ def cases(draw):
     return dynamics.replace(**fields), x, state, draw(st.booleans())
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150, 500), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(case=cases())
 def test_random_cases_fused(case):
     check_random("fused", case)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(80, 500), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(case=cases())
 def test_random_cases_parallel(case):
     check_random("parallel", case)

@@ -6,7 +6,17 @@ from typing import NamedTuple
 import hypothesis.strategies as st
 import pytest
 import torch
-from helpers import CHANNELS, DYNAMICS, assert_close, assert_lively, currents, every_dtype, every_fused, some_state
+from helpers import (
+    CHANNELS,
+    DYNAMICS,
+    assert_close,
+    assert_lively,
+    currents,
+    every_dtype,
+    every_fused,
+    examples,
+    some_state,
+)
 from hypothesis import HealthCheck, given, settings
 
 from sdn import BRF, LIF, RF, ArcTan, Dynamics, Fused, Loop, Neuron, Parallel, Surrogate, simulate
@@ -92,7 +102,7 @@ def hard_cases(draw):
     return dynamics, x, state, Parallel(draw(st.integers(1, 12)), **options)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60, 500), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(case=hard_cases())
 def test_a_certificate_is_true(case):
     """Every row that settled or is certified spikes as the loop does, before anything is handed over."""
