@@ -165,6 +165,6 @@ def run_plain(dynamics, x, gradient, through, weights):
 def _namespace():
     return {
         "inline": lambda function: function, "TINY": 0.0, "np": np, "math": math,
-        "exp": np.exp, "tanh": np.tanh, "sign": np.sign, "minimum": np.minimum, "maximum": np.maximum,
-        "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
+        "exp": np.exp, "exp_of_negative": np.exp, "tanh": np.tanh, "sign": np.sign, "minimum": np.minimum,
+        "maximum": np.maximum, "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
     }  # fmt: skip

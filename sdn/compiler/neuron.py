@@ -255,6 +255,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "not": arithmetic.not_, "round": arithmetic.round_even, "power": arithmetic.power,
     "where": lambda condition, a, b: arithmetic.where(condition, a, b, _DOUBLE),
     "minimum": arithmetic.minimum, "maximum": arithmetic.maximum,
+    "exp_of_negative": arithmetic.exp,
     "real": lambda a: a.to(torch.float64) if isinstance(a, Tensor) else float(a),
 }  # fmt: skip
 

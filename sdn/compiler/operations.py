@@ -61,6 +61,7 @@ OPERATIONS: dict[str, Operation] = {
     "or": _same("{0} | {1}", 3),
     "not": Operation("not_({0})", "(not {0})", "not_({0})"),
     **{name: _function(name) for name in ("exp", "tanh", "sigmoid")},
+    "exp_of_negative": Operation("exp({0})", "exp_of_negative({0})", "exp({0})", exact=False),
     **{name: Operation(f"{name}({{0}})", f"math.{name}({{0}})", f"{name}({{0}})", exact=False) for name in (
         "expm1", "log", "log1p", "sin", "cos", "tan", "erf", "atan", "sinh", "cosh",
     )},

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -80,8 +80,8 @@ def _trace(gradient: Any, fields: tuple[str, ...]) -> Slope:
 
 
 def _split(name: str, builder: Builder, root: Node, fields: frozenset[str]) -> Slope:
-    """Take out what depends on fields alone; a quotient by it becomes a product, which is faster."""
-    root = _without_quotients(builder, root, fields)
+    """Take out what depends on fields alone."""
+    root = _Factored(builder, root, fields).root
     depends = dependencies([root])
     numbers: dict[str, Node] = {}
     known: dict[int, Node] = {}
@@ -95,13 +95,72 @@ def _split(name: str, builder: Builder, root: Node, fields: frozenset[str]) -> S
     return Slope(name, builder, numbers, rewritten(builder, [root], known)[0])
 
 
-def _without_quotients(builder: Builder, root: Node, fields: frozenset[str]) -> Node:
-    depends, found = dependencies([root]), dict[int, Node]()
-    for node in ordered([root]):
-        args = tuple(found[id(arg)] for arg in node.args)
-        by_fields = node.op == "div" and depends[id(node.args[1])] <= fields
-        if by_fields and not depends[id(node)] <= fields:
-            found[id(node)] = builder.make("mul", args[0], builder.make("reciprocal", args[1]))
-        else:
-            found[id(node)] = builder.make(node.op, *args, kind=node.kind) if args else node
-    return found[id(root)]
+class _Part(NamedTuple):
+    """A product: what is known before the loop, such as ``-1 / (2 width^2)``, times what is not; None is 1."""
+
+    scale: Node | None
+    rest: Node | None
+
+
+class _Factored:
+    """An expression anew, with all products of numbers carried out before the loop. Rounding is another one then.
+
+    A quotient by a number becomes a product, and a factor of a sum goes into its terms where they have factors too.
+    """
+
+    def __init__(self, builder: Builder, root: Node, fields: frozenset[str]) -> None:
+        self.builder, self.fields = builder, fields
+        self.depends = dependencies([root])
+        self.parts: dict[int, _Part] = {}
+        self.sums: dict[int, tuple[str, _Part, _Part]] = {}
+        for node in ordered([root]):
+            self.parts[id(node)] = self._part(node)
+        self.root = self._whole(self.parts[id(root)])
+
+    def _part(self, node: Node) -> _Part:
+        if self.depends[id(node)] <= self.fields:
+            return _Part(node, None)
+        args = [self.parts[id(arg)] for arg in node.args]
+        if node.op == "mul":
+            return self._product(*args)
+        if node.op == "neg":
+            return self._product(_Part(self.builder.constant(-1.0), None), *args)
+        if node.op == "div" and args[1].rest is None:
+            return self._product(args[0], _Part(self.builder.make("reciprocal", self._whole(args[1])), None))
+        if not args:
+            return _Part(None, node)
+        op = "exp_of_negative" if node.op == "exp" and self._sign(args[0]) < 0 else node.op
+        made = self.builder.make(op, *map(self._whole, args), kind=node.kind)
+        if op in ("add", "sub"):
+            self.sums[id(made)] = op, args[0], args[1]
+        return _Part(None, made)
+
+    def _product(self, one: _Part, other: _Part) -> _Part:
+        scale, rest = self._times(one.scale, other.scale), self._times(one.rest, other.rest)
+        if scale is not None and rest is not None and id(rest) in self.sums:
+            op, *terms = self.sums[id(rest)]
+            if all(term.scale is not None for term in terms):
+                scaled = [self._whole(_Part(self._times(scale, term.scale), term.rest)) for term in terms]
+                return _Part(None, self.builder.make(op, *scaled))
+        return _Part(scale, rest)
+
+    def _times(self, a: Node | None, b: Node | None) -> Node | None:
+        return a if b is None else b if a is None else self.builder.make("mul", a, b)
+
+    def _whole(self, part: _Part) -> Node:
+        whole = self._times(part.rest, part.scale)
+        return self.builder.constant(1.0) if whole is None else whole
+
+    def _sign(self, part: _Part) -> int:
+        """-1 where a product is never positive, 1 where it is never negative, 0 where nothing is known."""
+        return (1 if part.scale is None else _sign(part.scale)) * (1 if part.rest is None else _sign(part.rest))
+
+
+def _sign(node: Node) -> int:
+    if node.is_constant:
+        return 1 if node.value >= 0 else -1
+    if node.op == "mul":
+        return 1 if node.args[0] is node.args[1] else _sign(node.args[0]) * _sign(node.args[1])
+    if node.op in ("neg", "reciprocal"):
+        return _sign(node.args[0]) * (-1 if node.op == "neg" else 1)
+    return 1 if node.op in ("abs", "exp", "sqrt") else 0

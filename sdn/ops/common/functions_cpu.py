@@ -14,8 +14,8 @@ from numba.extending import overload, register_jitable
 from sdn.ops.common.cpu import jit
 
 __all__ = [
-    "INLINE", "collect", "copy", "exp", "fill", "finite", "gather", "inline", "maximum", "minimum", "scatter",
-    "sigmoid", "sign", "tanh",
+    "INLINE", "collect", "copy", "exp", "exp_of_negative", "fill", "finite", "gather", "inline", "maximum", "minimum",
+    "scatter", "sigmoid", "sign", "tanh",
 ]  # fmt: skip
 
 INLINE: Any = {"forceinline": True}
@@ -97,13 +97,24 @@ def exp(z: Any) -> Any:
     raise AssertionError("compiled only")
 
 
+def exp_of_negative(z: Any) -> Any:
+    """`exp` of a number that is not positive."""
+    raise AssertionError("compiled only")
+
+
 @inline
 def _exp_float32(z):  # type: ignore[no-untyped-def]
     f = np.float32
-    c = f(88.0) if z > f(88.0) else z
-    shifted = c * f(1.4426950408889634) + f(12582912.0)
+    value = _exp_of_negative_float32(f(88.0) if z > f(88.0) else z)
+    return value * (z * f(1e38)) if z > f(88.0) else value
+
+
+@inline
+def _exp_of_negative_float32(z):  # type: ignore[no-untyped-def]
+    f = np.float32
+    shifted = z * f(1.4426950408889634) + f(12582912.0)
     n = shifted - f(12582912.0)
-    r = (c - n * f(0.693359375)) + n * f(2.1219444005469058e-4)
+    r = (z - n * f(0.693359375)) + n * f(2.1219444005469058e-4)
     p = f(1 / 5040)
     p = p * r + f(1 / 720)
     p = p * r + f(1 / 120)
@@ -112,8 +123,12 @@ def _exp_float32(z):  # type: ignore[no-untyped-def]
     p = p * r + f(0.5)
     p = (p * r) * r + r + f(1)
     exponent = np.int32((np.float32(shifted).view(np.int32) << 23) + 1065353216)
-    value = f(0) if z < f(-87) else p * exponent.view(np.float32)
-    return value * (z * f(1e38)) if z > f(88.0) else value
+    return f(0) if z < f(-87) else p * exponent.view(np.float32)
+
+
+@overload(exp_of_negative, jit_options=INLINE)
+def _exp_of_negative(z):  # type: ignore[no-untyped-def]
+    return _exp_of_negative_float32 if z == types.float32 else lambda z: math.exp(z)
 
 
 @overload(exp, jit_options=INLINE)
@@ -124,7 +139,7 @@ def _exp(z):  # type: ignore[no-untyped-def]
 @inline
 def sigmoid(x):  # type: ignore[no-untyped-def]
     """``1 / (1 + exp(-x))``, from the exponential of a number that is not positive."""
-    e = exp(-abs(x))
+    e = exp_of_negative(-abs(x))
     return (e if x < 0 else one(x)) / (one(x) + e)
 
 

@@ -16,7 +16,7 @@ from sdn.ops.common.cpu import TINY, TINY_DOUBLE
 
 __all__ = ["assembled", "pull_text", "scalars", "slope_text", "step_text"]
 
-WORDS = ("exp", "maximum", "minimum", "sigmoid", "sign", "tanh")
+WORDS = ("exp", "exp_of_negative", "maximum", "minimum", "sigmoid", "sign", "tanh")
 """Operations that are functions of `sdn.ops.common.functions_cpu`."""
 TINY_OF = {"float32": TINY, "float64": TINY_DOUBLE}
 TAKEN = (
@@ -140,7 +140,7 @@ def _fires(found: Program, distance: str) -> list[str]:
 def _written(array: str, states: Sequence[tuple[str, str]]) -> Iterator[str]:
     """States into an array, 0 for those smaller than any normal number; the watch is 0 or NaN."""
     for i, (name, text) in enumerate(states):
-        if name != WATCH:
+        if name != WATCH and text != "spike":
             yield f"n{i} = {text}"
             text = f"F(0.0) if abs(n{i}) < TINY else n{i}"
         yield f"{array}[{_place(i)}] = {text}"
