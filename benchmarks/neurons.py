@@ -91,7 +91,7 @@ def kinds(bench: Bench) -> None:
         ("LIF soft", sdn.LIF(DECAY, reset="soft"), None, {}),
         ("LIF no reset", sdn.LIF(DECAY, reset="none"), None, {}),
     ]
-    for dynamics in (sdn.ALIF(), sdn.RF(), sdn.BRF()):
+    for dynamics in (sdn.ALIF(), sdn.RF(), sdn.BRF(), sdn.HRF(), sdn.IzhikevichRF()):
         name = type(dynamics).__name__
         learn = dict.fromkeys(dynamics.transforms)
         gradients = (("triangle", sdn.Triangle()), (type(dynamics.default_spike).__name__, dynamics.default_spike))
