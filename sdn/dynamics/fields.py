@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from sdn.checks.arguments import ArgumentError, plain_number, shown
+from sdn.checks.finite import at_once
 
-__all__ = ["as_field", "channelwise", "numeric_fields"]
+__all__ = ["as_field", "channelwise", "numeric_fields", "stacked"]
 
 
 @functools.cache
@@ -85,3 +87,12 @@ def channelwise(value: float | Tensor, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value.to(like).expand(channels)
     return like.new_full((channels,), value)
+
+
+def stacked(rows: Sequence[float | Tensor], like: Tensor) -> Tensor:
+    """Numbers and (H,) tensors, one below the other, in the dtype and on the device of ``like`` (..., H): (P, H)."""
+    if not rows:
+        return like.new_empty(0, like.shape[-1])
+    if at_once(like) and not any(isinstance(value, Tensor) for value in rows):  # one tensor is sooner made than many
+        return like.new_tensor(rows).unsqueeze(1).expand(-1, like.shape[-1])
+    return torch.stack([channelwise(value, like) for value in rows])

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from sdn.checks.currents import check_current
-from sdn.checks.finite import at_once
 from sdn.checks.neurons import check_finite
 from sdn.compiler.programs import PARAMETERS, call_of, slope_of
 from sdn.dynamics.base import Dynamics, State, Trajectory, at_start
-from sdn.dynamics.fields import channelwise
+from sdn.dynamics.fields import stacked
 from sdn.gradients import SpikeGradient
 from sdn.ops.common.place import check_kind
 from sdn.ops.neuron import operator
@@ -65,21 +64,12 @@ def operands(
     call, constants = call_of(dynamics, current)
     slope = slope_of(gradient)
     rows, numbers = PARAMETERS[call.key](*[getattr(dynamics, name) for name in call.fields], *constants)
-    fixed = _rows(rows, current)
+    fixed = stacked(rows, current)
     fields = [value.to(current) for value in state]
     if call.watched:
         fields.append(torch.zeros_like(fields[0]))
     kernel = Kernel(call.key, fixed, [float(number) for number in numbers])
     return kernel, torch.stack(fields, 1), slope
-
-
-def _rows(rows: list[Any], current: Tensor) -> Tensor:
-    """What a program reads per channel, (P, H)."""
-    if not rows:
-        return current.new_empty(0, current.shape[-1])
-    if at_once(current) and not any(isinstance(value, Tensor) for value in rows):  # one tensor is sooner made than many
-        return current.new_tensor(rows).unsqueeze(1).expand(-1, current.shape[-1])
-    return torch.stack([channelwise(value, current) for value in rows])
 
 
 def state_of(dynamics: Dynamics, final: Tensor) -> Any:
