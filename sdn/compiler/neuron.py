@@ -73,8 +73,10 @@ class Derivative:
     rows: tuple[Node, ...]
 
 
-def trace(dynamics: Dynamics, channels: int, dtype: torch.dtype = torch.float64, batch: int = 1) -> Step:
-    """Record one step of a neuron, on a state of (batch, channels).
+def trace(
+    dynamics: Dynamics, channels: int, dtype: torch.dtype = torch.float64, batch: int = 1, fill: float = 0.0
+) -> Step:
+    """Record one step of a neuron, on states and a current of (batch, channels) that are all of one number.
 
     Raises:
         Refused: an operation that is not elementwise, a branch on data, a state of another shape; with its line.
@@ -82,12 +84,12 @@ def trace(dynamics: Dynamics, channels: int, dtype: torch.dtype = torch.float64,
     """
     kind = type(dynamics)
     builder = Builder()
-    tape = Tape(builder, kind.__name__)
+    tape = Tape(builder, kind.__name__, dtype=dtype)
     states: list[str] = []
     for name in kind.State._fields:
         states.append(_own(name, states))
     with torch.no_grad(), torch.device("cpu"):
-        like = torch.zeros(batch, channels, dtype=dtype)
+        like = torch.full((batch, channels), fill, dtype=dtype)
         fields, numbers = _symbols(dynamics, channels, like.dtype)
         leaf_of: dict[str, Node] = {}
         for name in (*fields, *numbers):
@@ -115,17 +117,23 @@ def is_general(dynamics: Dynamics, step: Step, channels: int, dtype: torch.dtype
     """Whether a step recorded on so many channels is the same on others and in another precision.
 
     Raises:
-        Refused: it is another one for another batch.
+        Refused: it is another one for another batch or for other numbers.
     """
+    other = trace(dynamics, channels, dtype, batch=67, fill=0.3)
+    if step.text != other.text or not _are_equal(step.constants, other.constants):
+        raise Refused(f"{step.name} reads the size of the batch, or numbers of a tensor by another way than torch's,")
     if step.constants:
         return False
-    if step.text != trace(dynamics, channels, dtype, batch=2).text:
-        raise Refused(f"{step.name} reads the size of the batch")
-    other = torch.float32 if dtype == torch.float64 else torch.float64
+    wide = torch.float32 if dtype == torch.float64 else torch.float64
     try:
-        return step.text == trace(dynamics, channels + 3, other).text
-    except RuntimeError:  # a constant of so many channels
+        sizes = (1, dtype), (channels + 1021, wide)
+        return all(step.text == trace(dynamics, size, kind).text for size, kind in sizes)
+    except RuntimeError:  # a constant of so many channels, or what is right in one precision only
         return False
+
+
+def _are_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def _split(
@@ -249,6 +257,7 @@ def _tensor(kind: type[Dynamics], who: str, value: Any, like: Tensor) -> Tensor:
 _DOUBLE = torch.zeros((), dtype=torch.float64)
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": arithmetic.divide,
+    "detach": lambda a: a.detach() if isinstance(a, Tensor) else a,
     "neg": lambda a: -a, "reciprocal": lambda a: 1 / a, "abs": abs,
     "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b, "lt": lambda a, b: a < b, "le": lambda a, b: a <= b,
     "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "and": lambda a, b: a & b, "or": lambda a, b: a | b,

@@ -39,6 +39,7 @@ OPERATIONS: dict[str, Operation] = {
     "mul": _same("{0} * {1}", 6),
     "div": Operation("divide({0}, {1})", "{0} / {1}", "divide({0}, {1})", 6),
     "neg": _same("-{0}", 7),
+    "detach": _same("({0})"),  # no gradient goes through it
     "reciprocal": Operation("1 / {0}", "F(1.0) / {0}", "reciprocal({0})", 6),
     "abs": Operation("abs({0})", "abs({0})", "tl.abs({0})"),
     "sqrt": Operation("sqrt({0})", "np.sqrt({0})", "root({0})", exact=False),  # torch rounds some the other way

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple
 
 import torch
@@ -68,6 +69,8 @@ SHAPES: dict[str, Callable[..., list[Any]]] = {}
 """The same from the fields of a spike gradient to its numbers."""
 _PROGRAMS: dict[str, Program] = {}
 _FOUND: dict[tuple[Any, ...], str] = {}
+_TEXTS: dict[tuple[Any, ...], str] = {}
+"""Keys by class and options; and by these and the text of a step."""
 _SLOPES: dict[str, Slope] = {}
 _NUMBERS: dict[Any, tuple[str, list[float]]] = {}
 """Key and numbers of the spike gradients of `sdn` that were asked for."""
@@ -82,43 +85,67 @@ def _constant(function: Callable[..., Any]) -> Any:
     return function
 
 
-def program_of(dynamics: Dynamics, like: Tensor | None = None) -> Program:
+def program_of(dynamics: Dynamics, like: Tensor | None = None, anew: bool = False) -> Program:
     """The program of a neuron.
 
     Args:
         dynamics: the neuron.
         like: (..., H), whose channels and dtype a tensor has that the neuron makes for itself.
+        anew: record it again, since what its code reads outside of its fields may have changed.
 
     Raises:
         Refused: its step cannot be compiled; the message says which operation on which line, and the way out.
     """
     kind, options = type(dynamics), _options(dynamics)
     channels = channels_of(dynamics) if like is None else like.shape[-1]
-    dtype = torch.float64 if like is None else like.dtype
-    general, special = (kind, options), (kind, options, channels, dtype)
-    try:
-        key = _FOUND.get(general) or _FOUND.get(special)
-        kept = True
-    except TypeError:  # an option that has no hash
-        key, kept = None, False
-    if key is not None:
+    dtype = torch.get_default_dtype() if like is None else like.dtype
+    general = kind, repr(options)
+    special = (*general, channels, dtype)
+    kept = all(_is_plain(value) for _, value in options)
+    key = _FOUND.get(general) or _FOUND.get(special) if kept else None
+    if key is not None and not anew:
         return _PROGRAMS[key]
     try:
         step = trace(dynamics, channels, dtype)
-        is_everywhere = is_general(dynamics, step, channels, dtype)
+        text = *general, step.text
+        if text in _TEXTS:
+            made = _PROGRAMS[_TEXTS[text]]
+        else:
+            made = _made(kind, dict(options), step, is_general(dynamics, step, channels, dtype))
+            _TEXTS[text] = made.key
+            _PROGRAMS[made.key] = made
     except Refused as error:
         raise Refused(f"{error} and cannot be compiled; {WAY}.") from None
-    made = _made(kind, dict(options), step, is_everywhere)
-    if step.constants or not kept:  # which may be others the next time
-        _PROGRAMS[made.key] = made
-        return made
-    _FOUND[general if is_everywhere else special] = made.key
-    return _PROGRAMS.setdefault(made.key, made)
+    except RuntimeError as error:
+        if like is not None:
+            raise
+        name = kind.__name__
+        raise Refused(
+            f"{name} fails on a state of {channels} channels ({error}) and cannot be compiled; make a field of every "
+            f"tensor that its step reads, or use solver='loop'."
+        ) from None
+    if step.constants:  # which may be others the next time
+        return dataclasses.replace(made, step=dataclasses.replace(made.step, constants=step.constants))
+    if kept and key != made.key:
+        for place in [place for place in _FOUND if place[:2] == general]:
+            del _FOUND[place]
+        _FOUND[general if made.is_general else special] = made.key
+    return made
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value of an option can never be another one under the same text."""
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str, Enum, torch.dtype))
 
 
 def check_compiled(dynamics: Dynamics, gradient: SpikeGradient | None = None) -> None:
-    """Refuse a neuron or a spike gradient that cannot be compiled: the error names the operation and its line."""
-    program_of(dynamics)
+    """Refuse a neuron or a spike gradient that cannot be compiled: the error names the operation and its line.
+
+    A neuron of your own is recorded anew, so that one that is made later sees what has changed outside of its fields.
+    """
+    program_of(dynamics, anew=not type(dynamics).__module__.startswith("sdn."))
     if gradient is not None:
         slope_of(gradient)
 
@@ -157,7 +184,7 @@ def _call(found: Program) -> Call:
 
 @_constant
 def _call_in_a_graph(kind: type[Dynamics], options: tuple[tuple[str, Any], ...]) -> Call:
-    key = _FOUND.get((kind, options))
+    key = _FOUND.get((kind, repr(options)))
     found = program_of(_typical(kind, dict(options))) if key is None else _PROGRAMS[key]
     if not found.is_general:
         name = kind.__name__

@@ -57,7 +57,7 @@ def _ours(kind: Any, options: tuple[tuple[str, bool], ...]) -> Slope:
 def _trace(gradient: Any, fields: tuple[str, ...]) -> Slope:
     kind = type(gradient)
     builder = Builder()
-    tape = Tape(builder, kind.__name__)
+    tape = Tape(builder, kind.__name__, dtype=None)
     with torch.no_grad(), torch.device("cpu"):
         values = {n: torch.tensor(float(getattr(gradient, n)), dtype=torch.float64) for n in fields}
         if fields:

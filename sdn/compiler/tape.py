@@ -43,9 +43,11 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _should_skip_dynamo(cls) -> bool:
         return False  # else torch imports its compiler for a mode that no graph contains, which takes four seconds
 
-    def __init__(self, builder: Builder, who: str, backward: bool = False) -> None:
+    def __init__(
+        self, builder: Builder, who: str, backward: bool = False, dtype: torch.dtype | None = torch.float64
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.builder, self.who, self.backward = builder, who, backward
+        self.builder, self.who, self.backward, self.dtype = builder, who, backward, dtype
         self.constants: dict[str, Tensor] = {}
         self._nodes: dict[int, Node] = {}
         self._alive: list[Any] = []  # an id belongs to a tensor only as long as that lives
@@ -91,6 +93,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         if not isinstance(out, Tensor):
             raise Refused(self._text(f"uses {name}, which gives more than one tensor"))
+        if not self.backward:
+            self._check_precision(name, args, kwargs, out)
         self._check_width(name, args, out)
         self._alive.append(out)
         plain = name.removesuffix("_") if func._schema.is_mutable else name  # autograd fills its own tensors in place
@@ -101,7 +105,31 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._alive.append(out)
         return out
 
+    def _check_precision(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+        """Refuse what torch computes in another precision than that of the state, or rounds once instead of twice."""
+        if kwargs.get("alpha", 1) != 1 or (len(args) > 2 and name == "rsub" and args[2] != 1):
+            raise Refused(self._text(f"uses {name} with alpha; write the product"))
+        if name == "addcmul" and kwargs.get("value", 1) != 1:
+            raise Refused(self._text("uses addcmul with a value; write the product"))
+        if not (out.is_floating_point() or out.is_complex() or out.dtype is torch.bool or self._counts(args)):
+            raise Refused(self._text(f"makes whole numbers ({name}); use torch.trunc or torch.floor"))
+        if self.dtype is None or name == "_to_copy":  # copies have a rule of their own
+            return
+        if out.dtype.is_floating_point and out.dtype != self.dtype and out.ndim:
+            raise Refused(
+                self._text(
+                    f"computes in {out.dtype} where the state is in {self.dtype} ({name}), as torch does for a "
+                    "condition and a plain number; write condition.to(x.dtype)"
+                )
+            )
+
+    def _counts(self, args: tuple[Any, ...]) -> bool:
+        """Whether whole numbers come of conditions alone, so that nothing is cut off."""
+        return all(not x.dtype.is_floating_point for x in args if isinstance(x, Tensor))
+
     def _recorded(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Node:
+        if name == "detach" and not self.backward:
+            return self.builder.make("detach", *self.reals(args[0]))
         if name in SAME:
             return self._moved(name, args[0], out)
         if name in FILLED:
@@ -109,6 +137,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self.builder.constant(args[1] if filled is None else filled)
         if name not in RULES:
             raise Refused(self._text(f"uses {name}, which is not one of the elementwise operations that are compiled"))
+        if out.dtype is torch.bool and name in CONDITIONS:
+            name = CONDITIONS[name]
         rule = RULES[name]
         try:
             return rule(self, *args, **kwargs)
@@ -185,6 +215,8 @@ SAME = frozenset({
     "detach", "alias", "clone", "view", "_unsafe_view", "expand", "_to_copy", "lift_fresh", "lift_fresh_copy", "to",
     "contiguous", "reshape", "_reshape_alias", "view_as", "expand_as", "positive",
 })  # fmt: skip
+CONDITIONS = {"add": "logical_or", "maximum": "logical_or", "mul": "logical_and", "minimum": "logical_and"}
+"""What arithmetic on conditions is, whose result is a condition again."""
 FILLED: dict[str, float | None] = {
     "zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0, "full_like": None,
 }  # fmt: skip

@@ -12,7 +12,6 @@ from sdn.checks.axes import mend
 from sdn.checks.finite import Diverged, at_once, demand, demand_finite, nothing
 from sdn.checks.neurons import locate
 from sdn.checks.tracing import has_numbers
-from sdn.compiler.programs import check_compiled
 from sdn.dynamics.base import Dynamics, State, at_start, check_dynamics
 from sdn.gradients import SpikeGradient, check_gradient, spike
 from sdn.ops.common.place import check_kind
@@ -103,7 +102,6 @@ def _fused(
     detach_reset: bool,
 ) -> tuple[Tensor, State]:
     check_kind(x)
-    check_compiled(dynamics, gradient)
     like = x[:, :1, :1].expand(-1, -1, len(weight))
     neuron, first, slope = operands(dynamics, like, state, gradient)
     bias = x.new_zeros(len(weight)) if bias is None else bias
