@@ -27,7 +27,7 @@ def operations_of(dynamics: Dynamics) -> tuple[int, int, int] | None:
 
 
 def _kind(node: Node) -> int | None:
-    if not node.args or node.op in ("neg", "real", "not"):
+    if not node.args or node.op in ("neg", "real", "not", "detach"):
         return None
     if node.op == "mul":
         return None if any(_is_spike(arg) for arg in node.args) else 0
