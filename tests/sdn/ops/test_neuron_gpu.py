@@ -81,7 +81,7 @@ class Clamped(Dynamics):
 
     def advance(self, state, current, spike):
         u = (self.decay * state.u + current) / (1 + state.u.abs())
-        lower = torch.where((u > 2) & ~(state.u < 0), 0.25, 0.75)
+        lower = torch.where((u > 2) & ~(state.u < 0), torch.full_like(u, 0.25), 0.75)
         return One(
             torch.where(spike > 0, lower * self.after, u.round() * 0.1 + torch.sqrt(u * u + 0.01)).clamp(-0.5, 0.9)
         )
