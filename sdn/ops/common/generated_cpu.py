@@ -8,20 +8,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from sdn.compiler.graph import leaves
 from sdn.compiler.neuron import WATCH
 from sdn.compiler.programs import Program, slope
 from sdn.compiler.sources import module_of
+from sdn.compiler.tangents import leaf_of, moves, tangents
 from sdn.compiler.writing import Writer
 from sdn.ops.common.cpu import TINY, TINY_DOUBLE
 
-__all__ = ["assembled", "pull_text", "scalars", "slope_text", "step_text"]
+__all__ = ["assembled", "move_text", "pull_text", "scalars", "slope_text", "step_text"]
 
 WORDS = ("exp", "exp_of_negative", "maximum", "minimum", "sigmoid", "sign", "tanh")
 """Operations that are functions of `sdn.ops.common.functions_cpu`."""
 TINY_OF = {"float32": TINY, "float64": TINY_DOUBLE}
 TAKEN = (
-    "x j W F np math now after fixed block sums gs gm gv fires mems gmems shape numbers spike slope step pull inline "
-    "jit TINY"
+    "x j W F np math now after fixed block sums gs gm gv fires mems gmems shape numbers spike slope step pull move "
+    "inline jit TINY"
 )
 """Names of generated functions, which a state or a parameter may not have in them."""
 
@@ -72,6 +74,37 @@ def pull_text(found: Program, through_reset: bool, record: bool = False, learn: 
     return _function("pull", "numbers, shape, x, now, block, gs, gmems, j, W", body)
 
 
+def move_text(found: Program, derivative: bool, follows: bool) -> str:
+    """``move`` of `sdn.ops.chunks.loops`: ``derivative`` where it is carried on, ``follows`` as of `moves`."""
+    step, back = found.step, found.derivative
+    names, loads = _leaves(found, "now", len(step.states), "fixed", 0)
+    names |= {"current": "x", "spike": "spike", "slope": "gv"}
+    table = moves(step, tangents(step, back), follows) if derivative else ()
+    size = len(table)
+    places = {(i, d): f"block[{_place(i * size + d)}]" for i in range(size) for d in range(size)}
+    filled = [(i, d) for i, d in places if i == d or not table[i][d].is_constant]
+    before = {leaf_of(*place): place for place in places}
+    used = {leaf.name for leaf in leaves([node for row in table for node in row])} & before.keys()
+    loads += [f"{name} = {places[before[name]]}" for name in sorted(used)]
+    names |= {name: name for name in used}
+    entries = [table[i][d] for i, d in filled]
+    writer = Writer("numba", names)
+    (distance,) = writer.write([step.distance], [*step.after, *entries])
+    early = [*writer.lines]
+    writer.lines.clear()
+    texts = writer.write([*step.after, *entries])
+    states, changes = texts[: len(step.states)], texts[len(step.states) :]
+    body = [
+        *loads, *early, *_fires(found, distance),
+        *([f"gv = slope(shape, {distance})"] if follows and size else []), *writer.lines,
+        *_written("now", [*zip(step.states, states, strict=True)]),
+    ]  # fmt: skip
+    for place, text in zip(filled, changes, strict=True):
+        name = f"n{place[0]}_{place[1]}"
+        body += [f"{name} = {text}", f"{places[place]} = F(0.0) if abs({name}) < TINY else {name}"]
+    return _function("move", "numbers, shape, x, now, fixed, block, j, W", [*body, "return fires"])
+
+
 def slope_text(key: str) -> str:
     """``slope(shape, v)`` of a spike gradient."""
     found = slope(key)
@@ -100,7 +133,7 @@ def assembled(what: str, name: str, dtype: torch.dtype, texts: Sequence[str], fu
 
 def _imports(home: str, kind: str, functions: Sequence[Any], body: str) -> str:
     """What generated functions call, and what the loops of a module use, from that module."""
-    stubs = {"step", "pull", "slope", *(each.__name__ for each in functions)}
+    stubs = {"step", "pull", "move", "slope", *(each.__name__ for each in functions)}
     used: set[str] = set()
     for each in functions:
         plain = getattr(each, "py_func", each)

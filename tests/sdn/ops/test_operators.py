@@ -9,6 +9,7 @@ from helpers import TOLERANCE
 
 import sdn
 from sdn.compiler.programs import slope_of
+from sdn.ops.chunks import operator as chunks
 from sdn.ops.membrane import fire
 from sdn.ops.modes import operator as modes
 from sdn.ops.neuron import operator as neuron
@@ -55,6 +56,31 @@ def neuron_case(name, started):
         return neuron.run(kernel._replace(fixed=fixed), x, first, slope, True, False)[:2]
 
     return run, (x, first, fixed)
+
+
+def stitch_case(started, name, derivative=False):
+    kernel, first, slope = operands_of(name)
+    first = (first + 0.1 * started * torch.rand_like(first)).requires_grad_()
+    starts = torch.cat([first.detach().unsqueeze(1), 0.3 * torch.rand(B, 4, *first.shape[1:], dtype=F64)], 1)
+
+    def run(x, first):
+        if derivative:
+            _, ends, square = chunks.run(kernel, x.detach(), starts, 16, derivative=True, slope=slope)
+            side = int(square.shape[2] ** 0.5)
+            return (
+                x * 1.0,
+                ends,
+                chunks.carry(square, ends[:, :4, :side]),
+                chunks.carry(square, ends[:, :, :side], True),
+            )
+        return chunks.stitch(kernel, x, first, starts, 16, slope, through_reset=name == "brf")
+
+    return run, (normal(B, L, H, scale=NEURONS[name][1]), first)
+
+
+def operands_of(name):
+    dynamics, _ = NEURONS[name]
+    return operands(dynamics, torch.zeros(B, L, H, dtype=F64), dynamics.initial_state(B, H, dtype=F64), sdn.Triangle())
 
 
 def recurrent_case(started):
@@ -146,6 +172,9 @@ CASES = {
     "predict": predict_case,
     "chunks": functools.partial(parallel_case, name="lif"),
     "one-scan": functools.partial(parallel_case, name="rf"),
+    "stitch-alif": functools.partial(stitch_case, name="alif"),
+    "stitch-brf": functools.partial(stitch_case, name="brf"),
+    "carried": functools.partial(stitch_case, name="alif", derivative=True),
     "through-reset": functools.partial(parallel_case, name="brf"),
     "settle-resonate": settled_case,
 }

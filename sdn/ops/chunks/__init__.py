@@ -1,0 +1,1 @@
+"""Pieces of a sequence that run side by side, and what the end of each owes to its start."""
