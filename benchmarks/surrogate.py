@@ -72,7 +72,7 @@ def variant(name: str, shape: Shape, backward: bool, tiny: bool = False) -> Run:
 
 def shipped() -> sdn.ReducedSDN:
     """The network that ships for the dynamics of this suite."""
-    from sdn.surrogate.reduction import shipped_artifacts
+    from sdn.surrogate.artifact import shipped_artifacts
 
     for path in shipped_artifacts():
         artifact = sdn.load_artifact(path)

@@ -20,8 +20,9 @@ from sdn.ops.recurrent.recurrent import RecurrentState, recurrent
 from sdn.ops.resonate.resonate import ResonatorState, resonate
 from sdn.ops.scan.operator import scan
 from sdn.solvers import Certificate, Fused, Loop, Parallel, Solver, Surrogate
+from sdn.surrogate.artifact import Artifact, load_artifact, save_artifact
 from sdn.surrogate.network import SDN, ReducedSDN
-from sdn.surrogate.reduction import Artifact, load_artifact, reduce, save_artifact
+from sdn.surrogate.reduction import reduce
 
 if TYPE_CHECKING:
     from sdn.surrogate.fidelity import Metrics, evaluate, fidelity

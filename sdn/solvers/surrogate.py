@@ -20,9 +20,9 @@ from sdn.dynamics.fields import channelwise
 from sdn.dynamics.lif import LIF
 from sdn.gradients import SpikeGradient, spike
 from sdn.ops.membrane.fire import fire, takes
+from sdn.surrogate.artifact import Artifact, load_artifact, shipped_artifacts
 from sdn.surrogate.network import ReducedSDN
 from sdn.surrogate.predict import is_exporting, predict
-from sdn.surrogate.reduction import Artifact, load_artifact, shipped_artifacts
 from sdn.surrogate.sweeps import sweep
 
 __all__ = ["InputWindow", "Surrogate"]

@@ -18,10 +18,11 @@ from sdn.runs.files import versions, write_json
 from sdn.runs.lock import locked
 from sdn.runs.shortage import advised
 from sdn.runs.signals import explained
+from sdn.surrogate.artifact import Artifact, save_artifact
 from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
 from sdn.surrogate.network import SDN
 from sdn.surrogate.recipe import Recipe
-from sdn.surrogate.reduction import Artifact, reduce, save_artifact
+from sdn.surrogate.reduction import reduce
 from sdn.surrogate.settings import SIZES, SPLITS, parser, settings_of
 from sdn.surrogate.training import fit, load_sdn
 from sdn.surrogate.trajectories import TrajectoryFile, load_trajectories

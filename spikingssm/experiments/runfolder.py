@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from sdn import Neuron, SpikingLayer, Surrogate
-from sdn.surrogate.reduction import copy_artifact
+from sdn.surrogate.artifact import copy_artifact
 from spikingssm.experiments.builders import MODELS, TRUST, refused_target
 from spikingssm.experiments.plain import read_yaml
 

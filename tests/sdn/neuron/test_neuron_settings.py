@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import sdn
-from sdn.surrogate.reduction import shipped_artifacts
+from sdn.surrogate.artifact import shipped_artifacts
 from spikingssm import Recurrent
 from spikingssm.layers.s5 import ResonateAndFire
 

@@ -126,7 +126,7 @@ def fire_case(_):
 
 
 def predict_case(_):
-    net = sdn.load_artifact(sdn.surrogate.reduction.shipped_artifacts()[0]).network.double()
+    net = sdn.load_artifact(sdn.surrogate.artifact.shipped_artifacts()[0]).network.double()
 
     def run(x):
         mem = sweep(sdn.LIF(0.125), predict(net, x.detach()), x.detach(), 2)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdn import ReducedSDN, load_artifact
+from sdn.surrogate.artifact import shipped_artifacts
 from sdn.surrogate.predict import plain_predict, predict
-from sdn.surrogate.reduction import shipped_artifacts
 
 
 def lively_net(d_model=8, kernel_size=8, n_layers=1, seed=0):

@@ -47,7 +47,7 @@ def artifact(folder):
 
 
 def shipped(folder):
-    from sdn.surrogate.reduction import shipped_artifacts
+    from sdn.surrogate.artifact import shipped_artifacts
 
     path = folder / "net.safetensors"
     path.write_bytes(shipped_artifacts()[0].read_bytes())

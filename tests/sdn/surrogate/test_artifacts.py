@@ -3,7 +3,7 @@
 import pytest
 
 import sdn
-from sdn.surrogate.reduction import shipped_artifacts
+from sdn.surrogate.artifact import shipped_artifacts
 
 SHIPPED = {0.125: 0.9999, 0.2: 0.9993}
 

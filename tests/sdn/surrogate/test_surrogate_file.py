@@ -10,7 +10,7 @@ from test_network import lively_sdn
 from torch.testing import assert_close
 
 import sdn
-from sdn.surrogate.reduction import copy_artifact
+from sdn.surrogate.artifact import copy_artifact
 from spikingssm import SpikingSSM
 
 LIF = sdn.LIF(0.125)
@@ -50,7 +50,7 @@ def test_no_forward_opens_a_file(path, monkeypatch):
     def refused(*_, **__):
         raise AssertionError("a file was opened")
 
-    for name in ("builtins.open", "pathlib.Path.stat", "pathlib.Path.glob", "sdn.surrogate.reduction.load_artifact"):
+    for name in ("builtins.open", "pathlib.Path.stat", "pathlib.Path.glob", "sdn.surrogate.artifact.load_artifact"):
         monkeypatch.setattr(name, refused)
     monkeypatch.setattr("sdn.solvers.surrogate.load_artifact", refused)
     for neuron in neurons:

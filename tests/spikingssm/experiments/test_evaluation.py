@@ -12,7 +12,7 @@ import torch
 
 import sdn
 from sdn import LIF, Fused, Parallel, Surrogate
-from sdn.surrogate.reduction import shipped_artifacts
+from sdn.surrogate.artifact import shipped_artifacts
 from spikingssm.__main__ import main as command
 from spikingssm.datasets import Rows, SequenceData
 from spikingssm.experiments.config import load

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 import sdn
-from sdn.surrogate.reduction import shipped_artifacts
+from sdn.surrogate.artifact import shipped_artifacts
 from spikingssm.commands.train import main
 from spikingssm.experiments.config import load
 from spikingssm.experiments.evaluation import evaluate

@@ -1,0 +1,201 @@
+"""An artifact: the small network that ships, with all facts about it, in a file that executes nothing."""
+
+import functools
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sdn.dynamics.base import Dynamics, check_dynamics
+from sdn.runs.files import versions, writing
+from sdn.runs.shortage import shortage
+from sdn.runs.tensor_files import digest
+from sdn.surrogate.network import ReducedSDN, of_weights
+
+__all__ = ["Artifact", "copy_artifact", "load_artifact", "save_artifact", "shipped_artifacts"]
+
+FORMAT = "sdn-reduced"
+FORMAT_VERSION = "2"
+READ = ("1", FORMAT_VERSION)
+"""Version 1 has no digest."""
+LARGEST = 2**26
+"""Bytes of an artifact; the shipped ones have 4 kB."""
+SHIPPED = Path(__file__).parent / "artifacts"
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A reduced SDN with the facts that say what it stands for.
+
+    ``facts`` holds ``dynamics`` (see `Dynamics.facts`), ``distribution`` of the training currents, ``metrics`` measured
+    on test data, ``versions``, and what else the maker wrote down (seed, command).
+    """
+
+    network: ReducedSDN
+    facts: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    digest: str = ""
+    """The sha256 of format, facts and tensors, by which one artifact is told from another."""
+    weights: str = ""
+    """The sha256 of the tensors as they were read."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Artifact):
+            return NotImplemented
+        return self is other or ("" != self.digest == other.digest)
+
+    def __hash__(self) -> int:
+        return hash(self.digest) if self.digest else id(self)
+
+    def __repr__(self) -> str:
+        made_for = self.dynamics if "dynamics" in self.facts else "no dynamics"
+        return f"Artifact({made_for}, sha256 {self.digest[:12] or 'unknown'})"
+
+    @functools.cached_property
+    def tensors(self) -> list[Tensor]:
+        """The parameters of the network."""
+        return [*self.network.parameters()]
+
+    def as_it_is(self) -> "Artifact":
+        """This artifact; if its network was changed since it was read, one that equals no other."""
+        if not self.weights or self.weights == digest(tensors_of(self.network)):
+            return self
+        return replace(self, path=None, digest="", weights="")
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """The neuron this network was trained to stand for."""
+        return Dynamics.from_facts(self.facts["dynamics"])
+
+
+def save_artifact(
+    path: str | os.PathLike[str],
+    reduced: ReducedSDN,
+    dynamics: Dynamics,
+    metrics: Mapping[str, Any] | None = None,
+    **facts: Any,
+) -> Artifact:
+    """Write a reduced SDN as safetensors (float32) with its facts and a digest as metadata, whole or not at all.
+
+    Args:
+        path: file to write, usually named ``*.safetensors``.
+        reduced: from `reduce`.
+        dynamics: the neuron whose `mem` it predicts; without its facts an artifact cannot be used.
+        metrics: what was measured, plain values.
+        facts: further plain values, e.g. ``distribution``, ``seed``, ``command``.
+
+    Raises:
+        ValueError: weights that are not finite.
+    """
+    check_dynamics("save_artifact", dynamics)
+    tensors = tensors_of(reduced)
+    if not all(torch.isfinite(v).all() for v in tensors.values()):
+        raise ValueError(f"{path}: the reduced SDN has weights that are NaN or infinite; it was not saved.")
+    sizes = {"d_model": reduced.d_model, "kernel_size": reduced.kernel_size, "n_layers": reduced.n_layers}
+    known = {"dynamics": dynamics.facts(), "metrics": dict(metrics or {}), "versions": versions(), **facts, **sizes}
+    return _write(path, tensors, known)
+
+
+def copy_artifact(path: str | os.PathLike[str], artifact: Artifact) -> Artifact:
+    """Write an artifact as it was read, whatever became of its file; returns the copy, which equals it.
+
+    A copy of a file of the first version gets the digest that it had not.
+    """
+    return _write(path, tensors_of(artifact.network), artifact.facts)
+
+
+def tensors_of(network: ReducedSDN) -> dict[str, Tensor]:
+    """Its weights as they are written: float32, on the CPU."""
+    return {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in network.state_dict().items()}
+
+
+def _write(path: str | os.PathLike[str], tensors: dict[str, Tensor], facts: dict[str, Any]) -> Artifact:
+    facts_text = json.dumps(facts)
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "facts": facts_text}
+    header["digest"] = digest(tensors, FORMAT, FORMAT_VERSION, facts_text)
+    with writing(path) as partial:
+        save_file(tensors, partial, metadata=header)
+    return load_artifact(path)
+
+
+def load_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Read an artifact; only tensors and JSON are parsed, nothing is executed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not safetensors, not one of ours, changed since it was written, or tensors that do not fit its own
+            facts.
+
+    Warns:
+        UserWarning: a file of the first version, which has no digest of its tensors; once for each.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such artifact; `python train.py --save exp` leaves one as exp/artifact.safetensors."
+        )
+    header, tensors = _read(path)
+    version = header.get("format_version")
+    if header.get("format") != FORMAT or version not in READ:
+        found = f"{header.get('format')!r} version {version!r}"
+        raise ValueError(f"{path}: expected format {FORMAT!r} version '{FORMAT_VERSION}' or '1', found {found}.")
+    if not all(v.dtype == torch.float32 and torch.isfinite(v).all() for v in tensors.values()):
+        raise ValueError(f"{path}: has weights that are NaN or infinite, or not float32; make the artifact again.")
+    try:
+        text = header["facts"]
+        facts = json.loads(text)
+        network = of_weights(
+            ReducedSDN, {name: facts[name] for name in ("d_model", "kernel_size", "n_layers")}, tensors
+        )
+        Dynamics.from_facts(facts["dynamics"])
+    except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"{path}: facts and tensors do not fit together ({reason}); make the artifact again."
+        ) from None
+    found = digest(tensors, FORMAT, version, text)
+    if version == FORMAT_VERSION and header.get("digest") != found:
+        raise ValueError(
+            f"{path}: its facts and tensors are not those that it was written with (digest {found[:12]}, it says "
+            f"{str(header.get('digest'))[:12]}); copy it again, or make it again."
+        )
+    if version != FORMAT_VERSION and path not in _SAID:
+        _SAID.add(path)
+        warnings.warn(
+            f"{path}: an artifact of the first version, which has no digest: damage to its numbers cannot be seen; "
+            "save_artifact writes one.",
+            stacklevel=2,
+        )
+    return Artifact(network, facts, path, found, digest(tensors))
+
+
+_SAID: set[Path] = set()
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file, which checks that its tensors are as large as its header says."""
+    if path.stat().st_size > LARGEST:
+        raise ValueError(
+            f"{path}: has {path.stat().st_size} bytes, an artifact less than {LARGEST}; give another file."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        if shortage(error) is not None:  # the file may be whole
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(f"{path}: not a readable safetensors file ({reason}); make the artifact again.") from None
+
+
+def shipped_artifacts() -> list[Path]:
+    """The artifacts that come with the package, sorted by name."""
+    return sorted(SHIPPED.glob("*.safetensors"))
