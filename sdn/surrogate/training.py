@@ -3,10 +3,8 @@
 Needs the extra `train`.
 """
 
-import logging
 import math
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,15 +16,13 @@ from torch.utils.data import DataLoader
 
 from sdn.dynamics.base import Dynamics
 from sdn.runs import folder as runs
-from sdn.runs.bar import Bar
-from sdn.runs.interrupts import interruptible, without_handlers
-from sdn.runs.lock import locked
-from sdn.runs.resume import Restored, check_training_state
 from sdn.surrogate.crops import STEPS_PER_BLOCK, Blocks, Crops
 from sdn.surrogate.fidelity import LOSSES
 from sdn.surrogate.network import SDN, of_weights
 from sdn.surrogate.population import Population
 from sdn.surrogate.recipe import Recipe
+from sdn.surrogate.running import epoch_to_start
+from sdn.surrogate.running import train as run
 from sdn.surrogate.trajectories import TrajectoryFile
 
 __all__ = ["History", "fit", "load_sdn"]
@@ -176,25 +172,15 @@ def fit(
                 f"fit: the {name} rows are {tuple(part.input.shape)}; at least one row is needed, longer than the "
                 f"receptive field of {sdn.receptive_field} steps. Generate longer rows or take a smaller kernel."
             )
-    last = run_dir / "checkpoints" / "last.ckpt"
-    if last.exists() and not resume:
-        raise FileExistsError(f"{run_dir} holds a run; go on with --resume {run_dir} (resume=True), or choose another.")
-    found = runs.resumable(run_dir)
-    start = 0 if found is None else _check_same_run(last, found, sdn, recipe)
-    if found is not None:
-        check_training_state(last, found)
+    sizes = {"d_model": sdn.d_model, "kernel_size": sdn.kernel_size, "n_layers": sdn.n_layers}
+    start = epoch_to_start(run_dir, sizes | asdict(recipe), resume)
     population = Population(recipe.members, sdn.d_model, sdn.kernel_size, sdn.n_layers, recipe.norms == "live")
     sample = train.input[:VALIDATION_ROWS]
     memory = getattr(dynamics, "decay", 0.5)
     population.initialise(recipe.seed, float(memory), max(float(sample.std()), 1e-6))
     module = PopulationTraining(population, recipe, dynamics)
-    restored = Restored(None if found is None else last)
-    trainer = _trainer(run_dir, recipe, restored)
-    if start < recipe.epochs:
-        feed, check = _feeds(train, val, recipe, sdn, start, num_workers)
-        options: Any = {"ckpt_path": None if found is None else str(last), "weights_only": True}
-        with locked(run_dir), interruptible(trainer):
-            restored.run(lambda: trainer.fit(module, feed, check, **options))
+    feed, check = _feeds(train, val, recipe, sdn, start, num_workers)
+    run(module, feed, check, run_dir, recipe.epochs, start)
     path = run_dir / "checkpoints" / "best.ckpt"
     best = runs.load_checkpoint(path)
     sdn.load_state_dict(load_sdn(path)[0].state_dict())
@@ -234,20 +220,6 @@ def load_sdn(path: str | os.PathLike[str]) -> tuple[SDN, Dynamics]:
         ) from None
 
 
-def _check_same_run(last: Path, content: dict[str, Any], sdn: SDN, recipe: Recipe) -> int:
-    """The epoch to go on with, if the checkpoint is of this size and recipe."""
-    sizes = {"d_model": sdn.d_model, "kernel_size": sdn.kernel_size, "n_layers": sdn.n_layers}
-    if not isinstance(content.get("sdn"), dict) or not isinstance(content.get("recipe"), dict):
-        raise ValueError(
-            f"{last}: is not a checkpoint of an SDN; give the folder of a run of `python train.py --save`."
-        )
-    then, now = content["sdn"].get("sizes", {}) | content["recipe"], sizes | asdict(recipe)
-    if changed := {k: (then.get(k), v) for k, v in now.items() if then.get(k) != v}:
-        shown = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())
-        raise ValueError(f"{last}: the run was started with other settings ({shown}); resume with the same ones.")
-    return int(content["epoch"]) + 1
-
-
 def _keep_members(population: Population, optimizer: torch.optim.Optimizer, chosen: Tensor) -> None:
     """Drop members from the population and their moments from the optimiser."""
     moments = [optimizer.state[p] for p in optimizer.param_groups[0]["params"]]
@@ -257,21 +229,3 @@ def _keep_members(population: Population, optimizer: torch.optim.Optimizer, chos
     optimizer.param_groups[0]["params"] = weights
     for weight, moment in zip(weights, moments, strict=True):
         optimizer.state[weight] = {k: v[chosen].clone() if v.ndim else v for k, v in moment.items()}
-
-
-def _trainer(run_dir: Path, recipe: Recipe, restored: Restored) -> lightning.Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    keep = [
-        restored,
-        runs.EpochRecord(run_dir),
-        runs.StopOnNaN("train/loss", "val/loss"),
-        *runs.checkpoints(run_dir, "val/loss", "min"),
-    ]
-    if shown := sys.stdout.isatty():
-        keep.append(Bar(refresh_rate=10))
-    trainer = lightning.Trainer(
-        accelerator="cpu", devices=1, max_epochs=recipe.epochs, logger=runs.tensorboard(run_dir), callbacks=keep,
-        num_sanity_val_steps=0, plugins=[runs.WholeCheckpointIO()], enable_model_summary=False,
-        enable_progress_bar=shown, log_every_n_steps=1, use_distributed_sampler=False,
-    )  # fmt: skip
-    return without_handlers(trainer)

@@ -17,7 +17,7 @@ from torch import nn
 import sdn
 import spikingssm
 from sdn.runs import folder as runs
-from sdn.surrogate import command, training
+from sdn.surrogate import command, running, training
 from sdn.surrogate.fidelity import Tally
 from sdn.surrogate.trajectories import TrajectoryFile
 from spikingssm.datasets import digits
@@ -72,14 +72,14 @@ def assert_settled(alive):
 
 def test_memory_of_training_does_not_grow_with_the_data(data, tmp_path, monkeypatch):
     """Guards defect 18: the errors of every batch were kept, with their graphs, for a whole epoch."""
-    count, build = CountTensors(), training._trainer
+    count, build = CountTensors(), running._trainer
 
     def counting(*args):
         trainer = build(*args)
         trainer.callbacks.append(count)
         return trainer
 
-    monkeypatch.setattr(training, "_trainer", counting)
+    monkeypatch.setattr(running, "_trainer", counting)
     monkeypatch.setattr(training, "STEPS_PER_BLOCK", 5)
     monkeypatch.setattr("sdn.surrogate.crops.STEPS_PER_BLOCK", 5)
     recipe = sdn.Recipe(epochs=1, steps_per_epoch=60, batch_size=4, crop=8, members=2)
@@ -180,7 +180,7 @@ def test_resume_without_the_best_checkpoint_fails_before_it_trains(data, tmp_pat
     recipe = sdn.Recipe(epochs=1, steps_per_epoch=10, batch_size=4, crop=8, members=1)
     training.fit(sdn.SDN(), data, data, run_dir=tmp_path, recipe=recipe)
     (tmp_path / "checkpoints" / "best.ckpt").unlink()
-    monkeypatch.setattr(training, "_trainer", lambda *_: pytest.fail("it would train"))
+    monkeypatch.setattr(running, "_trainer", lambda *_: pytest.fail("it would train"))
     with pytest.raises(FileNotFoundError, match=r"best\.ckpt: no such checkpoint"):
         training.fit(sdn.SDN(), data, data, run_dir=tmp_path, recipe=recipe, resume=True)
 

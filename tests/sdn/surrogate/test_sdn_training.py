@@ -9,6 +9,7 @@ import torch
 
 import sdn
 from sdn.runs import folder as runs
+from sdn.surrogate import running
 from sdn.surrogate.crops import Blocks, Crops
 from sdn.surrogate.population import Population
 from sdn.surrogate.training import fit, load_sdn
@@ -206,9 +207,7 @@ RESUMED = {"frozen": {}, "live": {"norms": "live", "members": 1, "loss": "smooth
 def test_resume_is_bit_equal_to_never_stopping(data, tmp_path, monkeypatch, changes):
     """Guards defects 15, 16 and 21. The kill comes after members were dropped (epochs 2 and 3 of 5)."""
     whole, _ = train(data, tmp_path / "whole", **changes)
-    from sdn.surrogate import training
-
-    build = training._trainer
+    build = running._trainer
     with monkeypatch.context() as patch:
 
         def with_kill(*args):
@@ -216,7 +215,7 @@ def test_resume_is_bit_equal_to_never_stopping(data, tmp_path, monkeypatch, chan
             trainer.callbacks.append(Kill())
             return trainer
 
-        patch.setattr(training, "_trainer", with_kill)
+        patch.setattr(running, "_trainer", with_kill)
         with pytest.raises((KeyboardInterrupt, SystemExit)):
             train(data, tmp_path / "cut", **changes)
     assert runs.load_checkpoint(tmp_path / "cut/checkpoints/last.ckpt")["epoch"] == 2

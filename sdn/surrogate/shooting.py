@@ -1,0 +1,127 @@
+"""Many pieces of a sequence at once, each run by the neuron itself from a guess of its first state that gets better.
+
+A *round* runs all chunks exactly, each from the state at its seam. Chunk c then ends in another state than chunk c + 1
+started from. How a change at the start of a chunk moves its end is known, since the run returns that derivative. So one
+linear recurrence over the seams finds the changes that would close all gaps at once. This is Newton's method on the
+states at the seams. The derivative of the spike is either zero, or a triangle, as in training.
+
+Source: multiple shooting; Newton's method over time is Lim et al., ICLR 2024 (arXiv 2309.12252). The derivative of the
+spike in it, and the network that makes the first guess, are ours.
+"""
+
+import torch
+from torch import Tensor
+
+from sdn.compiler.programs import slope_of
+from sdn.dynamics.base import Value
+from sdn.gradients import Triangle
+from sdn.ops.chunks import operator as chunks
+from sdn.ops.chunks.layout import side
+from sdn.ops.neuron.layout import Kernel
+from sdn.surrogate.seams import ReducedSeamSDN, modes
+
+__all__ = ["closer", "every", "features", "follows", "guess", "starts_of"]
+
+REACH = 6.0
+"""Standard deviations from the mean state that a first guess may lie away from it."""
+
+Slope = tuple[str, list[float]]
+
+
+def follows(width: float) -> Slope:
+    """The slope of a spike where seams are mended: a triangle, or none for a width of 0."""
+    return slope_of(Triangle(width)) if width > 0 else ("", [])
+
+
+def closer(starts: Tensor, ends: Tensor, derivatives: Tensor, own: int) -> Tensor:
+    """States at the seams that close all gaps of a linear neuron: (B, n, S, H). What is no number is left as it is."""
+    gaps = (ends[:, :-1] - starts[:, 1:])[:, :, :own]
+    change = chunks.carry(derivatives, gaps)
+    found = starts.clone()
+    found[:, 1:, :own] += torch.where(change.isfinite(), change, 0)
+    return found
+
+
+def features(
+    network: ReducedSeamSDN,
+    kernel: Kernel,
+    x: Tensor,
+    first: Tensor,
+    conditions: Tensor | None = None,
+    scale: Value = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """What a network sees of each seam, and the state there that it corrects.
+
+    Args:
+        network: for its mean states, the width, and the steps of a chunk.
+        kernel: the neuron.
+        x: (B, L, H) currents.
+        first: (B, S, H), the state before them.
+        conditions: (c, H), the fields of the neuron that the network is told.
+        scale: of currents and states, a number or (H,): the neuron's threshold over that which the network knows.
+
+    Returns:
+        features (B, n - 1, F, H) of the seams inside, and the states (B, n, S, H) at all, the first one included.
+    """
+    batch, length, channels = x.shape
+    chunk, own = network.chunk, side(kernel.program)
+    count = -(-length // chunk)
+    mean, std = (value.to(x)[:, None] * scale for value in (network.state_mean, network.state_std))
+    starts = first.new_zeros(batch, count, *first.shape[1:])
+    starts[:, :, :own] = mean
+    starts[:, 0] = first
+    if count == 1:
+        return x.new_empty(batch, 0, 0, channels), starts
+    spikes, ends, derivatives = chunks.run(kernel, x, starts, chunk, derivative=True, slope=follows(network.width))
+    near = closer(starts, ends, derivatives, own)
+    near[:, 1:, :own] = torch.minimum(torch.maximum(near[:, 1:, :own], mean - REACH * std), mean + REACH * std)
+    inside = (count - 1) * chunk
+    parts = [near[:, 1:, :own] / scale, ends[:, :-1, :own].nan_to_num() / scale]
+    parts += [modes(x[:, :inside] / scale, chunk), modes(spikes[:, :inside], chunk)]
+    if conditions is not None:
+        parts.append(conditions.expand(batch, count - 1, *conditions.shape))
+    return torch.cat(parts, 2), near
+
+
+def guess(
+    network: ReducedSeamSDN,
+    kernel: Kernel,
+    x: Tensor,
+    first: Tensor,
+    conditions: Tensor | None = None,
+    scale: Value = 1.0,
+) -> Tensor:
+    """The first guess of the states before all chunks, (B, n, S, H); arguments as of `features`."""
+    seen, starts = features(network, kernel, x, first, conditions, scale)
+    if seen.shape[1]:
+        starts[:, 1:, : network.states] += network(seen) * scale
+    return starts
+
+
+def every(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int, wanted: int) -> Tensor:
+    """States before chunks of another length, from those before chunks of this one.
+
+    Args:
+        kernel, x: the neuron and its currents (B, L, H).
+        starts: (B, n, S, H) before every ``chunk`` steps.
+        chunk, wanted: steps; one divides the other.
+    """
+    if wanted % chunk == 0:
+        return starts[:, :: wanted // chunk].contiguous()
+    times, count = chunk // wanted, starts.shape[1]
+    whole = torch.nn.functional.pad(x, (0, 0, 0, count * chunk - x.shape[1])).reshape(len(x), count, chunk, -1)
+    found, now = [starts], starts
+    for part in range(times - 1):
+        piece = whole[:, :, part * wanted : (part + 1) * wanted].flatten(1, 2)
+        now = chunks.run(kernel, piece, now, wanted)[1]
+        found.append(now)
+    return torch.stack(found, 2).flatten(1, 2)[:, : -(-x.shape[1] // wanted)].contiguous()
+
+
+def starts_of(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int, rounds: int, width: float) -> Tensor:
+    """The states before all chunks from which the last of some rounds runs, (B, n, S, H)."""
+    own, slope = side(kernel.program), follows(width)
+    for _ in range(rounds - 1 if starts.shape[1] > 1 else 0):
+        _, ends, derivatives = chunks.run(kernel, x, starts, chunk, derivative=True, slope=slope)
+        starts = closer(starts, ends, derivatives, own)
+    return starts
