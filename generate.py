@@ -103,13 +103,14 @@ def main() -> None:
     args = parse()
     dynamics = neuron(args)
     from sdn.surrogate import trajectories as tr
+    from sdn.surrogate import trajectory_files as files
 
     if not args.name or Path(args.name).name != args.name:
         raise ValueError(f"--name is part of a file name, got {args.name!r}; choose the folder by the first argument.")
     std = dynamics.default_std if args.std is None else args.std
     seed = tr.default_seed(args.name) if args.seed is None else args.seed
-    path = args.root / tr.trajectory_file_name(dynamics, args.number, args.timestep, args.mean, std, args.name)
-    tr.refuse_existing(path, args.force)
+    path = args.root / files.trajectory_file_name(dynamics, args.number, args.timestep, args.mean, std, args.name)
+    files.refuse_existing(path, args.force)
     tr.check_request(dynamics, args.number, args.timestep, args.mean, std, args.device, seed)
     args.root.mkdir(parents=True, exist_ok=True)
     if not os.access(args.root, os.W_OK):
@@ -123,6 +124,7 @@ def _write(args: argparse.Namespace, dynamics: Dynamics, path: Path, std: float,
     from tqdm import tqdm
 
     from sdn.surrogate import trajectories as tr
+    from sdn.surrogate import trajectory_files as files
 
     started = time.perf_counter()
     with held():  # a bar that is made by half cannot be removed
@@ -134,7 +136,7 @@ def _write(args: argparse.Namespace, dynamics: Dynamics, path: Path, std: float,
         )
     for warning in caught:
         logger.warning(str(warning.message))
-    tr.save_trajectories(path, out, dynamics, mean=args.mean, std=std, seed=seed, name=args.name, force=args.force)
+    files.save_trajectories(path, out, dynamics, mean=args.mean, std=std, seed=seed, name=args.name, force=args.force)
     logger.info(f"spike rate {int(out.spike.count_nonzero()) / out.spike.numel():.4f}, seed {seed}")
     logger.info(f"input, mem, spike: {tuple(out.input.shape)}, {path.stat().st_size / 2**20:.0f} MiB")
     logger.info(f"wrote {path} in {time.perf_counter() - started:.1f} s")

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
     from sdn.surrogate.recipe import Recipe
     from sdn.surrogate.training import History, fit, load_sdn
-    from sdn.surrogate.trajectories import TrajectoryFile, generate, load_trajectories, save_trajectories
+    from sdn.surrogate.trajectories import generate
+    from sdn.surrogate.trajectory_files import TrajectoryFile, load_trajectories, save_trajectories
 
 __all__ = [
     "ALIF", "BRF", "HRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "Certificate", "DoubleGaussian", "Dynamics",
@@ -41,7 +42,8 @@ __all__ = [
 
 _LATER = {
     **dict.fromkeys(("Metrics", "evaluate", "fidelity"), "fidelity"),
-    **dict.fromkeys(("TrajectoryFile", "generate", "load_trajectories", "save_trajectories"), "trajectories"),
+    "generate": "trajectories",
+    **dict.fromkeys(("TrajectoryFile", "load_trajectories", "save_trajectories"), "trajectory_files"),
     "Recipe": "recipe",
     **dict.fromkeys(("History", "fit", "load_sdn"), "training"),
 }

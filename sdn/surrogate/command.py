@@ -25,7 +25,7 @@ from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.reduction import reduce
 from sdn.surrogate.settings import SIZES, SPLITS, parser, settings_of
 from sdn.surrogate.training import fit, load_sdn
-from sdn.surrogate.trajectories import TrajectoryFile, load_trajectories
+from sdn.surrogate.trajectory_files import TrajectoryFile, load_trajectories
 
 __all__ = ["main", "parser"]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from sdn.surrogate.recipe import Recipe
-from sdn.surrogate.trajectories import TrajectoryFile
+from sdn.surrogate.trajectory_files import TrajectoryFile
 
 __all__ = ["STEPS_PER_BLOCK", "Blocks", "Crops"]
 

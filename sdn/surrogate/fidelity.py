@@ -10,7 +10,8 @@ from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics
 from sdn.surrogate.network import SDN, ReducedSDN
 from sdn.surrogate.predict import predict
 from sdn.surrogate.reduction import reduce
-from sdn.surrogate.trajectories import TrajectoryFile, generate
+from sdn.surrogate.trajectories import generate
+from sdn.surrogate.trajectory_files import TrajectoryFile
 
 __all__ = ["Metrics", "Tally", "evaluate", "fidelity"]
 

@@ -17,8 +17,8 @@ from sdn.ops.neuron.sequence import operands
 from sdn.surrogate.crops import Blocks
 from sdn.surrogate.running import epoch_to_start, train
 from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN, reduce_seams
-from sdn.surrogate.shooting import closer, features, follows, guess, starts_of
-from sdn.surrogate.trajectories import TrajectoryFile
+from sdn.surrogate.shooting import features, guess, starts_of
+from sdn.surrogate.trajectory_files import TrajectoryFile
 
 __all__ = ["SeamRecipe", "fit_seams"]
 

@@ -23,7 +23,7 @@ from sdn.surrogate.population import Population
 from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.running import epoch_to_start
 from sdn.surrogate.running import train as run
-from sdn.surrogate.trajectories import TrajectoryFile
+from sdn.surrogate.trajectory_files import TrajectoryFile
 
 __all__ = ["History", "fit", "load_sdn"]
 

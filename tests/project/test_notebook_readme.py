@@ -12,7 +12,7 @@ import pytest
 import sdn
 from sdn.surrogate.found import newest_run
 from sdn.surrogate.training import fit
-from sdn.surrogate.trajectories import TrajectoryFile
+from sdn.surrogate.trajectory_files import TrajectoryFile
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

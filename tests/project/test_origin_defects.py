@@ -19,7 +19,7 @@ import spikingssm
 from sdn.runs import folder as runs
 from sdn.surrogate import command, running, training
 from sdn.surrogate.fidelity import Tally
-from sdn.surrogate.trajectories import TrajectoryFile
+from sdn.surrogate.trajectory_files import TrajectoryFile
 from spikingssm.datasets import digits
 from spikingssm.models import SpikingSSM
 from spikingssm.tasks import Classification

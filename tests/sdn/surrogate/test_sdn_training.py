@@ -13,7 +13,7 @@ from sdn.surrogate import running
 from sdn.surrogate.crops import Blocks, Crops
 from sdn.surrogate.population import Population
 from sdn.surrogate.training import fit, load_sdn
-from sdn.surrogate.trajectories import TrajectoryFile
+from sdn.surrogate.trajectory_files import TrajectoryFile
 
 DYNAMICS = sdn.LIF(0.125)
 QUICK = {"epochs": 5, "steps_per_epoch": 40, "batch_size": 8, "crop": 24, "members": 4}

@@ -11,6 +11,7 @@ from own_neurons import Graded
 
 import sdn
 from sdn.surrogate import trajectories as tr
+from sdn.surrogate import trajectory_files as files
 
 PUBLISHED = {
     "training": "training-mem-T1024-N(0.0,1.0)-50000-tau_0.2.pt",
@@ -80,19 +81,21 @@ def test_the_seed_decides_and_splits_have_their_own():
 
 @pytest.mark.parametrize(("name", "expected"), PUBLISHED.items())
 def test_lif_keeps_the_published_file_name(name, expected):
-    assert tr.trajectory_file_name(sdn.LIF(0.2), 50000, 1024, 0, 1, name) == expected
+    assert files.trajectory_file_name(sdn.LIF(0.2), 50000, 1024, 0, 1, name) == expected
 
 
 def test_equal_requests_have_equal_file_names():
     """Guards defect 7: int or float changed the name, and the function's number of rows was not the script's."""
-    whole, floats = (tr.trajectory_file_name(sdn.LIF(n(0), n(2)), 10, 20, n(0), n(1), "training") for n in (int, float))
+    whole, floats = (
+        files.trajectory_file_name(sdn.LIF(n(0), n(2)), 10, 20, n(0), n(1), "training") for n in (int, float)
+    )
     assert whole == floats == "training-mem-T20-N(0.0,1.0)-10-tau_0.0-threshold_2.0.pt"
     assert inspect.signature(sdn.generate).parameters["samples"].default is inspect.Parameter.empty
 
 
 def test_other_neurons_end_in_their_name_and_variants_differ():
     names = [
-        tr.trajectory_file_name(d, 10, 20, 0.0, 1.0)
+        files.trajectory_file_name(d, 10, 20, 0.0, 1.0)
         for d in (sdn.LIF(), sdn.LIF(reset="soft"), sdn.LIF(threshold=2.0), sdn.ALIF(), sdn.RF(), sdn.BRF())
     ]
     assert len(set(names)) == 6
