@@ -1,11 +1,14 @@
 """What a step costs in operations, counted in its graph."""
 
+from collections.abc import Sequence
+
 from sdn.compiler.graph import Node, leaves, ordered
 from sdn.compiler.programs import program_of
+from sdn.compiler.tangents import moves, tangents
 from sdn.compiler.tape import Refused
 from sdn.dynamics.base import Dynamics
 
-__all__ = ["operations_of"]
+__all__ = ["derivative_operations", "operations_of"]
 
 
 def operations_of(dynamics: Dynamics) -> tuple[int, int, int] | None:
@@ -18,12 +21,22 @@ def operations_of(dynamics: Dynamics) -> tuple[int, int, int] | None:
         step = program_of(dynamics).step
     except Refused:
         return None
-    found = [0, 0, 0]
-    for node in ordered([step.distance, *step.after[: len(dynamics.State._fields)]]):
-        kind = _kind(node)
-        if kind is not None:
-            found[kind] += 1
-    return found[0], found[1], found[2]
+    return _counted(ordered([step.distance, *step.after[: len(dynamics.State._fields)]]))
+
+
+def derivative_operations(dynamics: Dynamics, follows: bool) -> tuple[int, int, int]:
+    """The same of what `sdn::chunks` computes beside a step: the derivative by the state at the start of a chunk."""
+    made = program_of(dynamics)
+    step = made.step
+    known = {id(node) for node in ordered([step.distance, *step.after])}
+    table = moves(step, tangents(step, made.derivative), follows)
+    more = [node for node in ordered([entry for row in table for entry in row]) if id(node) not in known]
+    return _counted(more)
+
+
+def _counted(nodes: Sequence[Node]) -> tuple[int, int, int]:
+    kinds = [_kind(node) for node in nodes]
+    return kinds.count(0), kinds.count(1), kinds.count(2)
 
 
 def _kind(node: Node) -> int | None:

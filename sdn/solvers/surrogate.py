@@ -1,33 +1,29 @@
-"""The surrogate solver: a reduced SDN gives the membrane of all steps at once."""
+"""The surrogate solver: a small network instead of the loop over time, alone or with rounds of the exact neuron."""
 
-import copy
 import functools
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdn.checks.arguments import ArgumentError, FrozenValue, shown
-from sdn.checks.currents import check_current, check_numbers
+from sdn.checks.currents import check_current
 from sdn.checks.neurons import check_parameters
-from sdn.checks.tracing import transforming
-from sdn.compiler.programs import has_slope, slope_of
-from sdn.dynamics.base import Dynamics, State, Value
-from sdn.dynamics.fields import channelwise
+from sdn.compiler.programs import check_compiled
+from sdn.dynamics.base import Dynamics, State
 from sdn.dynamics.lif import LIF
-from sdn.gradients import SpikeGradient, spike
-from sdn.ops.membrane.fire import fire, takes
+from sdn.gradients import SpikeGradient
+from sdn.solvers.pointwise import InputWindow, network_on, run_pointwise
 from sdn.surrogate.artifact import Artifact, load_artifact, shipped_artifacts
-from sdn.surrogate.network import ReducedSDN
-from sdn.surrogate.predict import is_exporting, predict
-from sdn.surrogate.sweeps import sweep
+from sdn.surrogate.shooting import run_rounds
 
 __all__ = ["InputWindow", "Surrogate"]
 
-
+ROUNDS = 3
 HOW = (
     "train one (`python generate.py`, `python train.py`; sdn.fit for a neuron of your own) and pass its "
     "artifact.safetensors as Surrogate(path), on the command line as "
@@ -35,51 +31,59 @@ HOW = (
 )
 
 
-class InputWindow(NamedTuple):
-    """The last input currents, oldest first, (B, n, H): all that a network of receptive field R can remember.
-
-    ``n`` is R + refine, or the number of steps since rest where that is smaller: 0 at rest.
-    """
-
-    input: Tensor
-
-
 @dataclass(frozen=True)
 class Surrogate(FrozenValue):
-    """Predict `mem` with an SDN, without gradient; ``spike = H(mem + gain * input - threshold)``.
+    """A small network stands in for the loop over time, so that a sequence of L steps is computed in a few short runs.
 
-    The gradient runs through the input (and a learned threshold) of the same step only, none through time: that is the
-    gradient of the exact neuron with detached membrane, up to mispredicted spikes. A learned threshold T is met by
-    prediction at ``input / T`` and ``mem * T``, which is exact for the dynamics that scale with their threshold.
-    The network is frozen and belongs to no module: it is neither trained, nor counted, nor in a `state_dict`.
+    With a *seam network* (any neuron) the network guesses the state every ``chunk`` steps. In each of ``rounds`` the
+    neuron itself then runs in all chunks side by side, and its linear response corrects the states at the seams. The
+    spikes are those of the last round; gradients flow through all steps, as in the fused solver. More rounds are
+    nearer to the exact neuron: after as many as there are chunks every spike is exact.
 
-    Each sweep of ``refine`` replaces `mem` by what the neuron itself makes of it in one step, for all steps at once:
-    ``mem'[t] = decay u[t-1]``, with u the LIF's potential ``mem[t-1] + input[t-1]`` after its reset. After k sweeps
-    the last k steps are exact, given the network's `mem` before them; from rest, the first k + 1 values are exact.
+    With a *pointwise* network (LIF with a decay of at most 0.2) there are no rounds: `mem` of every step is predicted,
+    without gradient, and ``spike = H(mem + gain * input - threshold)``. The gradient then runs through the input (and a
+    learned threshold) of the same step only. That is the published method. Each sweep of ``refine`` replaces `mem` by
+    what the neuron itself makes of it in one step: after k sweeps the last k steps are exact, given the network's `mem`
+    before them.
+
+    A learned threshold T is met by prediction at ``input / T`` and states times T, which is exact for the dynamics that
+    scale with their threshold. Other fields can be learned, or differ by channel, within the bounds that a network
+    was trained over. The network is frozen and belongs to no module: it is neither trained, nor counted, nor in a
+    `state_dict`.
 
     Args:
         artifact: an `Artifact`, the path of one, or None for the shipped one made for the same dynamics. A path is read
             here and never again: what the file holds later changes nothing, and a pickled or copied neuron has it all.
-        refine: exact sweeps over the predicted `mem`, >= 0; for LIF only, whose state `mem` and input determine.
+        refine: exact sweeps over a predicted `mem`, >= 0; for a pointwise network of a LIF.
+        rounds: runs of the exact neuron; None is 3 with a seam network and 0 with a pointwise one, which takes
+            rounds for LIF too.
+        chunk: steps of a chunk; None is what the network was trained with (32). One must divide the other.
+        detach_reset: keep gradients from flowing through the spike into the state. Only rounds go through it at all.
+        detach_state: keep all gradients from flowing through time, as the published method does. None keeps them with
+            a pointwise network alone.
 
     Raises:
-        ValueError: ``refine`` below 0, or no integer; a file that is no artifact.
+        ValueError: an option out of range; a file that is no artifact.
         FileNotFoundError: no file at the path.
 
-    Source: Shen et al., AAAI 2025 (arXiv 2408.14909). Where we differ: with a threshold T the slope is taken at
-    ``h - T``, as in every other solver here, and not at ``h / T - 1``.
+    Source: pointwise, Shen et al., AAAI 2025 (arXiv 2408.14909). Where we differ: with a threshold T the slope is taken
+    at ``h - T``, as in every other solver here, and not at ``h / T - 1``. Rounds: see `sdn.surrogate.shooting`.
     """
 
     artifact: Artifact | str | os.PathLike[str] | None = None
     refine: int = 0
-    # (neuron at threshold 1, neuron of the artifact, artifact) as `check` found them: tracing cannot read files
-    _known: list[tuple[Dynamics, Dynamics, Artifact]] = field(
-        default_factory=list, init=False, repr=False, compare=False
-    )
+    rounds: int | None = None
+    chunk: int | None = None
+    detach_reset: bool = True
+    detach_state: bool | None = None
+    # artifacts as `check` found them, by neuron at threshold 1: tracing cannot read files
+    _known: list[tuple[Dynamics, Artifact]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     spellings: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("path", "file", "network", "sdn"), "artifact={value}"),
         "sweeps": "refine={value}",
+        **dict.fromkeys(("iterations", "max_rounds", "k"), "rounds={value}"),
+        **dict.fromkeys(("chunk_size", "c"), "chunk={value}"),
         **dict.fromkeys(
             ("alpha", "slope", "spike", "spike_grad", "surrogate_function"),
             "Neuron(dynamics, channels, spike=ArcTan()) (Surrogate is a solver, ArcTan() a spike gradient)",
@@ -95,66 +99,90 @@ class Surrogate(FrozenValue):
                 "Surrogate: artifact must be an Artifact, a path or None for the shipped one, got "
                 f"{shown(artifact)}{way}."
             )
-        if isinstance(self.refine, bool) or not isinstance(self.refine, int) or self.refine < 0:
-            raise ValueError(f"Surrogate: refine must be an integer >= 0, got {self.refine!r}.")
+        for name, value, least in (("refine", self.refine, 0), ("rounds", self.rounds, 0), ("chunk", self.chunk, 1)):
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not (value is None and name != "refine") and not (whole and value >= least):  # type: ignore[operator]
+                raise ValueError(f"Surrogate: {name} must be an integer >= {least}, got {value!r}.")
         if artifact is not None:
             known = artifact.as_it_is() if isinstance(artifact, Artifact) else _read(artifact)
             object.__setattr__(self, "artifact", known)
 
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """Refuse a neuron that the artifact was not made for, or a learned field it cannot follow."""
+        artifact = self._found(dynamics, learned)
+        name, rounds = type(dynamics).__name__, self._rounds(artifact)
+        if rounds:
+            check_compiled(dynamics, gradient)
+            self._check_rounds(name, artifact)
+        else:
+            self._check_pointwise(dynamics, artifact)
+        if "threshold" in learned and not dynamics.scales_with_threshold and "threshold" not in artifact.over:
+            raise ValueError(f"{name}: a learned threshold changes more than a scale here; use solver='loop'.")
+        if other := [f for f in learned if f != "threshold" and f not in artifact.over]:
+            raise ValueError(
+                f"{name}: one SDN stands for one value of {other}; learn them with solver='loop', or train one over "
+                f"a range (`python generate.py DATA --over {other[0]}=LOW:HIGH`)."
+            )
+        if self.detach_state and [f for f in learned if f != "threshold"]:
+            raise NotImplementedError(f"{name}: Surrogate(detach_state=True) learns a threshold only, not {learned}.")
+        network_on(artifact, torch.device("cpu"), torch.float32)  # ready before anything is traced
+        others = [known for known in self._known if known[0] != _unit(dynamics)]
+        self._known[:] = [*others, (_unit(dynamics), artifact)]
+        _warn_outside(dynamics, artifact)
+
+    def _check_rounds(self, name: str, artifact: Artifact) -> None:
+        if self.refine:
+            raise ValueError(f"{name}: refine={self.refine} is for a pointwise network alone; use more rounds.")
+        if artifact.is_pointwise and type(artifact.dynamics) is not LIF:
+            raise ValueError(f"{name}: rounds need a seam network, this artifact is pointwise; use rounds=0, or {HOW}")
+        made, chunk = self._made_for_chunk(artifact), self._chunk(artifact)
+        if max(made, chunk) % min(made, chunk):
+            raise ValueError(
+                f"Surrogate: chunk={chunk} and the {made} steps that the network was trained with must divide each "
+                f"other; use chunk={made}."
+            )
+
+    def _check_pointwise(self, dynamics: Dynamics, artifact: Artifact) -> None:
         name = type(dynamics).__name__
+        if not artifact.is_pointwise:
+            raise ValueError(
+                f"{name}: rounds=0 needs a pointwise network, this artifact is a seam network; use rounds."
+            )
         if not isinstance(dynamics.gain, Tensor) and dynamics.gain == 0:
             raise ValueError(
                 f"{name}: a step's input does not reach its own spike (its gain is 0), so no gradient would pass; "
-                "use solver='loop'."
+                "use rounds, or solver='loop'."
             )
-        if "threshold" in learned and not dynamics.scales_with_threshold:
-            raise ValueError(f"{name}: a learned threshold changes more than a scale here; use solver='loop'.")
-        if other := [f for f in learned if f != "threshold"]:
-            raise ValueError(f"{name}: one SDN stands for one value of {other}; learn them with solver='loop'.")
         if self.refine and type(dynamics) is not LIF:
             raise ValueError(
                 f"{name}: refine={self.refine} needs a neuron whose state follows from mem and input, as LIF's does; "
                 "use refine=0, or solver='loop' for exact spikes."
             )
-        made_for, artifact = self.stands_for(dynamics)
-        _on(artifact, torch.device("cpu"), torch.float32)  # ready before anything is traced
-        others = [known for known in self._known if known[0] != _unit(dynamics)]
-        self._known[:] = [*others, (_unit(dynamics), made_for, artifact)]
+        if self.detach_state is False:
+            raise ValueError(f"{name}: gradients through time need rounds; use rounds=1 or more, or leave it out.")
 
     def run(
         self, dynamics: Dynamics, current: Tensor, state: State | None, gradient: SpikeGradient
     ) -> tuple[Tensor, State]:
-        """(B, L, H) -> spikes (B, L, H) and the last window of inputs."""
+        """(B, L, H) -> spikes (B, L, H) and a state: that of the neuron after rounds, else the last inputs."""
         check_current("Surrogate", current)
         check_parameters(dynamics)
         made_for, artifact = self.stands_for(dynamics)
-        tracing = torch.compiler.is_dynamo_compiling()  # then nothing is copied; `predict` moves the weights
-        net = artifact.network if tracing else _on(artifact, current.device, current.dtype)
         dynamics = dynamics.to(current.device, current.dtype)
-        still = dynamics.detached()  # `no_grad` alone lets forward mode through
-        reach, scale = net.receptive_field + self.refine, still.threshold / made_for.threshold
-        with torch.no_grad():
-            seen, known = current.detach(), 0
-            if state is not None:
-                window = _window(state, current, reach)
-                check_numbers("Surrogate: the state", window)
-                seen, known = torch.cat([window, seen], 1), window.shape[1]
-            skip = max(0, known - self.refine)
-            mem = _scaled(net, seen, scale, skip)
-            if self.refine and not skip:
-                mem[:, 0] = 0  # the window starts at rest
-            if self.refine:
-                mem = sweep(still, mem, seen, self.refine)  # type: ignore[arg-type]
-            mem = mem[:, known - skip :]
-            last = seen[:, -reach:].clone()
-        return _fire(dynamics, current, mem, gradient), InputWindow(last)
+        scale = dynamics.detached().threshold / made_for.threshold if dynamics.scales_with_threshold else 1.0
+        rounds = self._rounds(artifact)
+        if not rounds:
+            return run_pointwise(artifact, scale, dynamics, current, state, gradient, self.refine)
+        options = rounds, self._chunk(artifact), not self.detach_reset, bool(self.detach_state)
+        network = network_on(artifact, current.device, current.dtype)
+        return run_rounds(network, artifact.over, scale, dynamics, current, state, gradient, *options)
 
     def initial_state(
         self, dynamics: Dynamics, batch: int, channels: int, device: torch.device | str, dtype: torch.dtype
     ) -> Any:
-        """A window without any step yet, (B, 0, H)."""
+        """The dynamics' state at rest, or without rounds a window without any step yet, (B, 0, H)."""
+        if self._rounds(self.stands_for(dynamics)[1]):
+            return dynamics.initial_state(batch, channels, device, dtype)
         return InputWindow(torch.zeros(batch, 0, channels, device=device, dtype=dtype))
 
     def stands_for(self, dynamics: Dynamics) -> tuple[Dynamics, Artifact]:
@@ -164,33 +192,40 @@ class Surrogate(FrozenValue):
             ValueError: an artifact that was made for another neuron, or no shipped one for this.
         """
         unit = _unit(dynamics)
-        found = [(made_for, artifact) for known, made_for, artifact in self._known if _same(known, unit)]
-        if found:
-            return found[0]
-        artifact = self.artifact if isinstance(self.artifact, Artifact) else _shipped_for(unit)
-        made_for = artifact.dynamics
-        if _unit(made_for) != unit:
+        for known, artifact in self._known:
+            if _same(_without(known, artifact), _without(unit, artifact)):
+                return artifact.dynamics, artifact
+        artifact = self._found(dynamics)
+        return artifact.dynamics, artifact
+
+    def _found(self, dynamics: Dynamics, learned: tuple[str, ...] = ()) -> Artifact:
+        artifact = self.artifact if isinstance(self.artifact, Artifact) else _shipped_for(dynamics, learned)
+        if _without(_unit(artifact.dynamics), artifact) != _without(_unit(dynamics), artifact):
+            made_for = artifact.dynamics
             raise ValueError(f"artifact was made for {made_for}, this neuron is {dynamics}; use that neuron, or {HOW}")
-        return made_for, artifact
+        return artifact
 
+    def _rounds(self, artifact: Artifact) -> int:
+        return self.rounds if self.rounds is not None else 0 if artifact.is_pointwise else ROUNDS
 
-def _fire(dynamics: Dynamics, current: Tensor, mem: Tensor, gradient: SpikeGradient) -> Tensor:
-    """Spikes where ``mem + gain current`` reaches the threshold; in one pass where there is a kernel for it."""
-    if not has_slope(gradient) or is_exporting() or transforming() or not takes(current, mem):
-        return spike(dynamics.distance(mem, current), gradient, dynamics.fires_at_threshold)
-    gain, threshold = (channelwise(value, current) for value in (dynamics.gain, dynamics.threshold))
-    return fire(current, mem, gain, threshold, dynamics.fires_at_threshold, *slope_of(gradient))
+    def _chunk(self, artifact: Artifact) -> int:
+        return self.chunk or self._made_for_chunk(artifact)
 
-
-def _scaled(net: ReducedSDN, input: Tensor, scale: Value, skip: int) -> Tensor:
-    """``scale net(input / scale)``"""
-    if not isinstance(scale, Tensor) and scale == 1:
-        return predict(net, input, skip)
-    return predict(net, input / scale, skip).mul_(scale)
+    @staticmethod
+    def _made_for_chunk(artifact: Artifact) -> int:
+        return int(getattr(artifact.network, "chunk", 32))
 
 
 def _unit(dynamics: Dynamics) -> Dynamics:
     return dynamics.with_known({"threshold": 1.0}) if dynamics.scales_with_threshold else dynamics
+
+
+def _without(dynamics: Dynamics, artifact: Artifact) -> Dynamics:
+    """The neuron with the values of the artifact in the fields that the artifact is told."""
+    made_for = artifact.dynamics
+    if not artifact.over or type(dynamics) is not type(made_for):
+        return dynamics
+    return dynamics.with_known({name: getattr(made_for, name) for name in artifact.over})
 
 
 def _same(one: Dynamics, other: Dynamics) -> bool:
@@ -201,17 +236,19 @@ def _same(one: Dynamics, other: Dynamics) -> bool:
     return vars(one) == vars(other)
 
 
-def _window(state: State, current: Tensor, reach: int) -> Tensor:
-    window = getattr(state, "input", None)
-    batch, _, channels = current.shape
-    if window is None or window.ndim != 3 or window.shape[1] > reach or window.shape[::2] != (batch, channels):
-        found = type(state).__name__ if window is None else tuple(window.shape)
-        raise ValueError(
-            f"Surrogate: the state must be an InputWindow of shape ({batch}, at most {reach}, {channels}), got "
-            f"{found}; pass what this solver returned, or None for rest."
-        )
-    seen: Tensor = window.detach()
-    return seen
+def _warn_outside(dynamics: Dynamics, artifact: Artifact) -> None:
+    """Say where a field lies outside of the bounds that the network was trained and measured between."""
+    for name, (low, high) in artifact.over.items():
+        value = torch.as_tensor(getattr(dynamics, name)).detach()
+        if value.is_meta or not value.numel():
+            continue
+        least, most = float(value.min()), float(value.max())
+        if least < low or most > high:
+            warnings.warn(
+                f"Surrogate: {name} goes from {least:g} to {most:g}, the network was trained and measured from {low:g} "
+                f"to {high:g}; check it there with sdn.fidelity, or take more rounds.",
+                stacklevel=5,
+            )
 
 
 def _read(path: str | os.PathLike[str]) -> Artifact:
@@ -222,28 +259,29 @@ def _read(path: str | os.PathLike[str]) -> Artifact:
 _shipped = functools.lru_cache(maxsize=None)(_read)
 
 
-def _shipped_for(dynamics: Dynamics) -> Artifact:
+def _shipped_for(dynamics: Dynamics, learned: tuple[str, ...] = ()) -> Artifact:
+    """The shipped artifact of a neuron: one that is told what is learned, else one of this very neuron, else any."""
     known = [_shipped(path) for path in shipped_artifacts()]
-    for artifact in known:
-        if artifact.dynamics == dynamics:
-            return artifact
+    asked = {name for name in learned if not (name == "threshold" and dynamics.scales_with_threshold)}
+    fitting = [
+        artifact
+        for artifact in known
+        if asked <= {*artifact.over}
+        and _inside(dynamics, artifact)
+        and _without(_unit(artifact.dynamics), artifact) == _without(_unit(dynamics), artifact)
+    ]
+    if fitting:
+        return min(fitting, key=lambda artifact: (len(artifact.over), not artifact.is_pointwise))
     made = ", ".join(str(artifact.dynamics) for artifact in known) or "none"
     raise ValueError(f"no shipped artifact stands for {dynamics} (shipped: {made}); {HOW}")
 
 
-def _on(artifact: Artifact, device: torch.device, dtype: torch.dtype) -> ReducedSDN:
-    """Its network on a device; under `torch.func` a copy of its own, which no later call may see."""
-    versions = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in artifact.tensors)
-    return (_cast if transforming() else _on_device)(artifact, device, dtype, versions)
-
-
-def _cast(artifact: Artifact, device: torch.device, dtype: torch.dtype, versions: tuple[Any, ...]) -> ReducedSDN:
-    """A copy of its network; ``versions`` tell a network that was changed in place from what it was before."""
-    network = copy.deepcopy(artifact.network)
-    for part in network.modules():
-        for name, value in part.named_parameters(recurse=False):  # `Module.to` writes into them, which vmap refuses
-            setattr(part, name, nn.Parameter(value.detach().to(device, dtype), requires_grad=False))
-    return network.eval()
-
-
-_on_device = functools.lru_cache(maxsize=64)(_cast)
+def _inside(dynamics: Dynamics, artifact: Artifact) -> bool:
+    """Whether the fields that an artifact is told lie between its bounds."""
+    for name, (low, high) in artifact.over.items():
+        value = torch.as_tensor(getattr(dynamics, name, float("nan"))).detach()
+        if value.is_meta:
+            continue
+        if not bool(((value >= low) & (value <= high)).all()):
+            return False
+    return True

@@ -19,13 +19,18 @@ from sdn.runs.files import versions, writing
 from sdn.runs.shortage import shortage
 from sdn.runs.tensor_files import digest
 from sdn.surrogate.network import ReducedSDN, of_weights
+from sdn.surrogate.seams import ReducedSeamSDN, seam_network
 
 __all__ = ["Artifact", "copy_artifact", "load_artifact", "save_artifact", "shipped_artifacts"]
 
 FORMAT = "sdn-reduced"
+SEAMS = "sdn-seams"
 FORMAT_VERSION = "2"
 READ = ("1", FORMAT_VERSION)
 """Version 1 has no digest."""
+SIZES = ("d_model", "kernel_size", "n_layers"), ("states", "conditions", "hidden", "chunk", "width")
+"""What a network is made of, a pointwise one and a seam network."""
+Network = ReducedSDN | ReducedSeamSDN
 LARGEST = 2**26
 """Bytes of an artifact; the shipped ones have 4 kB."""
 SHIPPED = Path(__file__).parent / "artifacts"
@@ -33,13 +38,17 @@ SHIPPED = Path(__file__).parent / "artifacts"
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
-    """A reduced SDN with the facts that say what it stands for.
+    """A reduced network with the facts that say what it stands for.
+
+    The network is pointwise (`ReducedSDN`: the membrane of every step from the currents before it), or a seam network
+    (`ReducedSeamSDN`: the state every few steps).
 
     ``facts`` holds ``dynamics`` (see `Dynamics.facts`), ``distribution`` of the training currents, ``metrics`` measured
-    on test data, ``versions``, and what else the maker wrote down (seed, command).
+    on test data, ``versions``, and what else the maker wrote down (seed, command). A network that stands for many
+    neurons also has ``over``: its fields and the bounds they were trained between.
     """
 
-    network: ReducedSDN
+    network: Network
     facts: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
     digest: str = ""
@@ -75,15 +84,25 @@ class Artifact:
         """The neuron this network was trained to stand for."""
         return Dynamics.from_facts(self.facts["dynamics"])
 
+    @property
+    def over(self) -> dict[str, tuple[float, float]]:
+        """Fields whose values the network is told, and the bounds that it was trained between."""
+        return {name: (low, high) for name, (low, high) in self.facts.get("over", {}).items()}
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it predicts the membrane of every step, not the state at seams."""
+        return isinstance(self.network, ReducedSDN)
+
 
 def save_artifact(
     path: str | os.PathLike[str],
-    reduced: ReducedSDN,
+    reduced: Network,
     dynamics: Dynamics,
     metrics: Mapping[str, Any] | None = None,
     **facts: Any,
 ) -> Artifact:
-    """Write a reduced SDN as safetensors (float32) with its facts and a digest as metadata, whole or not at all.
+    """Write a reduced network as safetensors (float32) with its facts and a digest as metadata, whole or not at all.
 
     Args:
         path: file to write, usually named ``*.safetensors``.
@@ -99,9 +118,9 @@ def save_artifact(
     tensors = tensors_of(reduced)
     if not all(torch.isfinite(v).all() for v in tensors.values()):
         raise ValueError(f"{path}: the reduced SDN has weights that are NaN or infinite; it was not saved.")
-    sizes = {"d_model": reduced.d_model, "kernel_size": reduced.kernel_size, "n_layers": reduced.n_layers}
+    sizes = {name: getattr(reduced, name) for name in SIZES[isinstance(reduced, ReducedSeamSDN)]}
     known = {"dynamics": dynamics.facts(), "metrics": dict(metrics or {}), "versions": versions(), **facts, **sizes}
-    return _write(path, tensors, known)
+    return _write(path, tensors, known, SEAMS if isinstance(reduced, ReducedSeamSDN) else FORMAT)
 
 
 def copy_artifact(path: str | os.PathLike[str], artifact: Artifact) -> Artifact:
@@ -109,18 +128,18 @@ def copy_artifact(path: str | os.PathLike[str], artifact: Artifact) -> Artifact:
 
     A copy of a file of the first version gets the digest that it had not.
     """
-    return _write(path, tensors_of(artifact.network), artifact.facts)
+    return _write(path, tensors_of(artifact.network), artifact.facts, FORMAT if artifact.is_pointwise else SEAMS)
 
 
-def tensors_of(network: ReducedSDN) -> dict[str, Tensor]:
+def tensors_of(network: Network) -> dict[str, Tensor]:
     """Its weights as they are written: float32, on the CPU."""
     return {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in network.state_dict().items()}
 
 
-def _write(path: str | os.PathLike[str], tensors: dict[str, Tensor], facts: dict[str, Any]) -> Artifact:
+def _write(path: str | os.PathLike[str], tensors: dict[str, Tensor], facts: dict[str, Any], kind: str) -> Artifact:
     facts_text = json.dumps(facts)
-    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "facts": facts_text}
-    header["digest"] = digest(tensors, FORMAT, FORMAT_VERSION, facts_text)
+    header = {"format": kind, "format_version": FORMAT_VERSION, "facts": facts_text}
+    header["digest"] = digest(tensors, kind, FORMAT_VERSION, facts_text)
     with writing(path) as partial:
         save_file(tensors, partial, metadata=header)
     return load_artifact(path)
@@ -143,25 +162,27 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
             f"{path}: no such artifact; `python train.py --save exp` leaves one as exp/artifact.safetensors."
         )
     header, tensors = _read(path)
-    version = header.get("format_version")
-    if header.get("format") != FORMAT or version not in READ:
+    version, kind = str(header.get("format_version")), str(header.get("format"))
+    if kind not in (FORMAT, SEAMS) or version not in (READ if kind == FORMAT else (FORMAT_VERSION,)):
         found = f"{header.get('format')!r} version {version!r}"
-        raise ValueError(f"{path}: expected format {FORMAT!r} version '{FORMAT_VERSION}' or '1', found {found}.")
+        known = f"{FORMAT!r} version '{FORMAT_VERSION}' or '1', or {SEAMS!r} version '{FORMAT_VERSION}'"
+        raise ValueError(f"{path}: expected format {known}, found {found}.")
     if not all(v.dtype == torch.float32 and torch.isfinite(v).all() for v in tensors.values()):
         raise ValueError(f"{path}: has weights that are NaN or infinite, or not float32; make the artifact again.")
     try:
         text = header["facts"]
         facts = json.loads(text)
-        network = of_weights(
-            ReducedSDN, {name: facts[name] for name in ("d_model", "kernel_size", "n_layers")}, tensors
+        sizes = {name: facts[name] for name in SIZES[kind == SEAMS]}
+        network = (
+            seam_network(ReducedSeamSDN, sizes, tensors) if kind == SEAMS else of_weights(ReducedSDN, sizes, tensors)
         )
-        Dynamics.from_facts(facts["dynamics"])
+        _check_facts(network, facts)
     except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ValueError(
             f"{path}: facts and tensors do not fit together ({reason}); make the artifact again."
         ) from None
-    found = digest(tensors, FORMAT, version, text)
+    found = digest(tensors, kind, version, text)
     if version == FORMAT_VERSION and header.get("digest") != found:
         raise ValueError(
             f"{path}: its facts and tensors are not those that it was written with (digest {found[:12]}, it says "
@@ -175,6 +196,17 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
             stacklevel=2,
         )
     return Artifact(network, facts, path, found, digest(tensors))
+
+
+def _check_facts(network: Network, facts: dict[str, Any]) -> None:
+    """Whether the facts are those of such a network."""
+    dynamics = Dynamics.from_facts(facts["dynamics"])
+    if isinstance(network, ReducedSeamSDN):
+        over = facts.get("over", {})
+        dynamics.replace(**{name: float(low) for name, (low, _) in over.items()})
+        dynamics.replace(**{name: float(high) for name, (_, high) in over.items()})
+        if (len(dynamics.State._fields), len(over)) != (network.states, network.conditions):
+            raise ValueError(f"{dynamics} over {over} has another number of states or of conditions")
 
 
 _SAID: set[Path] = set()

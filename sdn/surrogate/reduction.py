@@ -1,26 +1,41 @@
 """From a trained SDN to the small network that ships: encoder fused, norms folded."""
 
 from collections.abc import Mapping
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from sdn.surrogate.network import SDN, ReducedSDN
+from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN, reduce_seams
 
 __all__ = ["fold", "reduce"]
 
 
-def reduce(sdn: SDN) -> ReducedSDN:
+@overload
+def reduce(sdn: SDN) -> ReducedSDN: ...
+
+
+@overload
+def reduce(sdn: SeamSDN) -> ReducedSeamSDN: ...
+
+
+def reduce(sdn: SDN | SeamSDN) -> ReducedSDN | ReducedSeamSDN:
     """The same function as ``sdn.eval()`` with the encoder fused and the batch norms folded.
+
+    Of a `SeamSDN` the scales of its features and of the states are folded.
 
     Args:
         sdn: a trained network; it is not changed.
 
     Returns:
         ReducedSDN in float64, frozen; equal to ``sdn.double().eval()`` to 1e-10. Cast it with ``.float()`` to use it.
+        ReducedSeamSDN for a `SeamSDN`.
 
     Source: Shen et al., AAAI 2025 (arXiv 2408.14909); batch-norm folding as in Jacob et al. 2018 (arXiv 1712.05877).
     """
+    if isinstance(sdn, SeamSDN):
+        return reduce_seams(sdn)
     weights = {name: value.detach().double() for name, value in sdn.state_dict().items() if value.is_floating_point()}
     reduced = ReducedSDN(sdn.d_model, sdn.kernel_size, sdn.n_layers).double()
     reduced.load_state_dict({k: v.cpu() for k, v in fold(weights, sdn.n_layers).items()})

@@ -154,7 +154,7 @@ class SeamTraining(lightning.LightningModule):
             optimizer.param_groups[0]["lr"] = self.recipe.lr_at(done + i)
             loss = (self.network(seen) - right).abs().mean()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             (optimizer if i == last else optimizer.optimizer).step()  # one step a block is Lightning's global_step
             total += loss.detach()
         self.log("train/loss", total / len(batch[0]), on_step=False, on_epoch=True, batch_size=len(batch[0]))

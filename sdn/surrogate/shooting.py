@@ -9,18 +9,26 @@ Source: multiple shooting; Newton's method over time is Lim et al., ICLR 2024 (a
 spike in it, and the network that makes the first guess, are ours.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from sdn.checks.neurons import check_finite
 from sdn.compiler.programs import slope_of
-from sdn.dynamics.base import Value
-from sdn.gradients import Triangle
+from sdn.dynamics.base import Dynamics, State, Value, at_start
+from sdn.gradients import SpikeGradient, Triangle, spike
 from sdn.ops.chunks import operator as chunks
-from sdn.ops.chunks.layout import side
+from sdn.ops.chunks.layout import from_lanes, side, states_to_lanes, to_lanes
+from sdn.ops.common.place import check_kind
+from sdn.ops.neuron import operator as neuron
 from sdn.ops.neuron.layout import Kernel
+from sdn.ops.neuron.sequence import operands, state_of
+from sdn.surrogate.predict import predict
 from sdn.surrogate.seams import ReducedSeamSDN, modes
 
-__all__ = ["closer", "every", "features", "follows", "guess", "starts_of"]
+__all__ = ["closer", "conditions_of", "every", "features", "follows", "guess", "membranes", "run_rounds", "starts_of"]
 
 REACH = 6.0
 """Standard deviations from the mean state that a first guess may lie away from it."""
@@ -125,3 +133,86 @@ def starts_of(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int, rounds: int
         _, ends, derivatives = chunks.run(kernel, x, starts, chunk, derivative=True, slope=slope)
         starts = closer(starts, ends, derivatives, own)
     return starts
+
+
+def run_rounds(
+    network: Any,
+    over: Mapping[str, Any],
+    scale: Value,
+    dynamics: Dynamics,
+    current: Tensor,
+    state: State | None,
+    gradient: SpikeGradient,
+    rounds: int,
+    chunk: int,
+    through_reset: bool,
+    through_no_time: bool,
+) -> tuple[Tensor, Any]:
+    """Spikes (B, L, H) after some rounds, and the neuron's state behind them; see `sdn.Surrogate`."""
+    check_kind(current)
+    dynamics, state = at_start(dynamics, current, state)
+    kernel, first, slope = operands(dynamics, current, state, gradient)
+    with torch.no_grad():
+        still = dynamics.detached()
+        fixed = kernel._replace(fixed=kernel.fixed.detach())
+        x, begin = current.detach(), first.detach()
+        if isinstance(network, ReducedSeamSDN):
+            told = conditions_of(still, over, current)
+            starts = guess(network, fixed, x, begin, told, scale)
+            made_for, width = network.chunk, network.width * _mean(scale)
+        else:
+            made_for, width = chunk, 0.0
+            starts = _from_membrane(network, still, x, begin, chunk, scale)
+        if chunk != made_for:
+            starts = every(fixed, x, starts, made_for, chunk)
+        starts = starts_of(fixed, x, starts, chunk, rounds, width)
+    if through_no_time:
+        spikes, last = _without_time(dynamics, kernel, current, starts, chunk, gradient)
+    else:
+        spikes, last = chunks.stitch(kernel, current, first, starts, chunk, slope, through_reset)
+    ended = state_of(dynamics, last)
+    check_finite(dynamics, ended, current, state)
+    return spikes, ended
+
+
+def conditions_of(dynamics: Dynamics, over: Mapping[str, Any], like: Tensor) -> Tensor | None:
+    """The fields that a network is told, (c, H)."""
+    if not over:
+        return None
+    values = [torch.as_tensor(getattr(dynamics, name), dtype=like.dtype, device=like.device) for name in over]
+    return torch.stack([value.expand(like.shape[-1]) for value in values])
+
+
+def _mean(scale: Value) -> float:
+    return float(scale.mean()) if isinstance(scale, Tensor) else scale
+
+
+def _from_membrane(network: Any, dynamics: Dynamics, x: Tensor, first: Tensor, chunk: int, scale: Value) -> Tensor:
+    """States of a LIF before all chunks, from the `mem` that a pointwise network predicts."""
+    decay = torch.as_tensor(dynamics.decay, dtype=x.dtype, device=x.device)  # type: ignore[attr-defined]
+    plain = isinstance(scale, Tensor) or scale != 1
+    mem = predict(network, x / scale if plain else x) * scale
+    u = torch.where(decay > 0, mem[:, ::chunk] / decay, 0).unsqueeze(2)
+    u = torch.cat([u, first[:, 1:].unsqueeze(1).expand(-1, u.shape[1], -1, -1)], 2)
+    u[:, 0] = first
+    return u.contiguous()
+
+
+def _without_time(
+    dynamics: Dynamics, kernel: Kernel, current: Tensor, starts: Tensor, chunk: int, gradient: SpikeGradient
+) -> tuple[Tensor, Tensor]:
+    """Spikes of the last round whose gradient flows through the current of the same step only, and the last state."""
+    with torch.no_grad():
+        mem, _, last = membranes(kernel, current.detach(), starts, chunk)
+    return spike(dynamics.distance(mem, current), gradient, dynamics.fires_at_threshold), last
+
+
+def membranes(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Membrane and spikes (B, L, H) of all chunks, each from its start, and the state after the last, (B, S, H)."""
+    batch, length, _ = x.shape
+    wide = kernel._replace(fixed=kernel.fixed.detach().repeat(1, batch * starts.shape[1]))
+    lanes = to_lanes(x, chunk).contiguous(), states_to_lanes(starts).contiguous()
+    spikes, _, mem = neuron.run(wide, *lanes, ("", []), False, True)
+    last = chunks.run(kernel, x, starts, chunk)[1][:, -1]
+    mem, spikes = (from_lanes(part, batch, length).contiguous() for part in (mem, spikes))
+    return mem, spikes, last

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from sdn.checks.arguments import ArgumentError
 from sdn.dynamics.base import Dynamics
 from sdn.runs import folder as runs
 from sdn.surrogate.crops import STEPS_PER_BLOCK, Blocks, Crops
@@ -23,6 +24,8 @@ from sdn.surrogate.population import Population
 from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.running import epoch_to_start
 from sdn.surrogate.running import train as run
+from sdn.surrogate.seam_training import SeamRecipe, fit_seams
+from sdn.surrogate.seams import SeamSDN, seam_network
 from sdn.surrogate.trajectory_files import TrajectoryFile
 
 __all__ = ["History", "fit", "load_sdn"]
@@ -135,22 +138,23 @@ class PopulationTraining(lightning.LightningModule):
 
 
 def fit(
-    sdn: SDN,
+    sdn: SDN | SeamSDN,
     train: TrajectoryFile,
     val: TrajectoryFile,
     *,
     run_dir: str | os.PathLike[str],
-    recipe: Recipe | None = None,
+    recipe: Recipe | SeamRecipe | None = None,
     resume: bool = False,
     num_workers: int = 0,
 ) -> History:
     """Train an SDN of this size and leave the best network, by validation loss, in ``sdn``.
 
     Args:
-        sdn: says the size; its weights are replaced.
+        sdn: says the kind and the size; its weights are replaced. A `SeamSDN` serves every neuron, an `SDN` those
+            that forget within its receptive field, as LIF with a decay up to 0.2.
         train, val: trajectories of the same neuron; rows (N, L), mapped files are not read as a whole.
         run_dir: gets metrics.csv, tensorboard/ and checkpoints/{best,last}.ckpt.
-        recipe: how to train; None is `Recipe()`.
+        recipe: how to train; None is ``Recipe()`` for an `SDN`, and ``SeamRecipe()`` for a `SeamSDN`.
         resume: go on from ``checkpoints/last.ckpt``; the result is bit-equal to that of an uninterrupted run.
         num_workers: processes that cut crops.
 
@@ -162,16 +166,46 @@ def fit(
         BlockingIOError: another process writes to the folder.
         ValueError: splits of different neurons, rows too short, or a loss that is no longer finite.
     """
-    recipe, run_dir = recipe or Recipe(), Path(run_dir)
-    dynamics = train.dynamics
+    run_dir, dynamics, wanted = Path(run_dir), train.dynamics, SeamRecipe if isinstance(sdn, SeamSDN) else Recipe
+    recipe = recipe or wanted()
+    if not isinstance(recipe, wanted):
+        who, found = type(sdn).__name__, type(recipe).__name__
+        raise ArgumentError(f"fit: the recipe of a {who} is a {wanted.__name__}, got a {found}.")
     if val.dynamics != dynamics:
         raise ValueError(f"fit: the training rows are of {dynamics}, the validation rows of {val.dynamics}.")
+    if isinstance(sdn, SeamSDN) and isinstance(recipe, SeamRecipe):
+        fit_seams(sdn, train, val, run_dir, recipe, resume)
+    elif isinstance(sdn, SDN) and isinstance(recipe, Recipe):
+        if train.values:
+            raise ValueError(f"fit: an SDN stands for one value of {[*train.values]}; train a SeamSDN for a range.")
+        _fit_pointwise(sdn, train, val, run_dir, recipe, resume, num_workers)
+    path = run_dir / "checkpoints" / "best.ckpt"
+    best, found = runs.load_checkpoint(path), load_sdn(path)[0]
+    sdn.load_state_dict(found.state_dict())
+    if isinstance(sdn, SeamSDN):
+        sdn.width = found.width
+    sdn.eval()
+    rows = runs.read_metrics(run_dir / "metrics.csv")
+    chosen = int(best["epoch"])
+    return History(rows, chosen, next((r["val/loss"] for r in rows if r["epoch"] == chosen), math.nan))
+
+
+def _fit_pointwise(
+    sdn: SDN,
+    train: TrajectoryFile,
+    val: TrajectoryFile,
+    run_dir: Path,
+    recipe: Recipe,
+    resume: bool,
+    num_workers: int,
+) -> None:
     for name, part in (("training", train), ("validation", val)):
         if part.input.shape[1] <= sdn.receptive_field or not len(part.input):
             raise ValueError(
                 f"fit: the {name} rows are {tuple(part.input.shape)}; at least one row is needed, longer than the "
                 f"receptive field of {sdn.receptive_field} steps. Generate longer rows or take a smaller kernel."
             )
+    dynamics = train.dynamics
     sizes = {"d_model": sdn.d_model, "kernel_size": sdn.kernel_size, "n_layers": sdn.n_layers}
     start = epoch_to_start(run_dir, sizes | asdict(recipe), resume)
     population = Population(recipe.members, sdn.d_model, sdn.kernel_size, sdn.n_layers, recipe.norms == "live")
@@ -181,13 +215,6 @@ def fit(
     module = PopulationTraining(population, recipe, dynamics)
     feed, check = _feeds(train, val, recipe, sdn, start, num_workers)
     run(module, feed, check, run_dir, recipe.epochs, start)
-    path = run_dir / "checkpoints" / "best.ckpt"
-    best = runs.load_checkpoint(path)
-    sdn.load_state_dict(load_sdn(path)[0].state_dict())
-    sdn.eval()
-    rows = runs.read_metrics(run_dir / "metrics.csv")
-    chosen = int(best["epoch"])
-    return History(rows, chosen, next((r["val/loss"] for r in rows if r["epoch"] == chosen), math.nan))
 
 
 def _feeds(
@@ -202,8 +229,8 @@ def _feeds(
     return feed, DataLoader(parts, batch_size=None)
 
 
-def load_sdn(path: str | os.PathLike[str]) -> tuple[SDN, Dynamics]:
-    """The network in a checkpoint of `fit`, in eval mode, and the neuron it was trained for.
+def load_sdn(path: str | os.PathLike[str]) -> tuple[Any, Dynamics]:
+    """The `SDN` or `SeamSDN` in a checkpoint of `fit`, in eval mode, and the neuron it was trained for.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or not such a checkpoint.
@@ -211,7 +238,9 @@ def load_sdn(path: str | os.PathLike[str]) -> tuple[SDN, Dynamics]:
     content = runs.load_checkpoint(path)
     try:
         found = content["sdn"]
-        sdn = of_weights(SDN, dict(found["sizes"]), dict(found["state"]))
+        sizes = dict(found["sizes"])
+        make: Any = of_weights if sizes.pop("kind", "pointwise") == "pointwise" else seam_network
+        sdn = make(SDN if make is of_weights else SeamSDN, sizes, dict(found["state"]))
         return sdn, Dynamics.from_facts(found["dynamics"])
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:120]

@@ -3,7 +3,8 @@
 import functools
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 
@@ -11,7 +12,8 @@ from sdn.compiler.programs import check_compiled
 from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics, simulate
 from sdn.ops.common.place import has_kernels
 from sdn.ops.neuron.sequence import run_sequence
-from sdn.surrogate.trajectory_files import ROWS_AT_ONCE, TENSORS
+from sdn.surrogate.currents import FAMILIES, currents
+from sdn.surrogate.trajectory_files import ROWS_AT_ONCE, TENSORS, drawn_values
 
 __all__ = ["check_request", "default_seed", "generate"]
 
@@ -28,10 +30,12 @@ def generate(
     std: float | None = None,
     seed: int = 0,
     *,
+    family: str = "normal",
+    over: Mapping[str, Sequence[float]] | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] | None = None,
 ) -> Trajectory:
-    """Simulate ``samples`` neurons from rest under independent normal currents N(mean, std).
+    """Simulate ``samples`` neurons from rest under random currents, by default independent ones from N(mean, std).
 
     Args:
         dynamics: the neuron; plain numbers only, since every row is one neuron of the same kind.
@@ -39,6 +43,9 @@ def generate(
         length: steps per row L, >= 1.
         mean, std: of the currents, in the neuron's units; std None is ``dynamics.default_std``.
         seed: of a generator on the CPU, so that every device sees the same currents.
+        family: of the currents, see `sdn.surrogate.currents`; "mixture" has some of each. Others than "normal" take
+            no mean.
+        over: fields and their bounds, ``{"decay": (0.05, 0.95)}``: every row is a neuron with values of its own.
         device: where to simulate; the result is on the CPU.
         progress: called with the number of rows done since the last call.
 
@@ -53,26 +60,33 @@ def generate(
     """
     check_dynamics("generate", dynamics)
     std = dynamics.default_std if std is None else std
-    check_request(dynamics, samples, length, mean, std, device, seed)
+    check_request(dynamics, samples, length, mean, std, device, seed, family, over or {})
     try:
         input, mem, spike = (torch.empty(samples, length, dtype=dtype) for dtype in TENSORS.values())
     except RuntimeError:
         raise ValueError(_too_many(samples, length)) from None
+    values = drawn_values(over or {}, samples, seed)
     run = _runner(dynamics, torch.empty(0, device=device))
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, samples, ROWS_AT_ONCE):
         rows = slice(start, min(start + ROWS_AT_ONCE, samples))
-        input[rows].normal_(mean, std, generator=generator)
+        if family == "normal":
+            input[rows].normal_(mean, std, generator=generator)
+        else:
+            part = (seed + 1_000_003 * (start // ROWS_AT_ONCE)) % 2**63
+            input[rows] = currents(dynamics, family, rows.stop - rows.start, length, std, part)
+        neurons = dynamics.replace(**{name: value[rows] for name, value in values.items()}) if values else dynamics
         with torch.no_grad():
-            done = run(dynamics, input[rows].to(device).T.contiguous().unsqueeze(0))
+            done = run(neurons, input[rows].to(device).T.contiguous().unsqueeze(0))
         mem[rows] = done.mem[0].T
         spike[rows] = done.spike[0].T > 0
         if progress is not None:
             progress(rows.stop - rows.start)
     rate = int(spike.count_nonzero()) / spike.numel()
+    law = f"N({mean}, {std})" if family == "normal" else f"{family} currents of std {std}"
     if not SENSIBLE_RATE[0] <= rate <= SENSIBLE_RATE[1]:
         warnings.warn(
-            f"{dynamics} under N({mean}, {std}) spikes in {rate:.2%} of the steps, outside 2 % to 40 %; change mean or "
+            f"{dynamics} under {law} spikes in {rate:.2%} of the steps, outside 2 % to 40 %; change mean or "
             f"std (the default std for this neuron is {dynamics.default_std}).",
             stacklevel=2,
         )
@@ -99,6 +113,8 @@ def check_request(
     std: float,
     device: torch.device | str,
     seed: int = 0,
+    family: str = "normal",
+    over: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> None:
     """Refuse what `generate` cannot do, before it has done anything."""
     for name, value in {"samples": samples, "length": length}.items():
@@ -110,6 +126,17 @@ def check_request(
         raise ValueError(f"generate: seed must be an integer of at most 64 bits, got {seed}.")
     if not 0 <= std < float("inf") or not abs(mean) < float("inf"):
         raise ValueError(f"generate: currents need a finite mean and a finite std >= 0, got N({mean}, {std}).")
+    if family not in (*FAMILIES, "mixture"):
+        raise ValueError(f"generate: the family of currents must be one of {[*FAMILIES, 'mixture']}, got {family!r}.")
+    if family != "normal" and mean:
+        raise ValueError(f"generate: a mean belongs to the family 'normal', got mean {mean} for {family!r}.")
+    for field, bounds in over.items():
+        if field not in dynamics.ranges:
+            raise ValueError(f"generate: {dynamics} has no number {field!r} to vary; it has {[*dynamics.ranges]}.")
+        low, high = bounds
+        if not low < high:
+            raise ValueError(f"generate: {field} needs a lower and a higher bound, got {low} and {high}.")
+        dynamics.replace(**{field: low}).replace(**{field: high})
     if any(isinstance(v, list) for v in dynamics.facts().values()):
         raise ValueError(f"generate: every row is the same neuron, {dynamics} has one value per channel; use numbers.")
     try:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +15,11 @@ from torch import Tensor
 from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics, simulate
 from sdn.runs.files import versions
 from sdn.runs.tensor_files import Damaged, digest, load_tensors, save_tensors
+from sdn.surrogate.currents import FAMILIES
 
 __all__ = [
-    "ROWS_AT_ONCE", "TENSORS", "TrajectoryFile", "load_trajectories", "refuse_existing", "save_trajectories",
-    "trajectory_file_name",
+    "ROWS_AT_ONCE", "TENSORS", "TrajectoryFile", "drawn_values", "load_trajectories", "refuse_existing",
+    "save_trajectories", "trajectory_file_name",
 ]  # fmt: skip
 
 FORMAT = "sdn-trajectories"
@@ -33,31 +35,63 @@ class TrajectoryFile(NamedTuple):
     mem: Tensor
     spike: Tensor
     facts: dict[str, Any]
+    values: Mapping[str, Tensor] = {}
+    """Fields of the neuron that are others in each row, (N,) float64."""
 
     @property
     def dynamics(self) -> Dynamics:
-        """The neuron that was simulated."""
+        """The neuron that was simulated; where its fields differ from row to row, the one it was made of."""
         return Dynamics.from_facts(self.facts["dynamics"])
+
+    @property
+    def neurons(self) -> Dynamics:
+        """The neurons of all rows, as the channels of one layer."""
+        return self.dynamics.replace(**self.values) if self.values else self.dynamics
+
+    @property
+    def conditions(self) -> Tensor | None:
+        """The fields that differ, (c, N) float32; None where there are none."""
+        return torch.stack([*self.values.values()]).float() if self.values else None
 
     def rows(self, start: int, stop: int) -> "TrajectoryFile":
         """The same file with rows start..stop only; nothing is copied."""
-        return TrajectoryFile(self.input[start:stop], self.mem[start:stop], self.spike[start:stop], self.facts)
+        some = slice(start, stop)
+        values = {name: value[some] for name, value in self.values.items()}
+        return TrajectoryFile(self.input[some], self.mem[some], self.spike[some], self.facts, values)
+
+
+def drawn_values(over: Mapping[str, Sequence[float]], samples: int, seed: int) -> dict[str, Tensor]:
+    """Fields that differ from row to row: uniform between their bounds, float64 (samples,); a function of the seed."""
+    generator = torch.Generator().manual_seed(seed ^ 0x5EED)
+    return {
+        name: torch.empty(samples, dtype=torch.float64).uniform_(low, high, generator=generator)
+        for name, (low, high) in over.items()
+    }
 
 
 def trajectory_file_name(
-    dynamics: Dynamics, samples: int, length: int, mean: float, std: float, name: str = "training"
+    dynamics: Dynamics,
+    samples: int,
+    length: int,
+    mean: float,
+    std: float,
+    name: str = "training",
+    family: str = "normal",
+    over: Mapping[str, Sequence[float]] | None = None,
 ) -> str:
     """The published file name for the published LIF, ending in ``-tau_<decay>``; other neurons end in their own name.
 
     Fields off their defaults are named, so that different neurons have different files. No program parses these names.
     """
-    stem = f"{name}-mem-T{length}-N({float(mean)},{float(std)})-{samples}"
+    law = f"N({float(mean)},{float(std)})" if family == "normal" else f"{family}({float(std)})"
+    stem = f"{name}-mem-T{length}-{law}-{samples}"
     facts = dynamics.facts()
     is_lif = facts.pop("name") == "LIF"
     head = f"tau_{float(facts.pop('decay'))}" if is_lif else ""
     default = {f.name: f.default for f in dataclasses.fields(dynamics)}  # type: ignore[arg-type]
     off = {k.replace("_", ""): v for k, v in facts.items() if v != default[k]}
-    words = [f"{k}_{v if isinstance(v, str) else float(v)}" for k, v in off.items()]
+    words = [f"{k}_{low}_{high}" for k, (low, high) in (over or {}).items()]
+    words += [f"{k}_{v if isinstance(v, str) else float(v)}" for k, v in off.items()]
     return "-".join(w for w in (stem, head, *words, "" if is_lif else type(dynamics).__name__.lower()) if w) + ".pt"
 
 
@@ -71,13 +105,15 @@ def save_trajectories(
     seed: int,
     name: str = "training",
     force: bool = False,
+    family: str = "normal",
+    over: Mapping[str, Sequence[float]] | None = None,
 ) -> TrajectoryFile:
     """Write trajectories with every fact needed to make them again, whole or not at all.
 
     Args:
         path: the file.
         trajectory: from `generate`.
-        dynamics, mean, std, seed: what `generate` was given.
+        dynamics, mean, std, seed, family, over: what `generate` was given.
         name: the split's name.
         force: replace an existing file.
 
@@ -94,17 +130,18 @@ def save_trajectories(
         "format_version": FORMAT_VERSION,
         "name": name,
         "dynamics": dynamics.facts(),
-        "distribution": {"family": "normal", "mean": float(mean), "std": float(std)},
+        "distribution": {"family": family, "mean": float(mean), "std": float(std)},
         "seed": int(seed),
         "samples": samples,
         "length": length,
         "spike_rate": int(trajectory.spike.count_nonzero()) / trajectory.spike.numel(),
         "versions": versions(),
+        **({"over": {field: [float(low), float(high)] for field, (low, high) in over.items()}} if over else {}),
     }
     content = {"input": trajectory.input, "mem": trajectory.mem, "spike": trajectory.spike, "facts": facts}
     facts["digest"] = _digest(content)
     save_tensors(path, content)
-    return TrajectoryFile(trajectory.input, trajectory.mem, trajectory.spike, facts)
+    return TrajectoryFile(trajectory.input, trajectory.mem, trajectory.spike, facts, _values(facts))
 
 
 def refuse_existing(path: Path, force: bool) -> None:
@@ -149,7 +186,11 @@ def load_trajectories(path: str | os.PathLike[str], *, check: bool = True) -> Tr
         )
     elif check and content["facts"]["digest"] != _digest(content):
         raise ValueError(f"{path}: its numbers or facts are not those that it was written with (its digest); {again}.")
-    return TrajectoryFile(**content)
+    return TrajectoryFile(**content, values=_values(content["facts"]))
+
+
+def _values(facts: dict[str, Any]) -> dict[str, Tensor]:
+    return drawn_values(facts.get("over", {}), facts["samples"], facts["seed"])
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -174,9 +215,12 @@ def _problem(content: Any) -> str | None:
     ):
         return f"samples, length and seed of the facts are {', '.join(str(n)[:20] for n in (*shape, seed))}"
     normal = facts.get("distribution")
-    numbers = [normal.get("mean"), normal.get("std")] if isinstance(normal, dict) else []
+    normal = normal if isinstance(normal, dict) else {}
+    numbers = [normal.get("mean"), normal.get("std")]
     if [isinstance(n, float) and math.isfinite(n) for n in numbers] != [True, True]:
         return f"the distribution of the facts is {str(normal)[:80]}, it needs a finite mean and std"
+    if normal.get("family") not in (*FAMILIES, "mixture"):
+        return f"the family of its currents is {str(normal.get('family'))[:40]!r}, which is none of {[*FAMILIES]}"
     try:
         json.dumps(facts)
     except (TypeError, ValueError) as error:
@@ -193,7 +237,8 @@ def _problem(content: Any) -> str | None:
             return f"{key} is not contiguous"
     try:
         dynamics = Dynamics.from_facts(facts["dynamics"])
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        dynamics.replace(**drawn_values(facts.get("over", {}), 2, 0))
+    except (KeyError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
         return f"its neuron cannot be made again ({' '.join(str(error).split())[:160]})"
     if any(isinstance(v, list) for v in facts["dynamics"].values()):
         return f"its neuron has values per channel ({dynamics})"
@@ -202,25 +247,28 @@ def _problem(content: Any) -> str | None:
 
 def _wrong_values(content: dict[str, Any]) -> str | None:
     """What is wrong with the numbers, or None: every row for finite values and its own spikes, 16 by simulation."""
-    dynamics = Dynamics.from_facts(content["facts"]["dynamics"])
+    whole = TrajectoryFile(**content, values=_values(content["facts"]))
     for start in range(0, len(content["input"]), ROWS_AT_ONCE):
-        input, mem, spike = (content[key][start : start + ROWS_AT_ONCE] for key in TENSORS)
-        for key, block in (("input", input), ("mem", mem)):
+        part = whole.rows(start, start + ROWS_AT_ONCE)
+        for key, block in (("input", part.input), ("mem", part.mem)):
             if not torch.isfinite(block).all():
                 return f"{key} has values that are NaN or infinite"
-        near = dynamics.distance(mem, input).abs() <= 1e-4 * dynamics.threshold
-        wrong = (spike != dynamics.fires(mem, input)) & ~near
+        neurons, input, mem = part.neurons, part.input.T, part.mem.T
+        near = neurons.distance(mem, input).abs() <= 1e-4 * neurons.threshold
+        wrong = (neurons.fires(mem, input) != part.spike.T) & ~near
         if wrong.any():
-            return f"row {start + int(wrong.any(1).int().argmax())} has spikes that its mem and input do not give"
-    rows = sorted(set(torch.linspace(0, len(content["input"]) - 1, 16).long().tolist()))
-    again = simulate(dynamics, content["input"][rows].T.contiguous().unsqueeze(0))
-    mem, spike = again.mem[0].T, again.spike[0].T > 0
-    scale = mem.abs().amax().clamp_min(float(dynamics.threshold))
-    near = dynamics.distance(mem, content["input"][rows]).abs() <= 1e-4 * scale
-    flipped = content["spike"][rows] != spike
-    differs = flipped | ((content["mem"][rows] - mem).abs() > 1e-4 * scale)
+            return f"row {start + int(wrong.any(0).int().argmax())} has spikes that its mem and input do not give"
+    rows = sorted(set(torch.linspace(0, len(whole.input) - 1, 16).long().tolist()))
+    neurons = whole.dynamics.replace(**{name: value[rows] for name, value in whole.values.items()})
+    input = whole.input[rows].T.contiguous()
+    again = simulate(neurons, input.unsqueeze(0))
+    mem, spike = again.mem[0], again.spike[0] > 0
+    scale = mem.abs().amax().clamp_min(float(torch.as_tensor(neurons.threshold).max()))
+    near = (neurons.distance(mem, input).abs() <= 1e-4 * scale).T
+    flipped = whole.spike[rows] != spike.T
+    differs = flipped | ((whole.mem[rows] - mem.T).abs() > 1e-4 * scale)
     for i in differs.any(1).nonzero().flatten().tolist():
         first = int(differs[i].int().argmax())
         if not (flipped[i, first] and near[i, first]):  # another machine may round a spike at the threshold differently
-            return f"row {rows[i]} differs from step {first} on from what {dynamics} does with its input"
+            return f"row {rows[i]} differs from step {first} on from what {whole.dynamics} does with its input"
     return None

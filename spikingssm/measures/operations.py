@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from sdn import Neuron, SpikingLayer, Surrogate
-from sdn.compiler.counting import operations_of
+from sdn import Neuron, ReducedSDN, SpikingLayer, Surrogate
+from sdn.compiler.counting import derivative_operations, operations_of
 from sdn.neuron import Fixed
+from sdn.surrogate.seams import TAUS
 from spikingssm.layers import (
     S4D,
     EachStep,
@@ -162,13 +163,25 @@ def _neuron(neuron: Neuron, name: str, run: _Run) -> dict[str, Operations]:
         return {}
     one = _update(neuron) or Operations()
     if run.form == "fft" and isinstance(neuron.solver, Surrogate):
-        made_for, artifact = neuron.solver.stands_for(neuron.dynamics)
-        weights = sum(p.numel() for key, p in artifact.network.named_parameters() if key.endswith("weight"))
-        width = artifact.network.d_model * artifact.network.n_layers  # two ReLUs and one sum each; input; comparison
-        scaled = "threshold" in neuron.learned or made_for.threshold != neuron.dynamics.threshold
-        once = Operations(weights + (2 if scaled else 0), weights + 3 * width + 2)
-        one = once + one * neuron.solver.refine
+        one = _surrogate(neuron, neuron.solver, one)
     return {"neuron": one * neuron.channels}
+
+
+def _surrogate(neuron: Neuron, solver: Surrogate, one: Operations) -> Operations:
+    """A step of the network and of what the exact neuron does beside it; ``one`` is a step of the neuron."""
+    made_for, artifact = solver.stands_for(neuron.dynamics)
+    weights = sum(p.numel() for key, p in artifact.network.named_parameters() if key.endswith("weight"))
+    scaled = "threshold" in neuron.learned or made_for.threshold != neuron.dynamics.threshold
+    if not isinstance(artifact.network, ReducedSDN):
+        network, rounds = artifact.network, 3 if solver.rounds is None else solver.rounds
+        follows = network.width > 0
+        moved = Operations(*derivative_operations(neuron.dynamics, follows)) + one
+        averages = Operations(1, 1) * (2 * len(TAUS))  # of current and spikes
+        guess = moved + averages + Operations(weights, weights) * (1 / network.chunk)
+        return guess + moved * (rounds - 1) + one
+    width = artifact.network.d_model * artifact.network.n_layers  # two ReLUs and one sum each; input; comparison
+    once = Operations(weights + (2 if scaled else 0), weights + 3 * width + 2)
+    return once + one * solver.refine
 
 
 def _resonator(neuron: ResonateAndFire, name: str, run: _Run) -> dict[str, Operations]:
