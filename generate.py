@@ -23,6 +23,9 @@ except ModuleNotFoundError as error:
     )
 
 
+ROWS, FEW = 50_000, 1_024
+
+
 def count(text: str) -> int:
     """A whole number, also as 1e6."""
     return int(float(text)) if "e" in text.lower() and float(text).is_integer() else int(text)
@@ -33,10 +36,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", type=Path, help="folder to write to, made where missing")
     parser.add_argument("-n", "--name", default="training", help="name of the split (default training)")
-    parser.add_argument("-N", "--number", type=count, default=50000, help="rows (default 50000)")
+    parser.add_argument("-N", "--number", type=count, help=f"rows (default {ROWS}, of other families {FEW})")
     parser.add_argument("-T", "--timestep", type=count, default=1024, help="steps per row (default 1024)")
     parser.add_argument("-m", "--mean", type=float, default=0.0, help="mean of the normal currents (default 0)")
     parser.add_argument("-s", "--std", type=float, help=f"standard deviation; default: {_defaults()}")
+    parser.add_argument("--family", help=f"of the currents: {_families()}; default normal for lif up to a decay of 0.2 "
+                        "or with a mean, else mixture")  # fmt: skip
+    parser.add_argument("--over", action="append", default=[], metavar="FIELD=LOW:HIGH",
+                        help="a field that is another number in every row; may be repeated")  # fmt: skip
     parser.add_argument("-t", "--tau", type=float, help="lif: decay, the factor kept per step, in [0, 1); default 0.2")
     parser.add_argument("--seed", type=int, help="default: crc32 of the split's name, so that splits differ")
     parser.add_argument("--device", default="cpu", help="where to simulate, e.g. cuda (default cpu)")
@@ -46,6 +53,33 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     for field, kind in _every_field().items():
         _add_flag(parser, field, kind)
     return parser.parse_args(argv)
+
+
+def bounds(texts: list[str]) -> dict[str, tuple[float, float]]:
+    """``["decay=0.05:0.95"]`` as fields with their bounds."""
+    found = {}
+    for text in texts:
+        field, _, numbers = text.partition("=")
+        try:
+            low, high = map(float, numbers.split(":"))
+        except ValueError:
+            raise ValueError(f"--over takes FIELD=LOW:HIGH, such as decay=0.05:0.95, got {text!r}.") from None
+        found[field.replace("-", "_")] = low, high
+    return found
+
+
+def _families() -> str:
+    from sdn.surrogate.currents import FAMILIES
+
+    return ", ".join([*FAMILIES, "mixture"])
+
+
+def _family(args: argparse.Namespace, dynamics: Dynamics) -> str:
+    """What is asked for, or what suits the network that will be trained."""
+    if args.family:
+        return str(args.family)
+    short = args.dynamics == "lif" and dynamics.facts()["decay"] <= 0.2 and not args.over
+    return "normal" if short or args.mean else "mixture"
 
 
 def _every_field() -> dict[str, type[Dynamics]]:
@@ -108,18 +142,25 @@ def main() -> None:
     if not args.name or Path(args.name).name != args.name:
         raise ValueError(f"--name is part of a file name, got {args.name!r}; choose the folder by the first argument.")
     std = dynamics.default_std if args.std is None else args.std
+    family, over = _family(args, dynamics), bounds(args.over)
+    if args.number is None:
+        args.number = ROWS if family == "normal" else FEW
+    more = {"family": family, "over": over}
     seed = tr.default_seed(args.name) if args.seed is None else args.seed
-    path = args.root / files.trajectory_file_name(dynamics, args.number, args.timestep, args.mean, std, args.name)
+    law = args.number, args.timestep, args.mean, std
+    path = args.root / files.trajectory_file_name(dynamics, *law, args.name, **more)
     files.refuse_existing(path, args.force)
-    tr.check_request(dynamics, args.number, args.timestep, args.mean, std, args.device, seed)
+    tr.check_request(dynamics, *law, args.device, seed, **more)
     args.root.mkdir(parents=True, exist_ok=True)
     if not os.access(args.root, os.W_OK):
         raise PermissionError(f"{args.root}: this folder cannot be written to; choose another one.")
     with explained(lambda: _written(path, args.force)):
-        _write(args, dynamics, path, std, seed)
+        _write(args, dynamics, path, std, seed, more)
 
 
-def _write(args: argparse.Namespace, dynamics: Dynamics, path: Path, std: float, seed: int) -> None:
+def _write(
+    args: argparse.Namespace, dynamics: Dynamics, path: Path, std: float, seed: int, more: dict[str, typing.Any]
+) -> None:
     from loguru import logger
     from tqdm import tqdm
 
@@ -132,11 +173,20 @@ def _write(args: argparse.Namespace, dynamics: Dynamics, path: Path, std: float,
     with warnings.catch_warnings(record=True) as caught, bar:
         warnings.simplefilter("always")
         out = tr.generate(
-            dynamics, args.number, args.timestep, args.mean, std, seed, device=args.device, progress=bar.update
+            dynamics,
+            args.number,
+            args.timestep,
+            args.mean,
+            std,
+            seed,
+            device=args.device,
+            progress=bar.update,
+            **more,
         )
     for warning in caught:
         logger.warning(str(warning.message))
-    files.save_trajectories(path, out, dynamics, mean=args.mean, std=std, seed=seed, name=args.name, force=args.force)
+    law = {"mean": args.mean, "std": std, "seed": seed, **more}
+    files.save_trajectories(path, out, dynamics, name=args.name, force=args.force, **law)
     logger.info(f"spike rate {int(out.spike.count_nonzero()) / out.spike.numel():.4f}, seed {seed}")
     logger.info(f"input, mem, spike: {tuple(out.input.shape)}, {path.stat().st_size / 2**20:.0f} MiB")
     logger.info(f"wrote {path} in {time.perf_counter() - started:.1f} s")

@@ -3,7 +3,7 @@
 import functools
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -76,8 +76,10 @@ class Surrogate(FrozenValue):
     chunk: int | None = None
     detach_reset: bool = True
     detach_state: bool | None = None
-    # artifacts as `check` found them, by neuron at threshold 1: tracing cannot read files
-    _known: list[tuple[Dynamics, Artifact]] = field(default_factory=list, init=False, repr=False, compare=False)
+    # (neuron at threshold 1, neuron of the artifact, artifact) as `check` found them: tracing cannot read files
+    _known: list[tuple[Dynamics, Dynamics, Artifact]] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )
 
     spellings: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("path", "file", "network", "sdn"), "artifact={value}"),
@@ -109,15 +111,16 @@ class Surrogate(FrozenValue):
 
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
         """Refuse a neuron that the artifact was not made for, or a learned field it cannot follow."""
+        name = type(dynamics).__name__
+        told = self.artifact.over if isinstance(self.artifact, Artifact) else {}
+        if "threshold" in learned and not dynamics.scales_with_threshold and "threshold" not in told:
+            raise ValueError(f"{name}: a learned threshold changes more than a scale here; use solver='loop'.")
         artifact = self._found(dynamics, learned)
-        name, rounds = type(dynamics).__name__, self._rounds(artifact)
-        if rounds:
+        if self._rounds(artifact):
             check_compiled(dynamics, gradient)
             self._check_rounds(name, artifact)
         else:
             self._check_pointwise(dynamics, artifact)
-        if "threshold" in learned and not dynamics.scales_with_threshold and "threshold" not in artifact.over:
-            raise ValueError(f"{name}: a learned threshold changes more than a scale here; use solver='loop'.")
         if other := [f for f in learned if f != "threshold" and f not in artifact.over]:
             raise ValueError(
                 f"{name}: one SDN stands for one value of {other}; learn them with solver='loop', or train one over "
@@ -127,7 +130,7 @@ class Surrogate(FrozenValue):
             raise NotImplementedError(f"{name}: Surrogate(detach_state=True) learns a threshold only, not {learned}.")
         network_on(artifact, torch.device("cpu"), torch.float32)  # ready before anything is traced
         others = [known for known in self._known if known[0] != _unit(dynamics)]
-        self._known[:] = [*others, (_unit(dynamics), artifact)]
+        self._known[:] = [*others, (_unit(dynamics), artifact.dynamics, artifact)]
         _warn_outside(dynamics, artifact)
 
     def _check_rounds(self, name: str, artifact: Artifact) -> None:
@@ -192,15 +195,16 @@ class Surrogate(FrozenValue):
             ValueError: an artifact that was made for another neuron, or no shipped one for this.
         """
         unit = _unit(dynamics)
-        for known, artifact in self._known:
-            if _same(_without(known, artifact), _without(unit, artifact)):
-                return artifact.dynamics, artifact
+        for known, made_for, artifact in self._known:
+            told = [*artifact.over]
+            if _same(_with(made_for, known, told), _with(made_for, unit, told)):
+                return made_for, artifact
         artifact = self._found(dynamics)
         return artifact.dynamics, artifact
 
     def _found(self, dynamics: Dynamics, learned: tuple[str, ...] = ()) -> Artifact:
         artifact = self.artifact if isinstance(self.artifact, Artifact) else _shipped_for(dynamics, learned)
-        if _without(_unit(artifact.dynamics), artifact) != _without(_unit(dynamics), artifact):
+        if not _stands_for(artifact, dynamics):
             made_for = artifact.dynamics
             raise ValueError(f"artifact was made for {made_for}, this neuron is {dynamics}; use that neuron, or {HOW}")
         return artifact
@@ -220,12 +224,17 @@ def _unit(dynamics: Dynamics) -> Dynamics:
     return dynamics.with_known({"threshold": 1.0}) if dynamics.scales_with_threshold else dynamics
 
 
-def _without(dynamics: Dynamics, artifact: Artifact) -> Dynamics:
-    """The neuron with the values of the artifact in the fields that the artifact is told."""
-    made_for = artifact.dynamics
-    if not artifact.over or type(dynamics) is not type(made_for):
+def _with(made_for: Dynamics, dynamics: Dynamics, fields: Sequence[str]) -> Dynamics:
+    """A neuron with some fields of another one."""
+    if not fields or type(dynamics) is not type(made_for):
         return dynamics
-    return dynamics.with_known({name: getattr(made_for, name) for name in artifact.over})
+    return dynamics.with_known({name: getattr(made_for, name) for name in fields})
+
+
+def _stands_for(artifact: Artifact, dynamics: Dynamics) -> bool:
+    """Whether an artifact is of this neuron, whatever its threshold where that is a scale, and what it is told."""
+    made_for = artifact.dynamics
+    return _unit(made_for) == _with(_unit(made_for), _unit(dynamics), [*artifact.over])
 
 
 def _same(one: Dynamics, other: Dynamics) -> bool:
@@ -266,9 +275,7 @@ def _shipped_for(dynamics: Dynamics, learned: tuple[str, ...] = ()) -> Artifact:
     fitting = [
         artifact
         for artifact in known
-        if asked <= {*artifact.over}
-        and _inside(dynamics, artifact)
-        and _without(_unit(artifact.dynamics), artifact) == _without(_unit(dynamics), artifact)
+        if asked <= {*artifact.over} and _stands_for(artifact, dynamics) and _inside(dynamics, artifact)
     ]
     if fitting:
         return min(fitting, key=lambda artifact: (len(artifact.over), not artifact.is_pointwise))

@@ -19,11 +19,13 @@ from sdn.runs.lock import locked
 from sdn.runs.shortage import advised
 from sdn.runs.signals import explained
 from sdn.surrogate.artifact import Artifact, save_artifact
-from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
+from sdn.surrogate.fidelity import Metrics, evaluate, fidelity, not_worth_having
 from sdn.surrogate.network import SDN
 from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.reduction import reduce
-from sdn.surrogate.settings import SIZES, SPLITS, parser, settings_of
+from sdn.surrogate.seam_training import SeamRecipe
+from sdn.surrogate.seams import SeamSDN
+from sdn.surrogate.settings import RECIPES, SEAM_SIZES, SIZES, SPLITS, completed, parser, settings_of
 from sdn.surrogate.training import fit, load_sdn
 from sdn.surrogate.trajectory_files import TrajectoryFile, load_trajectories
 
@@ -51,11 +53,11 @@ def _train(args: argparse.Namespace, run_dir: Path, settings: dict[str, Any]) ->
     train, val = _split(files["training"])
     _check_test(files["training"], files["test"])
     _check_same_data(settings, files)
-    recipe = _recipe(settings, train)
+    settings = completed(settings, files["training"])
+    recipe, network = _recipe(settings, train), _network(settings, train)
     if args.resume:
-        _check_sizes(run_dir, settings)
-    sdn = SDN(**{name: settings[name] for name in SIZES})
-    if not args.resume:
+        _check_sizes(run_dir, settings, network)
+    else:
         _clear(run_dir)
         settings["data"] = {split: _identity(file) for split, file in files.items()}
     write_json(run_dir / "config.json", settings)
@@ -63,36 +65,54 @@ def _train(args: argparse.Namespace, run_dir: Path, settings: dict[str, Any]) ->
     logger.info(
         f"{train.dynamics}, {len(train.input)} training and {len(val.input)} validation rows, run folder {run_dir}"
     )
-    sizes = ", ".join(f"{name}={settings[name]}" for name in SIZES)
-    logger.info(f"SDN({sizes}), {sum(p.numel() for p in sdn.parameters())} parameters, {recipe}")
+    count = sum(p.numel() for p in network.parameters())
+    logger.info(f"{type(network).__name__}{_sizes(settings)}, {count} parameters, {recipe}")
     history = fit(
-        sdn, train, val, run_dir=run_dir, recipe=recipe, resume=args.resume is not None, num_workers=args.num_workers
-    )
+        network, train, val, run_dir=run_dir, recipe=recipe, resume=args.resume is not None,
+        num_workers=args.num_workers,
+    )  # fmt: skip
     seconds = sum(row["seconds"] for row in history.rows)
-    scores = {"train": evaluate(sdn, train, train.dynamics, loss=recipe.loss)}
-    scores |= {"validation": evaluate(sdn, val, train.dynamics, loss=recipe.loss)}
-    scores |= {"test": evaluate(sdn, files["test"], train.dynamics, loss=recipe.loss)}
+    loss = getattr(recipe, "loss", "l1")
+    parts = {"train": train.rows(0, 2048), "validation": val, "test": files["test"]}
+    scores = {name: evaluate(network, file, train.dynamics, loss=loss) for name, file in parts.items()}
     facts = _facts(settings, recipe, files, history.best_epoch)
-    artifact = _write_results(run_dir, sdn, files, scores, facts, seconds)
+    artifact = _write_results(run_dir, network, files, scores, facts, seconds)
     logger.info(
         f"best epoch {history.best_epoch + 1} of {recipe.epochs} by validation loss, {seconds:.1f} s of training"
     )
     for split, metrics in scores.items():
         logger.info(f"{split}: {metrics}")
     logger.info(f"reduced to {sum(p.numel() for p in artifact.network.parameters())} parameters: {artifact.path}")
+    if why := not_worth_having(scores["test"]):
+        logger.warning(f"{train.dynamics}: {why}.")
     logger.remove(handler)
 
 
-def _check_sizes(run_dir: Path, settings: dict[str, Any]) -> None:
+def _sizes(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: settings[name] for name in (SIZES if settings["kind"] == "pointwise" else SEAM_SIZES)}
+
+
+def _network(settings: dict[str, Any], train: TrajectoryFile) -> SDN | SeamSDN:
+    if settings["kind"] == "pointwise":
+        return SDN(**_sizes(settings))
+    return SeamSDN(len(train.dynamics.State._fields), len(train.values), **_sizes(settings))
+
+
+def _check_sizes(run_dir: Path, settings: dict[str, Any], network: SDN | SeamSDN) -> None:
     """Refuse sizes that are not those of the checkpoint to go on from, before memory is taken for them."""
     path = run_dir / "checkpoints" / "last.ckpt"
     if not path.is_file():
         return
-    sdn, _ = load_sdn(path)
-    sizes = {name: getattr(sdn, name) for name in SIZES}
-    if differ := [name for name in SIZES if settings[name] != sizes[name]]:
+    found, _ = load_sdn(path)
+    if type(found) is not type(network):
+        raise ValueError(
+            f"{run_dir}/config.json: kind is {settings['kind']}, last.ckpt holds a {type(found).__name__}."
+        )
+    if differ := [name for name in _sizes(settings) if settings[name] != getattr(found, name)]:
         name = differ[0]
-        raise ValueError(f"{run_dir}/config.json: {name} is {settings[name]}, that of last.ckpt is {sizes[name]}.")
+        raise ValueError(
+            f"{run_dir}/config.json: {name} is {settings[name]}, that of last.ckpt is {getattr(found, name)}."
+        )
 
 
 def _identity(file: TrajectoryFile) -> dict[str, Any]:
@@ -109,11 +129,13 @@ def _check_same_data(settings: dict[str, Any], files: dict[str, TrajectoryFile])
             )
 
 
-def _recipe(settings: dict[str, Any], train: TrajectoryFile) -> Recipe:
-    changes = {f.name: settings[f.name] for f in fields(Recipe) if f.name in settings}
-    if settings["preset"] == "published":
+def _recipe(settings: dict[str, Any], train: TrajectoryFile) -> Recipe | SeamRecipe:
+    kind = RECIPES[settings["kind"]]
+    changes = {f.name: settings[f.name] for f in fields(kind) if f.name in settings}
+    if settings.get("preset") == "published":
         return Recipe.published(*train.input.shape, **changes)
-    return Recipe(**changes)
+    made: Recipe | SeamRecipe = kind(**changes)
+    return made
 
 
 def _split(file: TrajectoryFile) -> tuple[TrajectoryFile, TrajectoryFile]:
@@ -164,22 +186,24 @@ def _clear(run_dir: Path) -> None:
 
 
 def _facts(
-    settings: dict[str, Any], recipe: Recipe, files: dict[str, TrajectoryFile], best_epoch: int
+    settings: dict[str, Any], recipe: Recipe | SeamRecipe, files: dict[str, TrajectoryFile], best_epoch: int
 ) -> dict[str, Any]:
     """What it takes to train this network again, as plain values without the paths of a machine."""
-    default = SIZES | {"preset": "best"}
+    default = SIZES | SEAM_SIZES | {"preset": "best"}
+    over = files["training"].facts.get("over")
     flags = [f"--{k} {v}" for k, v in settings.items() if k not in (*SPLITS, "data") and default.get(k) != v]
     return {
         "distribution": files["training"].facts["distribution"], "recipe": asdict(recipe), "best_epoch": best_epoch + 1,
         "seeds": {split: file.facts["seed"] for split, file in files.items()},
         "samples": {split: file.facts["samples"] for split, file in files.items()},
         "command": " ".join(["python train.py --training FILE --test FILE", *flags]),
+        **({"over": over} if over else {}),
     }  # fmt: skip
 
 
 def _write_results(
     run_dir: Path,
-    sdn: SDN,
+    network: SDN | SeamSDN,
     files: dict[str, TrajectoryFile],
     scores: dict[str, Metrics],
     facts: dict[str, Any],
@@ -187,7 +211,10 @@ def _write_results(
 ) -> Artifact:
     dynamics = files["training"].dynamics
     std = dynamics.default_std
-    elsewhere = fidelity(sdn, dynamics, [(m * std, s * std) for m, s in ((0, 1), (0.5, 1), (0, 2), (0, 3), (1, 1))])
+    elsewhere = {}
+    if not files["training"].values:
+        laws = [(m * std, s * std) for m, s in ((0, 1), (0.5, 1), (0, 2), (0, 3), (1, 1))]
+        elsewhere = fidelity(network, dynamics, laws)
     summary = {
         "dynamics": dynamics.facts(), "metrics": {k: asdict(v) for k, v in scores.items()},
         "fresh": {k: asdict(v) for k, v in elsewhere.items()}, "seconds": round(seconds, 1), "versions": versions(),
@@ -196,10 +223,9 @@ def _write_results(
     for name, metrics in elsewhere.items():
         logger.info(f"fresh {name}: agreement {metrics.agreement:.6f}, f1 {metrics.f1:.6f}, mae {metrics.mae_mean:.6f}")
     measured = {"test": asdict(scores["test"]), **{k: asdict(v) for k, v in elsewhere.items()}}
-    artifact = save_artifact(run_dir / "artifact.safetensors", reduce(sdn), dynamics, measured, **facts)
-    check = evaluate(load_sdn(run_dir / "checkpoints" / "best.ckpt")[0], files["test"].rows(0, 256), dynamics)
-    assert check == evaluate(artifact.network, files["test"].rows(0, 256), dynamics), (
-        "the artifact is not the checkpoint"
-    )
+    artifact = save_artifact(run_dir / "artifact.safetensors", reduce(network), dynamics, measured, **facts)
+    few = files["test"].rows(0, 256)
+    check = evaluate(load_sdn(run_dir / "checkpoints" / "best.ckpt")[0], few, dynamics)
+    assert check == evaluate(artifact.network, few, dynamics), "the artifact is not the checkpoint"
     write_json(run_dir / "summary.json", summary)  # last: a folder with one is finished
     return artifact

@@ -6,14 +6,17 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics
+from sdn.dynamics.base import Dynamics, Trajectory, at_start, check_dynamics
+from sdn.ops.neuron.sequence import operands
 from sdn.surrogate.network import SDN, ReducedSDN
 from sdn.surrogate.predict import predict
 from sdn.surrogate.reduction import reduce
+from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN
+from sdn.surrogate.shooting import every, guess, membranes, starts_of
 from sdn.surrogate.trajectories import generate
 from sdn.surrogate.trajectory_files import TrajectoryFile
 
-__all__ = ["Metrics", "Tally", "evaluate", "fidelity"]
+__all__ = ["Metrics", "Tally", "evaluate", "fidelity", "membrane_of", "not_worth_having"]
 
 LOSSES = {"l1": nn.functional.l1_loss, "mse": nn.functional.mse_loss, "smooth_l1": nn.functional.smooth_l1_loss}
 
@@ -58,10 +61,13 @@ class Tally:
         self.sums = dict.fromkeys(("loss", "error", "square", "hit", "fired", "zero_hit", "zero_fired", "spikes"), 0.0)
         self.worst, self.right, self.zero_right, self.steps = 0.0, 0, 0, 0
 
-    def add(self, predicted: Tensor, input: Tensor, mem: Tensor, spike: Tensor) -> None:
-        """Count a batch; all four of one shape."""
+    def add(
+        self, predicted: Tensor, input: Tensor, mem: Tensor, spike: Tensor, dynamics: Dynamics | None = None
+    ) -> None:
+        """Count a batch; all four of one shape. ``dynamics`` are the neurons of this batch, if they are others."""
         error = (predicted - mem).abs()
-        fired, zero = self.dynamics.fires(predicted, input), self.dynamics.fires(torch.zeros_like(mem), input)
+        neuron = self.dynamics if dynamics is None else dynamics
+        fired, zero = neuron.fires(predicted, input), neuron.fires(torch.zeros_like(mem), input)
         add = {
             "loss": self.loss(predicted, mem, reduction="sum"), "error": error.sum(), "square": (error**2).sum(),
             "hit": (fired & spike).sum(), "fired": fired.sum(), "spikes": spike.sum(),
@@ -88,15 +94,23 @@ class Tally:
 
 
 def evaluate(
-    network: SDN | ReducedSDN, trajectories: TrajectoryFile | Trajectory, dynamics: Dynamics, *, loss: str = "l1"
+    network: SDN | ReducedSDN | SeamSDN | ReducedSeamSDN,
+    trajectories: TrajectoryFile | Trajectory,
+    dynamics: Dynamics,
+    *,
+    loss: str = "l1",
+    rounds: int = 3,
+    chunk: int | None = None,
 ) -> Metrics:
     """Score a network on trajectories, in float32 and bounded memory.
 
     Args:
-        network: an SDN (scored in its reduced form) or a reduced one.
+        network: an SDN or a seam network (scored in its reduced form), or a reduced one.
         trajectories: input, mem, spike of (N, L).
         dynamics: the neuron that made them.
         loss: which loss to report.
+        rounds: runs of the exact neuron behind a seam network, >= 1, see `sdn.Surrogate`.
+        chunk: steps of a chunk; None is the network's.
 
     Raises:
         ValueError: an unknown loss.
@@ -104,17 +118,54 @@ def evaluate(
     check_dynamics("evaluate", dynamics)
     if loss not in LOSSES:
         raise ValueError(f"loss must be one of {sorted(LOSSES)}, got {loss!r}.")
-    reduced = (reduce(network) if isinstance(network, SDN) else network).float().eval()
+    reduced = (reduce(network) if isinstance(network, (SDN, SeamSDN)) else network).float().eval()
     tally = Tally(dynamics, loss)
-    for i in range(0, len(trajectories.input), 256):
-        input, mem, spike = (t[i : i + 256] for t in trajectories[:3])
-        predicted = predict(reduced, input.unsqueeze(-1)).squeeze(-1)
-        tally.add(predicted, input, mem, spike)
+    input, mem, spike = trajectories[:3]
+    whole = trajectories if isinstance(trajectories, TrajectoryFile) else TrajectoryFile(input, mem, spike, {})
+    for i in range(0, len(input), 256):
+        part = whole.rows(i, i + 256)
+        neurons, told = (part.neurons, part.conditions) if part.values else (dynamics, None)
+        input, mem, spike = (t.T for t in part[:3])
+        if isinstance(reduced, ReducedSeamSDN):
+            predicted = membrane_of(reduced, neurons, input, told, rounds, chunk or reduced.chunk)
+        else:
+            predicted = predict(reduced, part.input.unsqueeze(-1)).squeeze(-1).T
+        tally.add(predicted, input, mem, spike, neurons)
     return tally.metrics()
 
 
+@torch.no_grad()
+def membrane_of(
+    network: ReducedSeamSDN, neurons: Dynamics, input: Tensor, told: Tensor | None, rounds: int, chunk: int
+) -> Tensor:
+    """`mem` after some rounds, (L, n), of n neurons side by side under currents (L, n)."""
+    x = input.contiguous().unsqueeze(0)
+    ready, state = at_start(neurons, x, None)
+    kernel, first, _ = operands(ready, x, state, neurons.default_spike)
+    starts = guess(network, kernel, x, first, told)
+    if chunk != network.chunk:
+        starts = every(kernel, x, starts, network.chunk, chunk)
+    starts = starts_of(kernel, x, starts, chunk, rounds, network.width)
+    return membranes(kernel, x, starts, chunk)[0][0]
+
+
+def not_worth_having(metrics: Metrics) -> str:
+    """Why a surrogate is not worth having, as a sentence; empty where it is.
+
+    It has to halve the errors of the better of two predictors that know nothing: mem = 0, and no spike at all.
+    """
+    silent, wrong = metrics.spike_rate, 1 - metrics.agreement
+    trivial, name = min((1 - metrics.trivial_agreement, "mem = 0"), (silent, "no spike at all"))
+    if wrong <= 0.5 * trivial:
+        return ""
+    return (
+        f"this surrogate is not worth having: {wrong:.2%} of its spikes are wrong, {trivial:.2%} of those of "
+        f"'{name}', which knows nothing"
+    )
+
+
 def fidelity(
-    network: SDN | ReducedSDN,
+    network: SDN | ReducedSDN | SeamSDN | ReducedSeamSDN,
     dynamics: Dynamics,
     distributions: Sequence[tuple[float, float]] = ((0, 1), (0.5, 1), (0, 2), (0, 3), (1, 1)),
     *,

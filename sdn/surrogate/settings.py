@@ -8,15 +8,26 @@ from typing import Any, get_args
 
 from loguru import logger
 
+from sdn.dynamics.lif import LIF
 from sdn.runs.files import read_json
 from sdn.surrogate.recipe import Recipe
+from sdn.surrogate.seam_training import SeamRecipe
+from sdn.surrogate.trajectory_files import TrajectoryFile
 
-__all__ = ["PUBLISHED_NAME", "SIZES", "SPLITS", "default_files", "parser", "read_config", "settings_of"]
+__all__ = [
+    "PUBLISHED_NAME", "RECIPES", "SEAM_SIZES", "SIZES", "SPLITS", "completed", "default_files", "parser", "read_config",
+    "settings_of",
+]  # fmt: skip
 
 PUBLISHED_NAME = "{}-mem-T1024-N(0.0,1.0)-50000-tau_0.2.pt"
 SPLITS = ("training", "test")
 SIZES = {"d_model": 8, "kernel_size": 8, "n_layers": 1}
+SEAM_SIZES = {"hidden": 6, "chunk": 32}
+KINDS = ("pointwise", "seams")
+RECIPES: dict[str, Any] = {"pointwise": Recipe, "seams": SeamRecipe}
 PRESETS = ("best", "published")
+POINTWISE_DECAY = 0.2
+"""Up to this decay a LIF forgets within the window of a pointwise network."""
 
 
 HELP = {
@@ -25,7 +36,7 @@ HELP = {
     "loss": "between predicted and exact membrane", "optimizer": "which one", "weight_decay": "of AdamW",
     "members": "networks trained side by side; the worse half is dropped at 40, 60 and 75 %%",
     "ema": "running average of the weights", "norms": "frozen at the scale of the data, or live batch statistics",
-    "seed": "of the weights and the crops",
+    "seed": "of the weights and of the order of the data", "rows": "of the training file that are learned from",
 }  # fmt: skip
 
 
@@ -42,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     place.add_argument("-r", "--resume", type=Path, help="run folder to go on with, under its own settings")
     p.add_argument("--training", type=Path, help=f"default dataset/{PUBLISHED_NAME.format('training')}")
     p.add_argument("--test", type=Path, help=f"default dataset/{PUBLISHED_NAME.format('test')}")
+    p.add_argument("--kind", choices=KINDS, help="of the network: the membrane at every step, or the state at seams "
+                   f"(default pointwise for lif up to a decay of {POINTWISE_DECAY}, else seams)")  # fmt: skip
     p.add_argument("--preset", choices=PRESETS, help="where the settings start from (default best)")
     p.add_argument("--force", action="store_true", help="with --save: replace the run that is there")
     p.add_argument("--num_workers", type=int, default=0, help="processes that cut crops (default 0)")
@@ -49,24 +62,68 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--d_model", type=int, help="channels (default 8)")
     p.add_argument("-k", "--kernel_size", type=int, help="taps (default 8)")
     p.add_argument("--n_layers", type=int, help="layers (default 1)")
-    for field in fields(Recipe):
+    p.add_argument("--hidden", type=int, help="seams: units of both inner layers (default 6)")
+    p.add_argument("--chunk", type=int, help="seams: steps between two seams (default 32)")
+    known = {field.name: field for recipe in (SeamRecipe, Recipe) for field in fields(recipe)}
+    for field in known.values():
         kind: Any = type(field.default)
         choices = get_args(field.type) or None
-        text = f"{HELP[field.name]} (default {field.default})"
-        p.add_argument(f"--{field.name}", type=kind, choices=choices, help=text)
+        p.add_argument(
+            f"--{field.name}", type=kind, choices=choices, help=f"{HELP[field.name]} ({_default(field.name)})"
+        )
     return p
+
+
+def _default(name: str) -> str:
+    values = {kind: f.default for kind, recipe in RECIPES.items() for f in fields(recipe) if f.name == name}
+    if len(values) == 1:
+        kind, value = next(iter(values.items()))
+        return f"{kind} only; default {value}"
+    return f"default {values['pointwise']}, seams {values['seams']}"
+
+
+def names_of(kind: str) -> dict[str, Any]:
+    """The settings that belong to a kind of network, with their defaults; None where the recipe has one."""
+    sizes = {"preset": "best", **SIZES} if kind == "pointwise" else SEAM_SIZES
+    return {**dict.fromkeys(field.name for field in fields(RECIPES[kind])), **sizes}
+
+
+def kind_of(file: TrajectoryFile) -> str:
+    """The kind of network that suits the neuron of a file."""
+    dynamics = file.dynamics
+    if not isinstance(dynamics, LIF) or file.values or dynamics.reset != "hard":
+        return "seams"
+    return "pointwise" if float(dynamics.decay) <= POINTWISE_DECAY else "seams"
+
+
+def completed(settings: dict[str, Any], file: TrajectoryFile) -> dict[str, Any]:
+    """The settings with a kind, its sizes, and none that belong to the other kind.
+
+    Raises:
+        ValueError: a setting of the other kind.
+    """
+    kind = settings.get("kind") or kind_of(file)
+    known = names_of(kind)
+    given = {name for name in settings if name not in (*SPLITS, "data", "kind")}
+    if foreign := sorted(given - {*known}):
+        other = next(each for each in KINDS if each != kind)
+        raise ValueError(
+            f"--{foreign[0]} belongs to a {other} network, this one is {kind}; leave it out, or --kind {other}."
+        )
+    default = {name: value for name, value in known.items() if value is not None}
+    return default | settings | {"kind": kind}
 
 
 def settings_of(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """The run folder and the settings: new ones from the flags, or those that the resumed run was started with."""
-    names = [*SPLITS, "preset", *SIZES, *(f.name for f in fields(Recipe))]
+    names = [*SPLITS, "kind", *dict.fromkeys(name for kind in KINDS for name in names_of(kind))]
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     given |= {name: os.path.realpath(given[name]) for name in SPLITS if name in given}
     if args.resume is None:
         if len(alone := [s for s in SPLITS if s in given]) == 1:
             raise ValueError(f"--{alone[0]} needs --{'test' if alone == ['training'] else 'training'} beside it.")
         default = {} if set(SPLITS) <= set(given) else default_files("dataset")
-        return args.save or Path("exp"), default | {"preset": "best"} | SIZES | given
+        return args.save or Path("exp"), default | given
     if args.force:
         raise ValueError("--force goes with --save; --resume never replaces anything.")
     settings = read_config(args.resume / "config.json")
@@ -113,14 +170,18 @@ def read_config(path: Path) -> dict[str, Any]:
         settings = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path}: not readable JSON ({error}); {again}.") from None
-    needed: dict[str, type] = {**dict.fromkeys(SPLITS, str), "preset": str, "data": dict, **dict.fromkeys(SIZES, int)}
-    known = needed | {f.name: type(f.default) for f in fields(Recipe)}
+    kind = settings.get("kind", "pointwise") if isinstance(settings, dict) else "pointwise"  # older runs have none
+    if kind not in KINDS:
+        raise ValueError(f"{path}: kind must be one of {KINDS}, got {kind!r:.60}; {again}.")
+    sizes = {name: type(value) for name, value in names_of(kind).items() if value is not None}
+    needed: dict[str, type] = {**dict.fromkeys(SPLITS, str), "data": dict, **sizes}
+    known = needed | {f.name: type(f.default) for f in fields(RECIPES[kind])} | {"kind": str}
     if not isinstance(settings, dict) or set(needed) - set(settings) or set(settings) - set(known):
         found = str(sorted(settings))[:200] if isinstance(settings, dict) else type(settings).__name__
         raise ValueError(f"{path}: needs the keys {sorted(needed)} and may have a recipe's, found {found}; {again}.")
     for key, value in settings.items():
         if type(value) is not known[key]:
             raise ValueError(f"{path}: {key} must be of type {known[key].__name__}, got {value!r:.60}; {again}.")
-    if settings["preset"] not in PRESETS:
+    if kind == "pointwise" and settings["preset"] not in PRESETS:
         raise ValueError(f"{path}: preset must be one of {PRESETS}, got {settings['preset']!r:.60}; {again}.")
-    return settings
+    return {"kind": kind, **settings}
