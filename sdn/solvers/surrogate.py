@@ -177,7 +177,8 @@ class Surrogate(FrozenValue):
         if not rounds:
             return run_pointwise(artifact, scale, dynamics, current, state, gradient, self.refine)
         options = rounds, self._chunk(artifact), not self.detach_reset, bool(self.detach_state)
-        network = network_on(artifact, current.device, current.dtype)
+        tracing = torch.compiler.is_dynamo_compiling()  # then nothing is copied, and the network moves its weights
+        network = artifact.network if tracing else network_on(artifact, current.device, current.dtype)
         return run_rounds(network, artifact.over, scale, dynamics, current, state, gradient, *options)
 
     def initial_state(

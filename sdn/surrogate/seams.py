@@ -51,8 +51,8 @@ class _Seams(nn.Module):
     def _layers(self, features: Tensor) -> Tensor:
         h = features
         for layer in (self.first, self.second):
-            h = torch.relu(torch.matmul(layer.weight, h) + layer.bias[:, None])
-        return torch.matmul(self.last.weight, h) + self.last.bias[:, None]
+            h = torch.relu(torch.matmul(layer.weight.to(h), h) + layer.bias.to(h)[:, None])
+        return torch.matmul(self.last.weight.to(h), h) + self.last.bias.to(h)[:, None]
 
 
 class SeamSDN(_Seams):
