@@ -6,7 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check lint types install notebook bench bench-quick bench-experiments bench-peers gpu-code fuzz kill studies clean
+.PHONY: help demo test check lint types install notebook bench bench-quick bench-experiments bench-peers gpu-code fuzz kill studies zoo clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -75,6 +75,9 @@ $(PEERS_STAMP): pyproject.toml constraints.txt benchmarks/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt -e ".[train]"
 	$(PEERS)/bin/python -m pip install --quiet --no-deps -c constraints.txt -r benchmarks/peers.txt
 	@touch $@
+
+zoo: install ## train the surrogates that ship, one for every built-in neuron, and the table of their card (about four minutes)
+	$(PY) -m sdn zoo
 
 gpu-code: install ## registers and stack of the GPU kernels, compiled ahead of time for sm_90, to benchmarks/results
 	env -u TRITON_INTERPRET $(PY) tests/gpu_code.py --write

@@ -280,8 +280,14 @@ def _shipped_for(dynamics: Dynamics, learned: tuple[str, ...] = ()) -> Artifact:
     ]
     if fitting:
         return min(fitting, key=lambda artifact: (len(artifact.over), not artifact.is_pointwise))
-    made = ", ".join(str(artifact.dynamics) for artifact in known) or "none"
+    alike = [artifact for artifact in known if type(artifact.dynamics) is type(dynamics)] or known
+    made = ", ".join(_named(artifact) for artifact in alike) or "none"
     raise ValueError(f"no shipped artifact stands for {dynamics} (shipped: {made}); {HOW}")
+
+
+def _named(artifact: Artifact) -> str:
+    bounds = [f"{name} from {low:g} to {high:g}" for name, (low, high) in artifact.over.items()]
+    return str(artifact.dynamics) + (f" with {', '.join(bounds)}" if bounds else "")
 
 
 def _inside(dynamics: Dynamics, artifact: Artifact) -> bool:

@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = {
-    "sdn": ["checks", "runs", "gradients", "dynamics", "compiler", "ops", "surrogate", "solvers", "neuron"],
+    "sdn": [
+        "checks", "runs", "gradients", "dynamics", "compiler", "ops", "surrogate", "solvers", "neuron", "__main__",
+    ],
     "spikingssm": [
         "early", "processes", "datasets", "layers", "models", "tasks", "measures", "training", "experiments",
         "published", "reports", "studies", "commands", "__main__",

@@ -50,7 +50,7 @@ def test_a_solver_may_be_set_by_its_word(x) -> None:
     with pytest.raises(ValueError, match="solver must be one of"):
         neuron.solver = "nothing"
     with pytest.raises(ValueError, match="no shipped artifact stands for HRF"):
-        setattr(sdn.Neuron(sdn.LIF(0.2), 8, solver="surrogate"), "dynamics", sdn.HRF())  # noqa: B010
+        setattr(sdn.Neuron(sdn.LIF(0.2), 8, solver="surrogate"), "dynamics", sdn.HRF(omega=11))  # noqa: B010
     layer = Recurrent(3, sdn.LIF(0.5), 8)
     layer.solver = "loop"
     assert layer.solver == sdn.Loop(detach_reset=False)

@@ -318,5 +318,5 @@ def test_other_mistakes(artifact, tmp_path):
         neuron(x, NEURON.initial_state(2, 4))
     with pytest.raises(FileNotFoundError, match=r"no such artifact"):
         Neuron(NEURON, 4, solver=Surrogate(tmp_path / "none.safetensors"))
-    with pytest.raises(ValueError, match=r"no shipped artifact stands for LIF\(decay=0.77.*train one"):
-        Neuron(LIF(0.77), 4, solver="surrogate")
+    with pytest.raises(ValueError, match=r"no shipped artifact stands for LIF\(decay=0.97.*train one"):
+        Neuron(LIF(0.97), 4, solver="surrogate")

@@ -1,0 +1,116 @@
+"""How good seam networks are: every built-in neuron, three training seeds, all families of currents.
+
+`python -m benchmarks.seams [NEURON ...] [--seeds 0 1 2]` trains, measures on 131,072 fresh steps each, and writes
+benchmarks/results/seams.json after every neuron and seed, so that it can be stopped and gone on with. Nothing is timed.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool1d, cosine_similarity
+
+import sdn
+from benchmarks.record import facts
+from sdn.surrogate.currents import FAMILIES, currents
+from sdn.surrogate.making import learn_surrogate
+from sdn.surrogate.zoo import ENTRIES
+
+__all__ = ["main"]
+
+OUT = Path(__file__).parent / "results" / "seams.json"
+PLANS = {"C 32": (32, (1, 2, 3, 4)), "C 8": (8, (4, 12)), "C 128": (128, (1, 3))}
+"""Chunks and rounds on normal currents."""
+
+
+def main() -> None:
+    """Measure what is not in the file yet."""
+    p = argparse.ArgumentParser(prog="python -m benchmarks.seams", description=__doc__)
+    p.add_argument("neurons", nargs="*", help=f"any of {', '.join(ENTRIES)}; default all")
+    p.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    args = p.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, Any] = json.loads(OUT.read_text()) if OUT.is_file() else {"facts": facts(), "neurons": {}}
+    for seed in args.seeds:
+        for name in args.neurons or ENTRIES:
+            known = found["neurons"].setdefault(name, {})
+            if str(seed) not in known:
+                known[str(seed)] = measured(name, seed)
+                OUT.write_text(json.dumps(found, indent=1) + "\n")
+                print(name, seed, json.dumps(known[str(seed)]["C 32"]), flush=True)
+
+
+def measured(name: str, seed: int) -> dict[str, Any]:
+    """Everything about one neuron and one training."""
+    dynamics, over = ENTRIES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = learn_surrogate(dynamics, Path(folder) / "a.safetensors", over=over, seed=seed)
+    row: dict[str, Any] = {"numbers": sum(t.numel() for t in artifact.tensors), "width": artifact.network.width}
+    row["cpu_seconds"] = artifact.facts["cpu_seconds"]
+    if over:
+        row["families"] = {family: artifact.facts["metrics"][family] for family in FAMILIES}
+        row["C 32"] = {"3": pair(artifact.facts["metrics"]["normal"])}
+        return row
+    for plan, (chunk, rounds) in PLANS.items():
+        row[plan] = {str(k): spikes(artifact, "normal", rounds=k, chunk=chunk) for k in rounds}
+    row["families"] = {family: {str(k): spikes(artifact, family, rounds=k) for k in (3, 4)} for family in FAMILIES}
+    row["length"] = {str(n): spikes(artifact, "normal", length=n, rows=131_072 // n) for n in (256, 2048, 16384)}
+    row["gradient"] = gradients(artifact)
+    return row
+
+
+def pair(metrics: dict[str, float]) -> list[float]:
+    """Agreement and F1 in percent."""
+    return [round(100 * metrics["agreement"], 4), round(100 * metrics["f1"], 3)]
+
+
+@torch.no_grad()
+def spikes(
+    artifact: sdn.Artifact, family: str, rounds: int = 3, chunk: int = 32, rows: int = 64, length: int = 2048
+) -> list[float]:
+    """Agreement and F1 in percent on fresh currents."""
+    dynamics = artifact.dynamics
+    x = currents(dynamics, family, rows, length, seed=4242).T.contiguous().unsqueeze(0)
+    true = sdn.Neuron(dynamics, rows)(x)[0]
+    found = sdn.Neuron(dynamics, rows, solver=sdn.Surrogate(artifact, rounds=rounds, chunk=chunk))(x)[0]
+    both, fired = float((true * found).sum()), float(true.sum() + found.sum())
+    return pair({"agreement": float((true == found).float().mean()), "f1": 2 * both / fired if fired else 1.0})
+
+
+def gradients(artifact: sdn.Artifact) -> dict[str, dict[str, list[float]]]:
+    """Cosine and relative norm of dL/dx against the exact neuron with its reset detached, 48 rows of 384 steps.
+
+    L is a sum of spikes with weights that are independent ("white"), or averaged over 32 steps ("smooth").
+    """
+    dynamics = artifact.dynamics
+    x = currents(dynamics, "normal", 48, 384, seed=9).T.contiguous().unsqueeze(0)
+    generator = torch.Generator().manual_seed(1)
+    white = torch.randn(x.shape, generator=generator)
+    noise = torch.randn(48, 1, 384 + 31, generator=generator)
+    weights = {"white": white, "smooth": avg_pool1d(noise, 32, 1)[:, 0].T.unsqueeze(0) * 32**0.5}
+    solvers: dict[str, Any] = {str(k): sdn.Surrogate(artifact, rounds=k) for k in (1, 2, 3, 4)}
+    solvers["detached"] = sdn.Surrogate(artifact, detach_state=True)
+    found: dict[str, dict[str, list[float]]] = {}
+    for word, weight in weights.items():
+        true = _gradient(dynamics, x, weight, "fused")
+        found[word] = {}
+        for name, solver in solvers.items():
+            got = _gradient(dynamics, x, weight, solver)
+            cosine = cosine_similarity(got, true, dim=0)
+            found[word][name] = [round(float(cosine), 4), round(float(got.norm() / true.norm()), 4)]
+    return found
+
+
+def _gradient(dynamics: sdn.Dynamics, x: Tensor, weight: Tensor, solver: Any) -> Tensor:
+    current = x.clone().requires_grad_()
+    (sdn.Neuron(dynamics, x.shape[2], solver=solver)(current)[0] * weight).sum().backward()
+    assert current.grad is not None
+    return current.grad.flatten()
+
+
+if __name__ == "__main__":
+    main()
