@@ -23,31 +23,41 @@ from sdn.solvers import Certificate, Fused, Loop, Parallel, Solver, Surrogate
 from sdn.surrogate.artifact import Artifact, load_artifact, save_artifact
 from sdn.surrogate.network import SDN, ReducedSDN
 from sdn.surrogate.reduction import reduce
+from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN
 
 if TYPE_CHECKING:
-    from sdn.surrogate.fidelity import Metrics, evaluate, fidelity
+    from sdn.scoring.report import Fidelity, fidelity
+    from sdn.surrogate.fidelity import Metrics, evaluate
+    from sdn.surrogate.making import learn_surrogate
     from sdn.surrogate.recipe import Recipe
+    from sdn.surrogate.seam_training import SeamRecipe
     from sdn.surrogate.training import History, fit, load_sdn
     from sdn.surrogate.trajectories import generate
     from sdn.surrogate.trajectory_files import TrajectoryFile, load_trajectories, save_trajectories
 
 __all__ = [
     "ALIF", "BRF", "HRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "Certificate", "DoubleGaussian", "Dynamics",
-    "Fused", "History", "IzhikevichRF", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel", "Recipe",
-    "RecurrentState", "ReducedSDN", "ResonatorState", "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer",
-    "Surrogate", "Trajectory", "TrajectoryFile", "Triangle", "evaluate", "fidelity", "fit", "generate",
-    "immediate_checks", "load_artifact", "load_sdn", "load_trajectories", "normal", "recurrent", "reduce", "resonate",
-    "save_artifact", "save_trajectories", "scan", "simulate", "source", "spike", "uniform",
+    "Fidelity", "Fused", "History", "IzhikevichRF", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel", "Recipe",
+    "RecurrentState", "ReducedSDN", "ReducedSeamSDN", "ResonatorState", "SeamRecipe", "SeamSDN", "Sigmoid", "Solver",
+    "SpikeGradient", "SpikingLayer", "Surrogate", "Trajectory", "TrajectoryFile", "Triangle", "evaluate", "fidelity",
+    "fit", "generate", "immediate_checks", "learn_surrogate", "load_artifact", "load_sdn", "load_trajectories",
+    "normal", "recurrent", "reduce", "resonate", "save_artifact", "save_trajectories", "scan", "simulate", "source",
+    "spike", "uniform",
 ]  # fmt: skip
 
 _LATER = {
-    **dict.fromkeys(("Metrics", "evaluate", "fidelity"), "fidelity"),
-    "generate": "trajectories",
-    **dict.fromkeys(("TrajectoryFile", "load_trajectories", "save_trajectories"), "trajectory_files"),
-    "Recipe": "recipe",
-    **dict.fromkeys(("History", "fit", "load_sdn"), "training"),
+    **dict.fromkeys(("Metrics", "evaluate"), "surrogate.fidelity"),
+    **dict.fromkeys(("Fidelity", "fidelity"), "scoring.report"),
+    "generate": "surrogate.trajectories",
+    **dict.fromkeys(("TrajectoryFile", "load_trajectories", "save_trajectories"), "surrogate.trajectory_files"),
+    "Recipe": "surrogate.recipe",
+    "SeamRecipe": "surrogate.seam_training",
+    "learn_surrogate": "surrogate.making",
+    **dict.fromkeys(("History", "fit", "load_sdn"), "surrogate.training"),
 }
 """Names of what makes a surrogate, which a network does not need, and their modules."""
+TRAINING = ("surrogate.training", "surrogate.making", "surrogate.seam_training")
+"""Modules that need the extra `train`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -56,7 +66,7 @@ def __getattr__(name: str) -> Any:
         way = f"; write {NAMES[name]}" if name in NAMES else ""
         raise AttributeError(f"module 'sdn' has no attribute {name!r}{way}", name=name, obj=sys.modules[__name__])
     try:
-        module = importlib.import_module(f"sdn.surrogate.{_LATER[name]}")
+        module = importlib.import_module(f"sdn.{_LATER[name]}")
     except ModuleNotFoundError as error:
         extra = "install the extra `train`: pip install 'sdn-spikingssm[train]'"
         raise ImportError(f"sdn.{name} needs the package {error.name}; {extra}.") from error
@@ -69,5 +79,5 @@ def __dir__() -> list[str]:
     inside = (name for name, value in globals().items() if getattr(value, "__name__", "") == f"{__name__}.{name}")
     modules = [name for name in inside if not name.startswith("_")]
     there = importlib.util.find_spec("lightning") is not None
-    absent = {name for name, module in _LATER.items() if module == "training" and not there}
+    absent = {name for name, module in _LATER.items() if module in TRAINING and not there}
     return sorted({*modules, *__all__, "__version__"} - absent)

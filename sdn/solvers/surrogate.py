@@ -17,9 +17,9 @@ from sdn.compiler.programs import check_compiled
 from sdn.dynamics.base import Dynamics, State
 from sdn.dynamics.lif import LIF
 from sdn.gradients import SpikeGradient
-from sdn.solvers.pointwise import InputWindow, network_on, run_pointwise
+from sdn.solvers.pointwise import InputWindow, network_on, run_pointwise, scaled
 from sdn.surrogate.artifact import Artifact, load_artifact, shipped_artifacts
-from sdn.surrogate.shooting import run_rounds
+from sdn.surrogate.shooting import membrane_of, run_rounds
 
 __all__ = ["InputWindow", "Surrogate"]
 
@@ -180,6 +180,18 @@ class Surrogate(FrozenValue):
         tracing = torch.compiler.is_dynamo_compiling()  # then nothing is copied, and the network moves its weights
         network = artifact.network if tracing else network_on(artifact, current.device, current.dtype)
         return run_rounds(network, artifact.over, scale, dynamics, current, state, gradient, *options)
+
+    @torch.no_grad()
+    def membrane(self, dynamics: Dynamics, current: Tensor) -> Tensor:
+        """The membrane (B, L, H) that its spikes come from, from rest: what the past contributes at each step."""
+        made_for, artifact = self.stands_for(dynamics)
+        network = network_on(artifact, current.device, current.dtype)
+        dynamics = dynamics.to(current.device, current.dtype).detached()
+        scale = dynamics.threshold / made_for.threshold if dynamics.scales_with_threshold else 1.0
+        if not self._rounds(artifact):
+            return scaled(network, current, scale, 0)
+        options = self._rounds(artifact), self._chunk(artifact)
+        return membrane_of(network, artifact.over, scale, dynamics, current, *options)
 
     def initial_state(
         self, dynamics: Dynamics, batch: int, channels: int, device: torch.device | str, dtype: torch.dtype

@@ -19,7 +19,7 @@ from sdn.runs.lock import locked
 from sdn.runs.shortage import advised
 from sdn.runs.signals import explained
 from sdn.surrogate.artifact import Artifact, save_artifact
-from sdn.surrogate.fidelity import Metrics, evaluate, fidelity, not_worth_having
+from sdn.surrogate.fidelity import Metrics, evaluate, fresh_scores, not_worth_having
 from sdn.surrogate.network import SDN
 from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.reduction import reduce
@@ -214,7 +214,7 @@ def _write_results(
     elsewhere = {}
     if not files["training"].values:
         laws = [(m * std, s * std) for m, s in ((0, 1), (0.5, 1), (0, 2), (0, 3), (1, 1))]
-        elsewhere = fidelity(network, dynamics, laws)
+        elsewhere = fresh_scores(network, dynamics, laws)
     summary = {
         "dynamics": dynamics.facts(), "metrics": {k: asdict(v) for k, v in scores.items()},
         "fresh": {k: asdict(v) for k, v in elsewhere.items()}, "seconds": round(seconds, 1), "versions": versions(),

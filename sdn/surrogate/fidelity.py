@@ -6,17 +6,16 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from sdn.dynamics.base import Dynamics, Trajectory, at_start, check_dynamics
-from sdn.ops.neuron.sequence import operands
+from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics
 from sdn.surrogate.network import SDN, ReducedSDN
 from sdn.surrogate.predict import predict
 from sdn.surrogate.reduction import reduce
 from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN
-from sdn.surrogate.shooting import every, guess, membranes, starts_of
+from sdn.surrogate.shooting import membrane_of
 from sdn.surrogate.trajectories import generate
 from sdn.surrogate.trajectory_files import TrajectoryFile
 
-__all__ = ["Metrics", "Tally", "evaluate", "fidelity", "membrane_of", "not_worth_having"]
+__all__ = ["Metrics", "Tally", "evaluate", "fresh_scores", "not_worth_having"]
 
 LOSSES = {"l1": nn.functional.l1_loss, "mse": nn.functional.mse_loss, "smooth_l1": nn.functional.smooth_l1_loss}
 
@@ -124,29 +123,16 @@ def evaluate(
     whole = trajectories if isinstance(trajectories, TrajectoryFile) else TrajectoryFile(input, mem, spike, {})
     for i in range(0, len(input), 256):
         part = whole.rows(i, i + 256)
-        neurons, told = (part.neurons, part.conditions) if part.values else (dynamics, None)
+        neurons = part.neurons if part.values else dynamics
         input, mem, spike = (t.T for t in part[:3])
         if isinstance(reduced, ReducedSeamSDN):
-            predicted = membrane_of(reduced, neurons, input, told, rounds, chunk or reduced.chunk)
+            with torch.no_grad():
+                x, options = input.contiguous().unsqueeze(0), (rounds, chunk or reduced.chunk)
+                predicted = membrane_of(reduced, part.values, 1.0, neurons, x, *options)[0]
         else:
             predicted = predict(reduced, part.input.unsqueeze(-1)).squeeze(-1).T
         tally.add(predicted, input, mem, spike, neurons)
     return tally.metrics()
-
-
-@torch.no_grad()
-def membrane_of(
-    network: ReducedSeamSDN, neurons: Dynamics, input: Tensor, told: Tensor | None, rounds: int, chunk: int
-) -> Tensor:
-    """`mem` after some rounds, (L, n), of n neurons side by side under currents (L, n)."""
-    x = input.contiguous().unsqueeze(0)
-    ready, state = at_start(neurons, x, None)
-    kernel, first, _ = operands(ready, x, state, neurons.default_spike)
-    starts = guess(network, kernel, x, first, told)
-    if chunk != network.chunk:
-        starts = every(kernel, x, starts, network.chunk, chunk)
-    starts = starts_of(kernel, x, starts, chunk, rounds, network.width)
-    return membranes(kernel, x, starts, chunk)[0][0]
 
 
 def not_worth_having(metrics: Metrics) -> str:
@@ -164,7 +150,7 @@ def not_worth_having(metrics: Metrics) -> str:
     )
 
 
-def fidelity(
+def fresh_scores(
     network: SDN | ReducedSDN | SeamSDN | ReducedSeamSDN,
     dynamics: Dynamics,
     distributions: Sequence[tuple[float, float]] = ((0, 1), (0.5, 1), (0, 2), (0, 3), (1, 1)),

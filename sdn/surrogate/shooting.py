@@ -28,7 +28,18 @@ from sdn.ops.neuron.sequence import operands, state_of
 from sdn.surrogate.predict import predict
 from sdn.surrogate.seams import ReducedSeamSDN, modes
 
-__all__ = ["closer", "conditions_of", "every", "features", "follows", "guess", "membranes", "run_rounds", "starts_of"]
+__all__ = [
+    "closer",
+    "conditions_of",
+    "every",
+    "features",
+    "follows",
+    "guess",
+    "membrane_of",
+    "membranes",
+    "run_rounds",
+    "starts_of",
+]
 
 REACH = 6.0
 """Standard deviations from the mean state that a first guess may lie away from it."""
@@ -153,19 +164,9 @@ def run_rounds(
     dynamics, state = at_start(dynamics, current, state)
     kernel, first, slope = operands(dynamics, current, state, gradient)
     with torch.no_grad():
-        still = dynamics.detached()
         fixed = kernel._replace(fixed=kernel.fixed.detach())
-        x, begin = current.detach(), first.detach()
-        if isinstance(network, ReducedSeamSDN):
-            told = conditions_of(still, over, current)
-            starts = guess(network, fixed, x, begin, told, scale)
-            made_for, width = network.chunk, network.width * _mean(scale)
-        else:
-            made_for, width = chunk, 0.0
-            starts = _from_membrane(network, still, x, begin, chunk, scale)
-        if chunk != made_for:
-            starts = every(fixed, x, starts, made_for, chunk)
-        starts = starts_of(fixed, x, starts, chunk, rounds, width)
+        told = network, over, scale, dynamics.detached()
+        starts = _found(*told, fixed, current.detach(), first.detach(), rounds, chunk)
     if through_no_time:
         spikes, last = _without_time(dynamics, kernel, current, starts, chunk, gradient)
     else:
@@ -173,6 +174,45 @@ def run_rounds(
     ended = state_of(dynamics, last)
     check_finite(dynamics, ended, current, state)
     return spikes, ended
+
+
+def _found(
+    network: Any,
+    over: Mapping[str, Any],
+    scale: Value,
+    dynamics: Dynamics,
+    kernel: Kernel,
+    x: Tensor,
+    first: Tensor,
+    rounds: int,
+    chunk: int,
+) -> Tensor:
+    """The states before all chunks from which the last round runs."""
+    if isinstance(network, ReducedSeamSDN):
+        starts = guess(network, kernel, x, first, conditions_of(dynamics, over, x), scale)
+        made_for, width = network.chunk, network.width * _mean(scale)
+    else:
+        starts = _from_membrane(network, dynamics, x, first, chunk, scale)
+        made_for, width = chunk, 0.0
+    if chunk != made_for:
+        starts = every(kernel, x, starts, made_for, chunk)
+    return starts_of(kernel, x, starts, chunk, rounds, width)
+
+
+def membrane_of(
+    network: Any,
+    over: Mapping[str, Any],
+    scale: Value,
+    dynamics: Dynamics,
+    current: Tensor,
+    rounds: int,
+    chunk: int,
+) -> Tensor:
+    """The membrane (B, L, H) of the last round, from rest."""
+    dynamics, state = at_start(dynamics, current, None)
+    kernel, first, _ = operands(dynamics, current, state, dynamics.default_spike)
+    starts = _found(network, over, scale, dynamics, kernel, current, first, rounds, chunk)
+    return membranes(kernel, current, starts, chunk)[0]
 
 
 def conditions_of(dynamics: Dynamics, over: Mapping[str, Any], like: Tensor) -> Tensor | None:

@@ -146,7 +146,7 @@ def test_the_test_file_decides_nothing_and_is_scored_once(tmp_path, monkeypatch)
     score_it, train = command.evaluate, command.fit
     monkeypatch.setattr(command, "evaluate", lambda *a, **k: scored.append(len(a[1].input)) or score_it(*a, **k))
     monkeypatch.setattr(command, "fit", lambda *a, **k: (scored.append("fit starts"), train(*a, **k))[1])
-    monkeypatch.setattr(command, "fidelity", lambda *a, **k: {})
+    monkeypatch.setattr(command, "fresh_scores", lambda *a, **k: {})
     states, tables = [], []
     for name in ("one", "two"):
         words = {"--save": tmp_path / f"run-{name}", "--training": paths["training"], "--test": paths[name]}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import sdn
-from sdn.surrogate.fidelity import Tally
+from sdn.surrogate.fidelity import Tally, fresh_scores
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_evaluate_scores_an_sdn_in_its_reduced_form(trajectories):
 
 def test_fidelity_reports_every_distribution():
     """Guards defect 29: only N(0, 1) was ever looked at."""
-    scores = sdn.fidelity(sdn.SDN().eval(), sdn.LIF(0.125), samples=20, length=50)
+    scores = fresh_scores(sdn.SDN().eval(), sdn.LIF(0.125), samples=20, length=50)
     assert list(scores) == ["N(0,1)", "N(0.5,1)", "N(0,2)", "N(0,3)", "N(1,1)"]
     assert scores["N(1,1)"].spike_rate > scores["N(0,1)"].spike_rate
 

@@ -12,6 +12,7 @@ from own_neurons import Graded
 import sdn
 from sdn.surrogate import trajectories as tr
 from sdn.surrogate import trajectory_files as files
+from sdn.surrogate.fidelity import fresh_scores
 
 PUBLISHED = {
     "training": "training-mem-T1024-N(0.0,1.0)-50000-tau_0.2.pt",
@@ -127,7 +128,7 @@ def test_threshold_and_reset_are_in_the_file_and_nothing_is_in_its_name(tmp_path
     assert (found.facts["samples"], found.facts["length"]) == (40, 64)
     assert torch.equal(found.spike, found.mem + found.input >= 0.7)
     assert not torch.equal(found.spike, found.mem + found.input >= 1.0)
-    perfect = sdn.fidelity(sdn.SDN().eval(), found.dynamics, samples=20, length=50)["N(0,1)"]
+    perfect = fresh_scores(sdn.SDN().eval(), found.dynamics, samples=20, length=50)["N(0,1)"]
     assert perfect.spike_rate > sdn.generate(sdn.LIF(0.4), 20, 50, seed=20_240_829).spike.float().mean() + 0.05
 
 
