@@ -8,7 +8,7 @@ WINDOW = 256
 
 
 def draw(found: Any) -> Any:
-    """A figure of three panels, of a `sdn.Fidelity`: wrong spikes by family beside what knows nothing, over time, and behind layers."""
+    """A figure of a `sdn.Fidelity`: wrong spikes by family beside what knows nothing, over time, and behind layers."""
     import matplotlib.pyplot as plt
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained", width_ratios=[2, 1, 1])

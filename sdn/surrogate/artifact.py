@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -161,6 +162,12 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
         raise FileNotFoundError(
             f"{path}: no such artifact; `python train.py --save exp` leaves one as exp/artifact.safetensors."
         )
+    with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            way = f"python -m sdn import {shlex.quote(str(path))} {shlex.quote(path.stem)}.safetensors"
+            raise ValueError(
+                f"{path}: a zip archive, as the published network is; make an artifact of it with `{way}`."
+            )
     header, tensors = _read(path)
     version, kind = str(header.get("format_version")), str(header.get("format"))
     if kind not in (FORMAT, SEAMS) or version not in (READ if kind == FORMAT else (FORMAT_VERSION,)):

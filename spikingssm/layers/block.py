@@ -1,6 +1,6 @@
 """The spiking block of SpikingSSM, and the residual connection with its norm around any layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -59,6 +59,7 @@ class SpikingBlock(nn.Module):
         solver: runs the neuron: "surrogate", "fused", "parallel", "loop", or a value.
         spike: spike gradient; None is the dynamics' own.
         learn_threshold: learn one threshold per channel.
+        learn: further fields of the neuron that are learned per channel, such as ["decay"].
         dropout: in [0, 1).
         ssm: further arguments of `S4D`: dt_min, dt_max, bidirectional, learn_b.
 
@@ -77,13 +78,14 @@ class SpikingBlock(nn.Module):
         solver: str | Solver = "surrogate",
         spike: SpikeGradient | None = None,
         learn_threshold: bool = True,
+        learn: Sequence[str] = (),
         dropout: float = 0.0,
         **ssm: Any,
     ) -> None:
         super().__init__()
         self.ssm = S4D(d_model, d_state, **ssm)
-        learn = {"threshold": None} if learn_threshold else {}
-        self.neuron = Neuron(dynamics, d_model, learn=learn, spike=spike, solver=solver)
+        fields = dict.fromkeys([*(["threshold"] if learn_threshold else []), *learn])
+        self.neuron = Neuron(dynamics, d_model, learn=fields, spike=spike, solver=solver)
         self.dropout = TiedDropout(dropout)
         self.output = nn.Linear(d_model, 2 * d_model)
 

@@ -50,6 +50,7 @@ class SpikingSSM(Spelled, SequenceModel):
             ``Surrogate(path)``.
         spike: spike gradient; None is the dynamics' own.
         learn_threshold: learn one threshold per channel and block.
+        learn: further fields of the neuron that are learned so, such as ["decay"].
 
     State space layers, see `S4D`:
         bidirectional: blocks that see the future too; such a model cannot stream.
@@ -98,6 +99,7 @@ class SpikingSSM(Spelled, SequenceModel):
         solver: str | Solver = "surrogate",
         spike: SpikeGradient | None = None,
         learn_threshold: bool = True,
+        learn: Sequence[str] = (),
         # state space layers
         bidirectional: bool = False,
         algorithm: str = "auto",
@@ -128,7 +130,7 @@ class SpikingSSM(Spelled, SequenceModel):
         _check_together(patch, pool, vocab, pairs, language, cutoffs, output_dropout, embedding_dropout, bidirectional)
         self.d_input, self.d_output, self.bidirectional = d_input, d_output, bidirectional
         self.vocab, self.pairs, self.patch, self.language = vocab, pairs, patch, language
-        neuron: dict[str, Any] = {"solver": solver, "spike": spike, "learn_threshold": learn_threshold}
+        neuron: dict[str, Any] = {"solver": solver, "spike": spike, "learn_threshold": learn_threshold, "learn": learn}
         ssm: dict[str, Any] = {"bidirectional": bidirectional, "algorithm": algorithm, "learn_b": learn_b}
         ssm |= {"dt_min": dt_min, "dt_max": dt_max}
         around: dict[str, Any] = {"norm": norm, "prenorm": prenorm, "norm_as_published": norm_as_published}

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -108,3 +109,11 @@ def test_a_file_that_is_not_there_or_none_is_said_at_once(tmp_path):
     (tmp_path / "rubbish").write_bytes(b"x" * 99)
     with pytest.raises(ValueError, match="rubbish: not a readable safetensors file"):
         sdn.Surrogate(tmp_path / "rubbish")
+
+
+def test_the_published_archive_is_named_with_the_command_that_reads_it(tmp_path):
+    path = tmp_path / "published net.pkl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/data.pkl", b"")
+    with pytest.raises(ValueError, match=r"`python -m sdn import '.*published net.pkl' 'published net'.safetensors`"):
+        sdn.load_artifact(path)
