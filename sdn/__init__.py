@@ -20,6 +20,7 @@ from sdn.ops.recurrent.recurrent import RecurrentState, recurrent
 from sdn.ops.resonate.resonate import ResonatorState, resonate
 from sdn.ops.scan.operator import scan
 from sdn.solvers import Certificate, Fused, Loop, Parallel, Solver, Surrogate
+from sdn.surrogate.analytic import analytic, analytic_start
 from sdn.surrogate.artifact import Artifact, load_artifact, save_artifact
 from sdn.surrogate.network import SDN, ReducedSDN
 from sdn.surrogate.reduction import reduce
@@ -39,10 +40,10 @@ __all__ = [
     "ALIF", "BRF", "HRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "Certificate", "DoubleGaussian", "Dynamics",
     "Fidelity", "Fused", "History", "IzhikevichRF", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel", "Recipe",
     "RecurrentState", "ReducedSDN", "ReducedSeamSDN", "ResonatorState", "SeamRecipe", "SeamSDN", "Sigmoid", "Solver",
-    "SpikeGradient", "SpikingLayer", "Surrogate", "Trajectory", "TrajectoryFile", "Triangle", "evaluate", "fidelity",
-    "fit", "generate", "immediate_checks", "learn_surrogate", "load_artifact", "load_sdn", "load_trajectories",
-    "normal", "recurrent", "reduce", "resonate", "save_artifact", "save_trajectories", "scan", "simulate", "source",
-    "spike", "uniform",
+    "SpikeGradient", "SpikingLayer", "Surrogate", "Trajectory", "TrajectoryFile", "Triangle", "analytic",
+    "analytic_start", "evaluate", "fidelity", "fit", "generate", "immediate_checks", "learn_surrogate", "load_artifact",
+    "load_sdn", "load_trajectories", "normal", "recurrent", "reduce", "resonate", "save_artifact", "save_trajectories",
+    "scan", "simulate", "source", "spike", "uniform",
 ]  # fmt: skip
 
 _LATER = {

@@ -264,8 +264,8 @@ def _warn_outside(dynamics: Dynamics, artifact: Artifact) -> None:
         value = torch.as_tensor(getattr(dynamics, name)).detach()
         if value.is_meta or not value.numel():
             continue
-        least, most = float(value.min()), float(value.max())
-        if least < low or most > high:
+        least, most, little = float(value.min()), float(value.max()), 1e-6 * (high - low)
+        if least < low - little or most > high + little:
             warnings.warn(
                 f"Surrogate: {name} goes from {least:g} to {most:g}, the network was trained and measured from {low:g} "
                 f"to {high:g}; check it there with sdn.fidelity, or take more rounds.",
@@ -308,6 +308,7 @@ def _inside(dynamics: Dynamics, artifact: Artifact) -> bool:
         value = torch.as_tensor(getattr(dynamics, name, float("nan"))).detach()
         if value.is_meta:
             continue
-        if not bool(((value >= low) & (value <= high)).all()):
+        little = 1e-6 * (high - low)
+        if not bool(((value >= low - little) & (value <= high + little)).all()):
             return False
     return True

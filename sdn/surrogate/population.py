@@ -78,6 +78,15 @@ class Population(nn.Module):
             self.follow(0.0)
         return self
 
+    def start_from(self, network: SDN) -> None:
+        """Let every member have the weights and norms of a network of this size."""
+        with torch.no_grad():
+            for name, value in network.state_dict().items():
+                if value.is_floating_point():
+                    key = _key(name)
+                    (self.statistics.get_buffer(key) if "running" in name else self.weights[key]).copy_(value)
+            self.follow(0.0)
+
     def forward(self, segments: Tensor, average: bool = False) -> Tensor:
         """Predict the membranes that follow each history.
 

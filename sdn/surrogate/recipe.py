@@ -30,6 +30,8 @@ class Recipe:
         ema: running average of the weights that is validated and exported, over 1 / (1 - ema) steps but never over more
             than 1 % of the run; 0 is none.
         norms: "frozen" at the scale of the data, or "live" batch statistics.
+        init: where the weights start from: "random", or "analytic", the weights that are written down for a LIF
+            (`sdn.analytic`), which a training with an lr of about 1e-5 then adapts to its currents.
         seed: of the weights and the crops.
     """
 
@@ -44,6 +46,7 @@ class Recipe:
     members: int = 8
     ema: float = 0.999
     norms: Literal["frozen", "live"] = "frozen"
+    init: Literal["random", "analytic"] = "random"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,9 +62,18 @@ class Recipe:
             raise ValueError(
                 f"lr must be > 0, weight_decay >= 0, ema in [0, 1); got {self.lr}, {self.weight_decay}, {self.ema}."
             )
-        for name, known in {"loss": [*LOSSES], "optimizer": ["adam", "adamw"], "norms": ["frozen", "live"]}.items():
+        for name, known in {
+            "loss": [*LOSSES],
+            "optimizer": ["adam", "adamw"],
+            "norms": ["frozen", "live"],
+            "init": ["random", "analytic"],
+        }.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
+        if self.init == "analytic" and (self.norms == "live" or self.members > 1):
+            raise ValueError(
+                f"init 'analytic' is one network with frozen norms, got {self.members} members, norms {self.norms!r}."
+            )
         if self.weight_decay and self.optimizer == "adam":
             raise ValueError(f"weight_decay {self.weight_decay} needs optimizer 'adamw', got 'adam'.")
 

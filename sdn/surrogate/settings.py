@@ -35,7 +35,8 @@ HELP = {
     "batch_size": "crops in a minibatch", "crop": "predicted steps in a crop", "lr": "peak learning rate",
     "loss": "between predicted and exact membrane", "optimizer": "which one", "weight_decay": "of AdamW",
     "members": "networks trained side by side; the worse half is dropped at 40, 60 and 75 %%",
-    "ema": "running average of the weights", "norms": "frozen at the scale of the data, or live batch statistics",
+    "ema": "running average of the weights", "init": "random weights, or those written down for a lif",
+    "norms": "frozen at the scale of the data, or live batch statistics",
     "seed": "of the weights and of the order of the data", "rows": "of the training file that are learned from",
 }  # fmt: skip
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from sdn.checks.arguments import ArgumentError
 from sdn.dynamics.base import Dynamics
 from sdn.runs import folder as runs
+from sdn.surrogate.analytic import analytic_start
 from sdn.surrogate.crops import STEPS_PER_BLOCK, Blocks, Crops
 from sdn.surrogate.fidelity import LOSSES
 from sdn.surrogate.network import SDN, of_weights
@@ -211,7 +212,10 @@ def _fit_pointwise(
     population = Population(recipe.members, sdn.d_model, sdn.kernel_size, sdn.n_layers, recipe.norms == "live")
     sample = train.input[:VALIDATION_ROWS]
     memory = getattr(dynamics, "decay", 0.5)
-    population.initialise(recipe.seed, float(memory), max(float(sample.std()), 1e-6))
+    if recipe.init == "analytic":
+        population.start_from(analytic_start(dynamics, sdn.d_model, sdn.kernel_size, sdn.n_layers))
+    else:
+        population.initialise(recipe.seed, float(memory), max(float(sample.std()), 1e-6))
     module = PopulationTraining(population, recipe, dynamics)
     feed, check = _feeds(train, val, recipe, sdn, start, num_workers)
     run(module, feed, check, run_dir, recipe.epochs, start)

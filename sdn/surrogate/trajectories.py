@@ -5,11 +5,13 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 
 from sdn.compiler.programs import check_compiled
 from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics, simulate
+from sdn.dynamics.fields import numeric_fields
 from sdn.ops.common.place import has_kernels
 from sdn.ops.neuron.sequence import run_sequence
 from sdn.surrogate.currents import FAMILIES, currents
@@ -131,8 +133,10 @@ def check_request(
     if family != "normal" and mean:
         raise ValueError(f"generate: a mean belongs to the family 'normal', got mean {mean} for {family!r}.")
     for field, bounds in over.items():
-        if field not in dynamics.ranges:
-            raise ValueError(f"generate: {dynamics} has no number {field!r} to vary; it has {[*dynamics.ranges]}.")
+        kind: Any = type(dynamics)
+        known = sorted(name for name in numeric_fields(kind) if name not in kind.numbers)
+        if field not in known:
+            raise ValueError(f"generate: {dynamics} has no number {field!r} that may differ by row; it has {known}.")
         low, high = bounds
         if not low < high:
             raise ValueError(f"generate: {field} needs a lower and a higher bound, got {low} and {high}.")

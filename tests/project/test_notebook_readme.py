@@ -88,3 +88,19 @@ def test_the_notebook_runs_top_to_bottom(tmp_path):
     assert "run: exp, finished last of those here; set SDN_RUN=FOLDER" in done.stdout
     assert "refused: artifact was made for LIF(decay=0.125" in done.stdout
     assert (tmp_path / "exp" / "converted.safetensors").exists()
+
+
+def test_the_notebook_of_an_own_neuron_runs_and_keeps_its_outputs(tmp_path):
+    cells = json.loads((ROOT / "own_neuron.ipynb").read_text())["cells"]
+    shown = [cell for cell in cells if cell.get("outputs")]
+    assert len(shown) >= 6
+    assert not any(out["output_type"] == "error" for cell in shown for out in cell["outputs"])
+    code = ["import matplotlib; matplotlib.use('Agg')"]
+    code += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    (tmp_path / "notebook.py").write_text("\n\n".join(code))
+    command = [sys.executable, "notebook.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    agree = [float(found) for found in re.findall(r"rounds: ([\d.]+) % of the spikes agree", done.stdout)]
+    assert agree == sorted(agree)
+    assert agree[2] > 98.5
