@@ -26,6 +26,7 @@ SUITES = (
     "model",
     "experiments",
     "startup",
+    "recordings",
     "gpu",
 )
 ROOT = Path(__file__).parent.parent

@@ -27,6 +27,11 @@ from sdn.surrogate.reduction import reduce
 from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN
 
 if TYPE_CHECKING:
+    from sdn.recordings.data import Recording
+    from sdn.recordings.files import load_recording
+    from sdn.recordings.fitted import Fitted
+    from sdn.recordings.known import fit_dynamics
+    from sdn.recordings.unknown import learn_neuron
     from sdn.scoring.report import Fidelity, fidelity
     from sdn.surrogate.fidelity import Metrics, evaluate
     from sdn.surrogate.making import learn_surrogate
@@ -38,15 +43,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIF", "BRF", "HRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "Certificate", "DoubleGaussian", "Dynamics",
-    "Fidelity", "Fused", "History", "IzhikevichRF", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel", "Recipe",
-    "RecurrentState", "ReducedSDN", "ReducedSeamSDN", "ResonatorState", "SeamRecipe", "SeamSDN", "Sigmoid", "Solver",
-    "SpikeGradient", "SpikingLayer", "Surrogate", "Trajectory", "TrajectoryFile", "Triangle", "analytic",
-    "analytic_start", "evaluate", "fidelity", "fit", "generate", "immediate_checks", "learn_surrogate", "load_artifact",
-    "load_sdn", "load_trajectories", "normal", "recurrent", "reduce", "resonate", "save_artifact", "save_trajectories",
-    "scan", "simulate", "source", "spike", "uniform",
+    "Fidelity", "Fitted", "Fused", "History", "IzhikevichRF", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel",
+    "Recipe", "Recording", "RecurrentState", "ReducedSDN", "ReducedSeamSDN", "ResonatorState", "SeamRecipe", "SeamSDN",
+    "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer", "Surrogate", "Trajectory", "TrajectoryFile", "Triangle",
+    "analytic", "analytic_start", "evaluate", "fidelity", "fit", "fit_dynamics", "generate", "immediate_checks",
+    "learn_neuron", "learn_surrogate", "load_artifact", "load_recording", "load_sdn", "load_trajectories", "normal",
+    "recurrent", "reduce", "resonate", "save_artifact", "save_trajectories", "scan", "simulate", "source", "spike",
+    "uniform",
 ]  # fmt: skip
 
 _LATER = {
+    "Recording": "recordings.data",
+    "load_recording": "recordings.files",
+    "Fitted": "recordings.fitted",
+    "fit_dynamics": "recordings.known",
+    "learn_neuron": "recordings.unknown",
     **dict.fromkeys(("Metrics", "evaluate"), "surrogate.fidelity"),
     **dict.fromkeys(("Fidelity", "fidelity"), "scoring.report"),
     "generate": "surrogate.trajectories",
@@ -59,6 +70,14 @@ _LATER = {
 """Names of what makes a surrogate, which a network does not need, and their modules."""
 TRAINING = ("surrogate.training", "surrogate.making", "surrogate.seam_training")
 """Modules that need the extra `train`."""
+
+
+def _learned(name: str) -> Any:
+    """The class of a neuron that was learned from a recording, such as LearnedNeuron4x4."""
+    return getattr(importlib.import_module("sdn.recordings.neuron"), name)
+
+
+Dynamics.made_by_name["LearnedNeuron"] = _learned
 
 
 def __getattr__(name: str) -> Any:

@@ -4,8 +4,9 @@ Every neuron here spikes as ``spike[t] = H(mem[t] + gain * input[t] - threshold)
 past decides. A dynamics says how ``mem`` follows from the state, and how the state moves on.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, NoReturn, Self
 
 import torch
@@ -57,6 +58,8 @@ class Dynamics(FrozenValue):
     """Whether a potential exactly at the threshold fires."""
     default_spike: ClassVar[SpikeGradient] = Triangle()
     """The spike gradient that goes with the model in its paper."""
+    made_by_name: ClassVar[dict[str, Callable[[str], Any]]] = {}
+    """How a name begins, and what makes the class of that name where it was not made yet."""
     transforms: ClassVar[dict[str, str]] = {"threshold": "log"}
     """Learnable fields and the transform (log, logit, abs, none) that keeps each in range."""
     scales_with_threshold: ClassVar[bool] = False
@@ -140,6 +143,10 @@ class Dynamics(FrozenValue):
         known = list(_subclasses(Dynamics))
         name = facts.get("name") if isinstance(facts, dict) else None
         named = [kind for kind in known if kind.__name__ == name]
+        for beginning, make in Dynamics.made_by_name.items():
+            if not named and isinstance(name, str) and name.startswith(beginning):
+                with contextlib.suppress(AttributeError):
+                    named = [make(name)]
         if not named:
             names = ", ".join(sorted({kind.__name__ for kind in known}))
             raise ValueError(f"no dynamics is named {name!r}; known: {names}. Import yours first.")
