@@ -6,6 +6,7 @@ benchmarks/results/seams.json after every neuron and seed, so that it can be sto
 
 import argparse
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from sdn.surrogate.zoo import ENTRIES
 __all__ = ["main"]
 
 OUT = Path(__file__).parent / "results" / "seams.json"
+PAGE = Path(__file__).parent.parent / "docs" / "surrogates.md"
+TABLES = re.compile(r"(<!-- seams -->\n).*(<!-- end seams -->)", re.DOTALL)
 PLANS = {"C 32": (32, (1, 2, 3, 4)), "C 8": (8, (4, 12)), "C 128": (128, (1, 3))}
 """Chunks and rounds on normal currents."""
 
@@ -42,6 +45,52 @@ def main() -> None:
                 known[str(seed)] = measured(name, seed)
                 OUT.write_text(json.dumps(found, indent=1) + "\n")
                 print(name, seed, json.dumps(known[str(seed)]["C 32"]), flush=True)
+    PAGE.write_text(TABLES.sub(lambda match: match[1] + page(found) + match[2], PAGE.read_text()))
+
+
+def page(found: dict[str, Any]) -> str:
+    """The tables of docs/surrogates.md."""
+    rows = {name: runs for name, runs in found["neurons"].items() if "C 8" in next(iter(runs.values()))}
+    seeds = max(len(runs) for runs in found["neurons"].values())
+    head = ["K = 1", "K = 2", "K = 3", "K = 4", "C = 8, K = 12", "C = 128, K = 3"]
+    keys = [("C 32", str(k)) for k in (1, 2, 3, 4)] + [("C 8", "12"), ("C 128", "3")]
+    lines = [
+        f"Agreement / F1 in percent under normal currents, 64 rows of 2,048 fresh steps, mean of {seeds} trainings.",
+        "C is the chunk, K the rounds. In brackets: lowest and highest F1 at K = 3. Written by",
+        "`python -m benchmarks.seams`.",
+        "",
+        f"| neuron | {' | '.join(head)} |",
+        "|---" * (1 + len(head)) + "|",
+    ]
+    for name, runs in rows.items():
+        cells = [_cell([run[plan][k] for run in runs.values()], k == "3" and plan == "C 32") for plan, k in keys]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    lines += ["", "The other families of currents, at K = 3, and longer sequences:", ""]
+    names = [name for name in FAMILIES if name != "normal"]
+    lines += [f"| neuron | {' | '.join(names)} | L = 256 | L = 16,384 |", "|---" * (3 + len(names)) + "|"]
+    for name, runs in rows.items():
+        cells = [_cell([run["families"][family]["3"] for run in runs.values()]) for family in names]
+        cells += [_cell([run["length"][n] for run in runs.values()]) for n in ("256", "16384")]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "Cosine with the gradient of the exact neuron (its reset detached) at K = 3, lowest of the trainings, and",
+        "relative norm. White: each spike has a weight of its own. Smooth: weights averaged over 32 steps.",
+        "",
+        "| neuron | white | smooth | published gradient, white | smooth |",
+        "|---|---|---|---|---|",
+    ]
+    for name, runs in rows.items():
+        kinds = [(solver, word) for solver in ("3", "detached") for word in ("white", "smooth")]
+        worst = [min(run["gradient"][word][solver] for run in runs.values()) for solver, word in kinds]
+        lines.append(f"| `{name}` | {' | '.join(f'{cosine:.3f}, x{norm:.2f}' for cosine, norm in worst)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(pairs: list[list[float]], ranged: bool = False) -> str:
+    agreement, f1 = (sum(pair[i] for pair in pairs) / len(pairs) for i in (0, 1))
+    spread = f" [{min(p[1] for p in pairs):.1f}, {max(p[1] for p in pairs):.1f}]" if ranged and f1 < 99.95 else ""
+    return f"{agreement:.2f} / {f1:.1f}{spread}"
 
 
 def measured(name: str, seed: int) -> dict[str, Any]:
