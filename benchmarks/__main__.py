@@ -23,6 +23,7 @@ SUITES = (
     "s5rf",
     "brf",
     "surrogate",
+    "rounds",
     "model",
     "experiments",
     "startup",

@@ -20,11 +20,14 @@ from benchmarks import brf_case as networks
 from benchmarks.harness import Bench, one_pass
 from benchmarks.loops import unbind_loop
 from benchmarks.peers import DECAY, installed
+from benchmarks.rounds import variant as rounds_variant
 from benchmarks.s5rf import EPOCHS, SIZES, case, passes
 from benchmarks.scans import convolution, eager_loop, scan_functions
 
 __all__ = ["brf", "run", "s5rf"]
 
+CROSSOVER = [(rows, length) for rows in (64, 1024, 16384) for length in (1024, 16384)]
+"""Rows and steps at which a surrogate with rounds is compared with the exact neuron."""
 ROWS = (64, 256, 1024, 4096, 25600)
 MOST = 2**29
 """Elements of the largest tensor, 2 GiB."""
@@ -42,6 +45,18 @@ def run(bench: Bench) -> None:
     scans(bench)
     s5rf(bench)
     brf(bench)
+    rounds(bench)
+
+
+def rounds(bench: Bench) -> None:
+    """Where three rounds of a surrogate are faster than the exact loop: few rows, long sequences, if anywhere."""
+    for rows, length in bench.pick(CROSSOVER, CROSSOVER[:2]):
+        for name in ("LIF .9", "BRF"):
+            for word in ("exact, fused", "surrogate"):
+                shape = (max(1, rows // 64), length, 64)
+                times = [_milliseconds(rounds_variant(word, name, shape, b, device="cuda")) for b in (False, True)]
+                row: dict[str, Any] = {"table": "crossover", "neuron": name, "variant": word}
+                bench.add(**row, rows=rows, length=length, forward=times[0], both=times[1])
 
 
 def correct(bench: Bench) -> None:
