@@ -112,7 +112,7 @@ def completed(settings: dict[str, Any], file: TrajectoryFile) -> dict[str, Any]:
             f"--{foreign[0]} belongs to a {other} network, this one is {kind}; leave it out, or --kind {other}."
         )
     default = {name: value for name, value in known.items() if value is not None}
-    return default | settings | {"kind": kind}
+    return {"kind": kind} | default | {name: value for name, value in settings.items() if name != "kind"}
 
 
 def settings_of(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:

@@ -308,3 +308,17 @@ def test_the_page_says_what_its_code_prints(capsys):
     for code, want in found:
         exec(code, {})
         assert capsys.readouterr().out == want
+
+
+def test_a_surrogate_with_rounds_costs_the_neuron_once_a_round_and_more():
+    found = []
+    for rounds in (1, 2, 3):
+        model = tiny(dynamics=LIF(0.9), solver=Surrogate(rounds=rounds), learn_threshold=False)
+        found.append(operations(model, 1, {LAYER: 0.0}, "fft")["neuron"].multiplications)
+    exact = operations(tiny(dynamics=LIF(0.9), learn_threshold=False), 1, {LAYER: 0.0})["neuron"].multiplications
+    follows = Surrogate().stands_for(LIF(0.9))[1].network.width > 0  # then the spike and its slope are in it
+    derivative = 4 if follows else 1
+    assert found[2] - found[1] == found[1] - found[0] == 4 * (1 + derivative)
+    assert exact == 4
+    guess = 1 + derivative + 8 + (10 * 6 + 6 * 6 + 6) / 32  # a run, averages, the network's weights
+    assert found[0] == pytest.approx(4 * (guess + 1))
