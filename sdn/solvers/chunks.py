@@ -1,17 +1,30 @@
 """Exact spikes from chunks of time that run side by side: states at the seams are guessed, compared and repaired."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sdn.compiler.programs import program
+from sdn.compiler.affine import Stage
+from sdn.compiler.graph import leaves
+from sdn.compiler.neuron import evaluate
+from sdn.compiler.programs import program, slope_of
+from sdn.gradients import Triangle
+from sdn.ops.chunks import operator as chunks
+from sdn.ops.chunks.layout import side
 from sdn.ops.neuron import operator as neuron
 from sdn.ops.neuron.layout import Kernel
-from sdn.solvers.linear import certain, solve, spikes_at
+from sdn.solvers.linear import certain
 
-__all__ = ["Found", "Rows", "run_in_chunks", "run_rows"]
+__all__ = ["HELD", "Found", "Rows", "closer", "follows", "proof", "run_in_chunks", "run_rows"]
+
+FEW = 12
+"""Seams that are left to further rounds: up to so many cost less than to prove the spikes of a row by `certain`."""
+UNKNOWN = -1.0
+"""Margin of a row whose spikes nobody has tried to prove."""
+HELD: tuple[str, list[float]] = ("", [])
 
 
 class Rows(NamedTuple):
@@ -41,8 +54,6 @@ class Found(NamedTuple):
     margin: Tensor
     """(n,) float64, the least distance to the threshold in units of its error; 0 where it says nothing."""
     rounds: int
-    redone: int
-    """Chunks of a row that were run again."""
 
 
 def run_rows(rows: Rows) -> tuple[Tensor, Tensor]:
@@ -53,10 +64,13 @@ def run_rows(rows: Rows) -> tuple[Tensor, Tensor]:
 def run_in_chunks(rows: Rows, chunk: int, warm_up: int, max_rounds: int) -> Found:
     """Run all chunks of a sequence at once, each from a guess of its first state, and repair the guesses that differ.
 
-    The first guess is the state after ``warm_up`` steps from rest before the chunk. The next ones are the states that
-    the neuron has at the seams if it spikes as the chunks just did, found by a scan. Where it is not linear, where its
-    spikes do not change any more, and where all seams before agree, they are the states in which the chunks before
-    ended. So every round settles at least one more chunk of a row, in order.
+    The first guess is the state after ``warm_up`` steps from rest before the chunk. The next ones would close all gaps
+    of a linear neuron with the derivatives that the chunks have. Up to the first seam that differs they are the very
+    states in which the chunks before ended, so every round settles at least one more chunk of a row, in order. Where
+    the spikes of a row do not change any more and many chunks are left, `certain` may spare the rounds.
+
+    In the derivatives the spike is held. After a soft reset, which lets an error live on, it follows the potential with
+    a triangle in every other round.
 
     Args:
         rows: what is to be run.
@@ -64,95 +78,92 @@ def run_in_chunks(rows: Rows, chunk: int, warm_up: int, max_rounds: int) -> Foun
         warm_up: steps before a chunk that make its guess, >= 0.
         max_rounds: runs after which the rows that are left are given up.
     """
-    chunk = min(chunk, rows.x.shape[1])
-    work = _Chunks(rows, chunk, warm_up)
+    chunk, n = min(chunk, rows.x.shape[1]), rows.x.shape[2]
     is_linear = program(rows.kernel.program).affine is not None
-    margin = torch.zeros(rows.x.shape[2], dtype=torch.float64, device=rows.x.device)
-    kept = torch.zeros_like(margin, dtype=torch.bool)  # whose spikes do not change any more
-    asked = kept.clone()  # of these, whose margin is known
-    ends = torch.zeros_like(rows.first)  # their last states
-    rounds, redone = 1, 0
-    while True:
-        differs = work.seams()
-        settled = ~differs.any(0)
-        start = work.final.roll(1, 1)
-        ask = (~settled & ~asked).nonzero().squeeze(1) if is_linear else settled.new_empty(0, dtype=torch.int64)
-        if len(ask):
-            part, spikes = rows.some(ask), work.spikes(ask)
-            distance, states = solve(*part, spikes, slice(chunk - 1, -1, chunk))
-            kept[ask] |= (spikes_at(part.kernel, distance) == spikes).all(1).squeeze(0)
-            sure = kept[ask]
-            if sure.any():
-                asked |= kept
-                known = certain(*part.some(sure), spikes[..., sure])
-                if known is not None:
-                    margin[ask[sure]] = torch.where(known.spikes == spikes[..., sure], known.margin, 0).amin((0, 1))
-                    ends[..., ask[sure]] = known.final.to(ends)
-            seams = pad(states[0].transpose(0, 1)[..., ~sure], (0, 0, 1, 0))  # (S, C, m)
-            ask = ask[~sure]
-            agree = (~differs[:, ask]).cumprod(0).bool()
-            right = pad(agree[:-1], (0, 0, 1, 0), value=True)
-            start[..., ask] = torch.where(right, start[..., ask], seams)
-        left = ~settled & ~(margin > 1)
-        if rounds == max_rounds or not left.any():
-            final = torch.where(~settled & (margin > 1), ends, work.last())
-            return Found(work.spikes(), final, settled, margin, rounds, redone)
-        changed, count = work.run_again(left, start)
-        kept, asked = ~changed, asked & ~changed
-        rounds, redone = rounds + 1, redone + count
+    spikes, final = torch.empty_like(rows.x), torch.empty_like(rows.first)
+    margin = torch.full((n,), UNKNOWN, dtype=torch.float64, device=rows.x.device)
+    settled, left = torch.zeros_like(margin, dtype=torch.bool), torch.arange(n, device=margin.device)
+    starts, slopes = _guess(rows, chunk, warm_up), (follows(rows), HELD)
+    before, least = rows.x, margin
+    for rounds in range(1, max_rounds + 1):
+        options: dict[str, Any] = {"derivative": starts.shape[1] > 1, "slope": slopes[rounds % 2]}
+        now, ends, derivatives = chunks.run(rows.kernel, rows.x, starts, chunk, **options)
+        last = ends[:, -1]
+        behind = (ends[:, :-1] != starts[:, 1:]).any(2)[0].cumsum(0).bool().sum(0)  # seams from the first that differs
+        if is_linear and rounds > 1 and (behind > FEW).any():
+            same = (now == before).all(1)[0]
+            least = torch.where(same, least, UNKNOWN)
+            ask = same & (behind > FEW) & (least == UNKNOWN)
+            if ask.any():
+                least[ask], last[..., ask] = proof(rows.some(ask), now[..., ask], last[..., ask])
+        done = (behind == 0) | (least > 1) | (rounds == max_rounds)
+        if done.any():
+            place, keep = left[done], ~done
+            spikes[..., place], final[..., place] = now[..., done], last[..., done]
+            settled[place], margin[place] = behind[done] == 0, least[done]
+            if done.all():
+                break
+            rows, left, least = rows.some(keep), left[keep], least[keep]
+            now, starts, ends, derivatives = (t[..., keep] for t in (now, starts, ends, derivatives))
+        own, before = side(rows.kernel.program), now
+        starts = closer(starts, ends, derivatives, own, least != UNKNOWN)
+    return Found(spikes, final, settled, margin.clamp(min=0), rounds)
 
 
-class _Chunks:
-    """All chunks of some rows: the states they start from, those they end in, and their spikes between."""
+def proof(rows: Rows, spikes: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Margins (n,) of rows with these spikes, and their last states (1, S, n) where that is above 1."""
+    known = certain(*rows, spikes)
+    if known is None:
+        return spikes.new_zeros(spikes.shape[2], dtype=torch.float64), last
+    margin = torch.where(known.spikes == spikes, known.margin, 0).amin((0, 1))
+    return margin, torch.where(margin > 1, known.final.to(last), last)
 
-    def __init__(self, rows: Rows, chunk: int, warm_up: int) -> None:
-        length, n = rows.x.shape[1:]
-        count = -(-length // chunk)
-        warm_up = warm_up if count > 1 else 0
-        padded = pad(rows.x[0], (0, 0, warm_up, count * chunk - length))
-        lanes = padded.unfold(0, warm_up + chunk, chunk).permute(2, 0, 1)  # (W + T, C, n)
-        self.rows, self.now = rows, lanes[warm_up:]
-        rest = rows.first.new_zeros(rows.first.shape[1], count, n)
-        everywhere = torch.ones(count, n, dtype=torch.bool, device=rows.x.device)
-        start = self._run(everywhere, lanes[:warm_up], rest)[1] if warm_up else rest
-        self.start = start.reshape(rest.shape)
-        self.start[:, 0] = rows.first[0]
-        spikes, final = self._run(everywhere, self.now, self.start)
-        self._spikes, self.final = spikes.reshape(chunk, count, n), final.reshape(rest.shape)
 
-    def _run(self, where: Tensor, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        """Spikes (T, m) and last states (S, m) of the chunks of ``where``, (C, n) with m times True."""
-        kernel = self.rows.kernel._replace(fixed=self.rows.kernel.fixed[:, where.nonzero()[:, 1]])
-        spikes, final = run_rows(Rows(kernel, x[:, where].unsqueeze(0), start[:, where].unsqueeze(0)))
-        return spikes[0], final[0]
+def _guess(rows: Rows, chunk: int, warm_up: int) -> Tensor:
+    """The states before all chunks (1, C, S, n): the first one, then those after some steps from rest."""
+    count = -(-rows.x.shape[1] // chunk)
+    starts = rows.first.new_zeros(1, count, *rows.first.shape[1:])
+    if warm_up and count > 1:
+        windows = pad(rows.x, (0, 0, warm_up, 0)).unfold(1, warm_up, chunk)[:, :count]
+        steps = windows.transpose(2, 3).flatten(1, 2).contiguous()
+        starts = chunks.run(rows.kernel, steps, starts, warm_up)[1]
+    starts[:, 0] = rows.first
+    return starts
 
-    def seams(self) -> Tensor:
-        """(C, n) bool: where a chunk did not start from the very state in which the one before ended."""
-        return pad((self.start[:, 1:] != self.final[:, :-1]).any(0), (0, 0, 1, 0))
 
-    def run_again(self, rows: Tensor, start: Tensor) -> tuple[Tensor, int]:
-        """Let the chunks of some rows, (n,) bool, start from other states (S, C, n).
+def closer(starts: Tensor, ends: Tensor, derivatives: Tensor, own: int, tried: Tensor) -> Tensor:
+    """States before all chunks (1, C, S, n) that close all gaps of a linear neuron.
 
-        Returns:
-            rows whose spikes changed, (n,) bool, and how many chunks were run.
-        """
-        where = rows & (start != self.start).any(0)
-        where[0] = False
-        self.start = torch.where(where, start, self.start)
-        spikes, self.final[:, where] = self._run(where, self.now, self.start)
-        changed = torch.zeros_like(where)
-        changed[where] = (spikes != self._spikes[:, where]).any(0)
-        self._spikes[:, where] = spikes
-        return changed.any(0), spikes.shape[1]
+    They are the ends themselves, plus what the changes before come to there: nothing, exactly, behind seams that agree.
+    Where a proof was ``tried`` (n,) what is within rounding is left out as well, so that the last bits come to rest.
+    """
+    gaps = (ends[:, :-1] - starts[:, 1:])[:, :, :own]
+    change = chunks.carry(derivatives, gaps) - gaps
+    found = torch.cat([starts[:, :1], ends[:, :-1]], 1)
+    rounding = torch.finfo(ends.dtype).eps * found[:, :, :own].abs().amax(1, keepdim=True) * tried
+    found[:, 1:, :own] += torch.where(change.isfinite() & (change.abs() > rounding), change, 0)
+    return found
 
-    def spikes(self, some: Tensor | slice = slice(None)) -> Tensor:
-        """(1, L, n)"""
-        whole = self._spikes[..., some].transpose(0, 1).flatten(0, 1)
-        return whole[: self.rows.x.shape[1]].unsqueeze(0)
 
-    def last(self) -> Tensor:
-        """The state after the last step, (1, S, n)."""
-        rest = self.rows.x.shape[1] % len(self.now)
-        if not rest:
-            return self.final[:, -1].unsqueeze(0)
-        return run_rows(Rows(self.rows.kernel, self.rows.x[:, -rest:], self.start[:, -1].unsqueeze(0)))[1]
+def follows(rows: Rows) -> tuple[str, list[float]]:
+    """A triangle about twice as wide as what the current adds to the potential; none where no reset is soft.
+
+    The width is a power of 2, since each that was used is kept.
+    """
+    found = program(rows.kernel.program)
+    if found.affine is None or not any(map(_is_soft, found.affine.stages)):
+        return HELD
+    zero = torch.zeros_like(rows.first[0, 0])
+    values: dict[str, Any] = dict.fromkeys(found.step.states, zero)
+    values |= dict(zip(found.step.rows, rows.kernel.fixed, strict=True))
+    values |= dict(zip(found.step.numbers, rows.kernel.numbers, strict=True))
+    one, other = (evaluate([found.step.distance], {**values, "current": zero + x})[0] for x in (1.0, 0.0))
+    usual = torch.linalg.vector_norm(rows.x, dtype=torch.float64) / rows.x.numel() ** 0.5
+    width = 2 * float((one - other).abs().mean() * usual)
+    return slope_of(Triangle(2.0 ** round(math.log2(width)))) if 0 < width < math.inf else HELD
+
+
+def _is_soft(stage: Stage) -> bool:
+    """Whether the states that take the current are moved by the spike, and yet forget nothing by it."""
+    kept, added = ({leaf.name for leaf in leaves(nodes)} for nodes in ([n for row in stage.A for n in row], stage.b))
+    return {"current", "spike"} <= added and "spike" not in kept

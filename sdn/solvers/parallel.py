@@ -52,12 +52,12 @@ class Parallel(FrozenValue):
 
     A neuron whose spikes move no state, as RF, is a linear recurrence: one `sdn.scan` finds all potentials and spikes.
 
-    For all others pieces of the sequence run side by side, each from a guess of its first state that a few warm-up
-    steps give. Most neurons are linear once their spikes are known: the next guess of the states at the seams is that
-    of the linear neuron with the spikes just found, by a scan. Others, and rows whose spikes do not change any more,
-    take the states in which the pieces before ended.
+    For all others pieces of the sequence run side by side, each from a guess of its first state that some warm-up
+    steps give. A piece also says how a change of its first state moves its last. From that follow better guesses of the
+    states at all seams at once, which are exact for a linear neuron, round by round.
 
-    A row is done when every piece started from the very state in which the one before ended, or when its potential
+    A row is done when every piece started from the very state in which the one before ended. Where its spikes do not
+    change any more and many pieces are left, a neuron that is linear given its spikes is also done when its potential
     stays farther from the threshold than a bound on all rounding of the loop. Rows that are not done within
     ``max_rounds`` are run by the fused loop: spikes are always those of `sdn.simulate`, given the state before them.
     How many they were is in the `Certificate` that `solve` returns. The last state of certified rows and gradients
@@ -78,12 +78,12 @@ class Parallel(FrozenValue):
         ValueError: an option out of range.
 
     Source: the scan is Martin and Cundy's (ICLR 2018, arXiv 1709.04057); Newton's method over time is Lim et al., ICLR
-    2024 (arXiv 2309.12252), here over the states at the seams with the spikes held. Certificate and bound are ours.
+    2024 (arXiv 2309.12252), here over the states at the seams. Derivative of the spike, certificate and bound are ours.
     """
 
     max_rounds: int = 48
     chunk: int = 256
-    warm_up: int = 64
+    warm_up: int = 256
     detach_reset: bool = True
 
     spellings: ClassVar[Mapping[str, str]] = {
@@ -218,7 +218,7 @@ def _by_a_scan(rows: Rows) -> Found | None:
         return None
     margin = known.margin.amin((0, 1))
     settled = torch.zeros_like(margin, dtype=torch.bool)
-    return Found(known.spikes.to(rows.x), known.final.to(rows.x), settled, margin, 1, 0)
+    return Found(known.spikes.to(rows.x), known.final.to(rows.x), settled, margin, 1)
 
 
 def _known(distance: Tensor, spikes: Tensor, gradient: SpikeGradient) -> Tensor:

@@ -17,6 +17,7 @@ from sdn.ops.neuron.sequence import operands
 from sdn.ops.recurrent import operator as recurrent
 from sdn.ops.resonate import operator as resonate
 from sdn.ops.scan.operator import scan
+from sdn.surrogate.artifact import shipped_artifacts
 from sdn.surrogate.predict import predict
 from sdn.surrogate.sweeps import sweep
 
@@ -126,7 +127,8 @@ def fire_case(_):
 
 
 def predict_case(_):
-    net = sdn.load_artifact(sdn.surrogate.artifact.shipped_artifacts()[0]).network.double()
+    path = next(path for path in shipped_artifacts() if path.stem == "lif-decay-0.125")
+    net = sdn.load_artifact(path).network.double()
 
     def run(x):
         mem = sweep(sdn.LIF(0.125), predict(net, x.detach()), x.detach(), 2)
