@@ -40,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("run", help="the run folder, or a published checkpoint of a BRF, RF or ALIF network")
     test.add_argument("--solver", help="surrogate, fused, parallel or loop; the one of the training by default")
     test.add_argument("--artifact", help="path of the surrogate network, with --solver surrogate")
-    test.add_argument("--refine", type=int, metavar="K", help="exact sweeps over the surrogate's membrane")
+    test.add_argument("--refine", type=int, metavar="K", help="exact sweeps over a pointwise surrogate's membrane")
+    test.add_argument("--rounds", type=int, metavar="K", help="runs of the exact neuron behind a surrogate's guess")
     test.add_argument("--agreement", action="store_true", help="compare each layer's spikes with the exact neuron's")
     test.add_argument("--rate", type=float, help="data at a RATE-th of the sampling rate, with longer time steps")
     test.add_argument("--all", action="store_true", help="print every number: SOPs by layer, energy by part")
@@ -112,7 +113,7 @@ def _own(given: argparse.Namespace) -> dict[str, Any]:
     told = [f"{option} {word}" for option, word in words.items() if word is not None]
     if told := told + given.overrides:
         raise ValueError(f"{told[0]} is for a published checkpoint; {given.run} is a run folder, leave it out.")
-    solver = solver_for(given.run, given.solver, given.artifact, given.refine)
+    solver = solver_for(given.run, given.solver, given.artifact, given.refine, given.rounds)
     options = {"agreement": given.agreement, "rate": given.rate, "limit": given.limit, "root": given.root}
     return evaluate(given.run, solver, **options)
 
@@ -123,7 +124,7 @@ def _published(given: argparse.Namespace) -> dict[str, Any]:
     from spikingssm.experiments.evaluation import measure
     from spikingssm.published.run import open_checkpoint
 
-    for name in ("artifact", "refine", "rate"):
+    for name in ("artifact", "refine", "rounds", "rate"):
         if getattr(given, name) is not None:
             raise ValueError(f"--{name} {getattr(given, name)} is not for the recurrent network in {given.run}.")
     options = {"permutation": given.permutation, "limit": given.limit, "root": given.root}

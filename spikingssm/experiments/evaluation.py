@@ -183,31 +183,36 @@ def check_other(model: nn.Module, solver: Solver | None) -> None:
 
 
 def solver_for(
-    run_dir: str | Path, word: str | None = None, artifact: str | Path | None = None, refine: int | None = None
+    run_dir: str | Path,
+    word: str | None = None,
+    artifact: str | Path | None = None,
+    refine: int | None = None,
+    rounds: int | None = None,
 ) -> Solver | None:
     """The solver that a command line asks for; None where it asks for none.
 
-    The surrogate is that of the run where the run has one, else the shipped one; ``artifact`` and ``refine`` change it.
+    The surrogate is that of the run where the run has one, else the shipped one; ``artifact``, ``refine`` and
+    ``rounds`` change it.
 
     Raises:
         FileNotFoundError: no run there.
         ValueError: an unknown word, or an artifact or sweeps for a solver that has none.
     """
-    if word is None and artifact is None and refine is None:
+    changes = {"artifact": artifact, "refine": refine, "rounds": rounds}
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    if word is None and not given:
         return None
     value = as_solver("surrogate" if word is None else word)
     if not isinstance(value, Surrogate):
-        for option, given in {"--artifact": artifact, "--refine": refine}.items():
-            if given is not None:
-                raise ValueError(
-                    f"{option} {given} is for the surrogate, --solver is {word!r}; use --solver surrogate."
-                )
+        for name, option in given.items():
+            raise ValueError(f"--{name} {option} is for the surrogate, --solver is {word!r}; use --solver surrogate.")
         return value
     own = stored(run_dir).model.get("solver")
     if isinstance(own, DictConfig):
         trained = call("model.solver", own)
         value = trained if isinstance(trained, Surrogate) else value
-    return replace(value, artifact=artifact or value.artifact, refine=value.refine if refine is None else refine)
+    found: Surrogate = replace(value, **given)
+    return found
 
 
 def known_key(config: DictConfig, key: str, hint: str) -> Any:

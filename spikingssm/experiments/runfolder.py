@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def solver_name(neuron: SpikingLayer) -> str:
     """The solver of a neuron, as results name it: a surrogate with its artifact, the shipped one too."""
     solver = neuron.solver
     if isinstance(neuron, Neuron) and isinstance(solver, Surrogate):
-        return str(Surrogate(solver.stands_for(neuron.dynamics)[1], solver.refine))
+        return str(replace(solver, artifact=solver.stands_for(neuron.dynamics)[1]))
     return str(solver)
 
 
@@ -171,7 +172,8 @@ def keep_artifact(config: DictConfig, model: nn.Module, folder: Path) -> None:
             copy, artifact = folder / ARTIFACT, part.solver.stands_for(part.dynamics)[1]
             if artifact.path is None or artifact.path.resolve() != copy.resolve():
                 copy_artifact(copy, artifact)
-            named = {"_target_": "sdn.Surrogate", "artifact": str(copy), "refine": part.solver.refine}
+            options = {field.name: getattr(part.solver, field.name) for field in fields(part.solver) if field.init}
+            named = {"_target_": "sdn.Surrogate", **options, "artifact": str(copy)}
             if "solver" in config.model or config.model._target_ in MODELS:
                 OmegaConf.update(config, "model.solver", named, merge=False)
             return

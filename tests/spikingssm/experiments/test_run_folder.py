@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import hydra
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -14,6 +15,8 @@ from spikingssm.commands.train import main
 from spikingssm.experiments.config import load
 from spikingssm.experiments.evaluation import evaluate
 from spikingssm.experiments.run import run
+from spikingssm.experiments.runfolder import keep_artifact, solver_name
+from spikingssm.models import SpikingSSM
 
 ROOT = Path(__file__).parents[3]
 TINY = [
@@ -163,3 +166,15 @@ def test_null_is_allowed_where_it_means_something():
     config = load([*TINY, "threads=null", "data.limit_train=null"])
     assert config.threads is None
     assert config.data.limit_train is None
+
+
+def test_a_run_keeps_every_option_of_its_surrogate(tmp_path):
+    """Rounds and chunk decide on the spikes: a run that is read back must not fall back to their defaults."""
+    solver = sdn.Surrogate(rounds=2, chunk=16, detach_state=True)
+    model = SpikingSSM(1, 2, d_model=4, n_layers=1, d_state=2, dynamics=sdn.LIF(0.9), solver=solver)
+    config = OmegaConf.create({"model": {"_target_": "spikingssm.models.SpikingSSM", "solver": "surrogate"}})
+    keep_artifact(config, model, tmp_path)
+    found = hydra.utils.instantiate(config.model.solver)
+    assert (found.rounds, found.chunk, found.detach_state, found.detach_reset) == (2, 16, True, True)
+    assert found.artifact == solver.stands_for(sdn.LIF(0.9))[1]
+    assert "rounds=2" in solver_name(next(part for part in model.modules() if isinstance(part, sdn.Neuron)))
