@@ -64,7 +64,10 @@ def bounds(texts: list[str]) -> dict[str, tuple[float, float]]:
             low, high = map(float, numbers.split(":"))
         except ValueError:
             raise ValueError(f"--over takes FIELD=LOW:HIGH, such as decay=0.05:0.95, got {text!r}.") from None
-        found[field.replace("-", "_")] = low, high
+        name = field.replace("-", "_")
+        if name in found:
+            raise ValueError(f"--over gives {name} twice, {found[name]} and {(low, high)}; once for each field.")
+        found[name] = low, high
     return found
 
 

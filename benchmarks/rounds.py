@@ -70,10 +70,9 @@ def _round(dynamics: sdn.Dynamics, x: torch.Tensor) -> Run:
     kernel, first, _ = operands(ready, x, state, dynamics.default_spike)
     with torch.no_grad():
         starts = guess(network, kernel, x, first)  # type: ignore[arg-type]
-    width = float(network.width)
 
     def once() -> object:
         with torch.no_grad():
-            return starts_of(kernel, x, starts, 32, 2, width)
+            return starts_of(kernel, x, starts, 32, 2, network.slope)  # type: ignore[arg-type]
 
     return once

@@ -51,8 +51,8 @@ class Family:
 
     @property
     def is_worth_having(self) -> bool:
-        """Whether it halves the errors of the better of the two predictors that know nothing."""
-        return 1 - self.agreement <= 0.5 * (1 - max(self.mem0, self.silent))
+        """Whether it halves the errors of the better of the two predictors that know nothing; not without spikes."""
+        return self.rate > 0 and 1 - self.agreement <= 0.5 * (1 - max(self.mem0, self.silent))
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class Fidelity:
             shares = (f.rate, f.mem0, f.silent, f.agreement, f.f1, f.tolerant_f1)
             cells = [f"{100 * share:8.3f}" for share in shares]
             cells += [f"{value:8.4f}" for value in (f.auc, f.explained_variance, f.counts[10])]
-            lines.append(f"{name:>15} " + " ".join(cells) + ("" if f.is_worth_having else "  not worth having"))
+            mark = "" if f.is_worth_having else "  not worth having" if f.rate else "  no spikes: says nothing"
+            lines.append(f"{name:>15} " + " ".join(cells) + mark)
         if self.over_length:
             lines.append("agreement by length: " + _listed(self.over_length))
         for field_name, found in self.over_fields.items():
@@ -157,17 +158,25 @@ def fidelity(
 
 
 def _told(subject: Subject, rows: int) -> Subject:
-    """The subject with a value of its own in each row, of the fields that its network is told."""
-    over = subject.artifact.over
-    if not over:
-        return subject
-    values = {name: torch.linspace(low, high, rows, dtype=torch.float64) for name, (low, high) in over.items()}
-    return dataclasses.replace(subject, dynamics=subject.dynamics.replace(**values))
+    """The subject with so many rows: each a value of its own between the bounds, or the channels of a layer in turn."""
+    values: dict[str, Any] = {}
+    if subject.is_all:
+        over = subject.artifact.over.items()
+        values = {name: torch.linspace(low, high, rows, dtype=torch.float64) for name, (low, high) in over}
+    else:
+        for name, value in vars(subject.dynamics).items():
+            if isinstance(value, Tensor) and value.ndim:
+                values[name] = value.detach().double()[torch.arange(rows) % len(value)]
+    return dataclasses.replace(subject, dynamics=subject.dynamics.replace(**values)) if values else subject
 
 
 def _currents(subject: Subject, family: str, rows: int, length: int, seed: int) -> Tensor:
-    x = currents(subject.artifact.dynamics, family, rows, length, seed=seed)
-    return x.T.contiguous().unsqueeze(0)
+    """Of the neuron that the artifact was made for, in units of the threshold where that is a scale."""
+    made_for = subject.artifact.dynamics
+    x = currents(made_for, family, rows, length, seed=seed).T.contiguous().unsqueeze(0)
+    if made_for.scales_with_threshold:
+        x = x * (torch.as_tensor(subject.dynamics.threshold) / made_for.threshold).to(x)
+    return x
 
 
 def _exact(subject: Subject, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +215,7 @@ def _family(subject: Subject, family: str, rows: int, length: int, seed: int) ->
 def _over_fields(subject: Subject, rows: int, length: int, seed: int) -> dict[str, dict[str, float]]:
     """Agreement at five values of each field that the network is told."""
     found: dict[str, dict[str, float]] = {}
-    for name, (low, high) in subject.artifact.over.items():
+    for name, (low, high) in subject.artifact.over.items() if subject.is_all else ():
         found[name] = {}
         for value in torch.linspace(low, high, 5).tolist():
             one = dataclasses.replace(subject, dynamics=subject.dynamics.replace(**{name: value}))
@@ -231,8 +240,7 @@ def _over_layers(subject: Subject, x: Tensor) -> list[float]:
 
 def _gradients(subject: Subject, rows: int, seed: int) -> dict[str, tuple[float, float]]:
     """Of a weighted sum of spikes over 384 steps by the currents, with the reset detached."""
-    if rows != len(torch.as_tensor(subject.dynamics.threshold).reshape(-1)) and subject.artifact.over:
-        subject = _told(dataclasses.replace(subject, dynamics=subject.artifact.dynamics), rows)
+    subject = _told(subject, rows)
     x = _currents(subject, "normal", rows, 384, seed + 1)
     generator = torch.Generator().manual_seed(2)
     noise = torch.randn(rows, 1, 384 + 31, generator=generator)

@@ -27,6 +27,8 @@ class Subject:
     artifact: Artifact
     rounds: int
     chunk: int
+    is_all: bool
+    """Whether all neurons between the bounds of the artifact are meant, and not one."""
 
     def neuron(self, channels: int, **changes: Any) -> Neuron:
         """A layer of it; ``changes`` are options of `sdn.Surrogate`."""
@@ -64,6 +66,7 @@ def subject_of(
             )
         given = Artifact(given.float(), {"dynamics": dynamics.facts()})
     solver: Any = Surrogate()
+    is_all = isinstance(given, Artifact) and dynamics is None
     if isinstance(given, Neuron):
         solver, dynamics = given.solver, given.current_dynamics().detached()
         if not isinstance(solver, Surrogate):
@@ -79,8 +82,9 @@ def subject_of(
         )
     artifact = solver.stands_for(dynamics)[1]
     kept = rounds if rounds is not None else solver.rounds
-    steps = chunk or solver.chunk or getattr(artifact.network, "chunk", 32)
-    return Subject(dynamics, artifact, _rounds(artifact, kept), steps)
+    asked = solver.chunk if chunk is None else chunk
+    steps = getattr(artifact.network, "chunk", 32) if asked is None else asked
+    return Subject(dynamics, artifact, _rounds(artifact, kept), steps, bool(artifact.over) and is_all)
 
 
 def _rounds(artifact: Artifact, asked: int | None) -> int:

@@ -18,12 +18,13 @@ from sdn.dynamics.base import Dynamics, State
 from sdn.dynamics.lif import LIF
 from sdn.gradients import SpikeGradient
 from sdn.solvers.pointwise import InputWindow, network_on, run_pointwise, scaled
-from sdn.surrogate.artifact import Artifact, load_artifact, shipped_artifacts
+from sdn.surrogate.artifact import Artifact, load_artifact, shipped_artifacts, step_of
 from sdn.surrogate.shooting import membrane_of, run_rounds
 
 __all__ = ["InputWindow", "Surrogate"]
 
 ROUNDS = 3
+LARGEST = 1 << 31
 HOW = (
     "train one (`python generate.py`, `python train.py`; sdn.fit for a neuron of your own) and pass its "
     "artifact.safetensors as Surrogate(path), on the command line as "
@@ -102,9 +103,13 @@ class Surrogate(FrozenValue):
                 f"{shown(artifact)}{way}."
             )
         for name, value, least in (("refine", self.refine, 0), ("rounds", self.rounds, 0), ("chunk", self.chunk, 1)):
-            whole = isinstance(value, int) and not isinstance(value, bool)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value < LARGEST
             if not (value is None and name != "refine") and not (whole and value >= least):  # type: ignore[operator]
                 raise ValueError(f"Surrogate: {name} must be an integer >= {least}, got {value!r}.")
+        for name, value, words in (("detach_reset", self.detach_reset, (True, False)),
+                                   ("detach_state", self.detach_state, (True, False, None))):  # fmt: skip
+            if not any(value is word for word in words):
+                raise ValueError(f"Surrogate: {name} must be one of {words}, got {value!r}.")
         if artifact is not None:
             known = artifact.as_it_is() if isinstance(artifact, Artifact) else _read(artifact)
             object.__setattr__(self, "artifact", known)
@@ -114,7 +119,10 @@ class Surrogate(FrozenValue):
         name = type(dynamics).__name__
         told = self.artifact.over if isinstance(self.artifact, Artifact) else {}
         if "threshold" in learned and not dynamics.scales_with_threshold and "threshold" not in told:
-            raise ValueError(f"{name}: a learned threshold changes more than a scale here; use solver='loop'.")
+            raise ValueError(
+                f"{name}: a learned threshold changes more than a scale here; leave it as it is (learn_threshold=False "
+                "in a SpikingSSM), or use solver='fused' or solver='loop'."
+            )
         artifact = self._found(dynamics, learned)
         if self._rounds(artifact):
             check_compiled(dynamics, gradient)
@@ -132,6 +140,7 @@ class Surrogate(FrozenValue):
         others = [known for known in self._known if known[0] != _unit(dynamics)]
         self._known[:] = [*others, (_unit(dynamics), artifact.dynamics, artifact)]
         _warn_outside(dynamics, artifact)
+        _warn_changed(dynamics, artifact)
 
     def _check_rounds(self, name: str, artifact: Artifact) -> None:
         if self.refine:
@@ -174,6 +183,8 @@ class Surrogate(FrozenValue):
         dynamics = dynamics.to(current.device, current.dtype)
         scale = dynamics.detached().threshold / made_for.threshold if dynamics.scales_with_threshold else 1.0
         rounds = self._rounds(artifact)
+        if artifact.over and current.device.type == "cpu" and not torch.compiler.is_dynamo_compiling():
+            _warn_outside(dynamics, artifact)
         if not rounds:
             return run_pointwise(artifact, scale, dynamics, current, state, gradient, self.refine)
         options = rounds, self._chunk(artifact), not self.detach_reset, bool(self.detach_state)
@@ -273,6 +284,18 @@ def _warn_outside(dynamics: Dynamics, artifact: Artifact) -> None:
             )
 
 
+def _warn_changed(dynamics: Dynamics, artifact: Artifact) -> None:
+    """Say where a neuron of your own has another step than when its artifact was made."""
+    made, now = artifact.facts.get("step"), step_of(dynamics)
+    if made and now and made != now:
+        name = type(dynamics).__name__
+        warnings.warn(
+            f"Surrogate: the step of {name} is another one than when the artifact was made ({made}, now {now}); train "
+            "it anew, or check it with sdn.fidelity.",
+            stacklevel=5,
+        )
+
+
 def _read(path: str | os.PathLike[str]) -> Artifact:
     with torch.device("cpu"):
         return load_artifact(path)
@@ -294,7 +317,9 @@ def _shipped_for(dynamics: Dynamics, learned: tuple[str, ...] = ()) -> Artifact:
         return min(fitting, key=lambda artifact: (len(artifact.over), not artifact.is_pointwise))
     alike = [artifact for artifact in known if type(artifact.dynamics) is type(dynamics)] or known
     made = ", ".join(_named(artifact) for artifact in alike) or "none"
-    raise ValueError(f"no shipped artifact stands for {dynamics} (shipped: {made}); {HOW}")
+    what = f"{dynamics} with a learned {', '.join(sorted(asked))}" if asked else str(dynamics)
+    way = f"`python generate.py DATA --over {min(asked)}=LOW:HIGH` and `python train.py` make one; " if asked else ""
+    raise ValueError(f"no shipped artifact stands for {what} (shipped: {made}); {way}{HOW}")
 
 
 def _named(artifact: Artifact) -> str:

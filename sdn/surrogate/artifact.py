@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sdn.compiler.programs import program_of
+from sdn.compiler.sources import digest_of
 from sdn.dynamics.base import Dynamics, check_dynamics
 from sdn.runs.files import versions, writing
 from sdn.runs.shortage import shortage
@@ -22,7 +24,7 @@ from sdn.runs.tensor_files import digest
 from sdn.surrogate.network import ReducedSDN, of_weights
 from sdn.surrogate.seams import ReducedSeamSDN, seam_network
 
-__all__ = ["Artifact", "copy_artifact", "load_artifact", "save_artifact", "shipped_artifacts"]
+__all__ = ["Artifact", "copy_artifact", "load_artifact", "save_artifact", "shipped_artifacts", "step_of"]
 
 FORMAT = "sdn-reduced"
 SEAMS = "sdn-seams"
@@ -120,8 +122,29 @@ def save_artifact(
     if not all(torch.isfinite(v).all() for v in tensors.values()):
         raise ValueError(f"{path}: the reduced SDN has weights that are NaN or infinite; it was not saved.")
     sizes = {name: getattr(reduced, name) for name in SIZES[isinstance(reduced, ReducedSeamSDN)]}
-    known = {"dynamics": dynamics.facts(), "metrics": dict(metrics or {}), "versions": versions(), **facts, **sizes}
+    step = step_of(dynamics)
+    known = {
+        **({"step": step} if step else {}),
+        "dynamics": dynamics.facts(),
+        "metrics": dict(metrics or {}),
+        "versions": versions(),
+        **facts,
+        **sizes,
+    }
     return _write(path, tensors, known, SEAMS if isinstance(reduced, ReducedSeamSDN) else FORMAT)
+
+
+def step_of(dynamics: Dynamics) -> str:
+    """Twelve digits that stand for the step of a neuron of your own; empty for those of `sdn`, and where none can be.
+
+    A class that was written again, as in a notebook, has the same name and fields.
+    """
+    if type(dynamics).__module__.startswith("sdn."):
+        return ""
+    try:
+        return digest_of(program_of(dynamics).step.text)
+    except NotImplementedError:
+        return ""
 
 
 def copy_artifact(path: str | os.PathLike[str], artifact: Artifact) -> Artifact:
@@ -210,6 +233,8 @@ def _check_facts(network: Network, facts: dict[str, Any]) -> None:
     dynamics = Dynamics.from_facts(facts["dynamics"])
     if isinstance(network, ReducedSeamSDN):
         over = facts.get("over", {})
+        if not isinstance(over, dict):
+            raise TypeError(f"over is a {type(over).__name__}, not fields with their bounds")
         dynamics.replace(**{name: float(low) for name, (low, _) in over.items()})
         dynamics.replace(**{name: float(high) for name, (_, high) in over.items()})
         if (len(dynamics.State._fields), len(over)) != (network.states, network.conditions):

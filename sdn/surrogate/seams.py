@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sdn.compiler.programs import slope_of
+from sdn.gradients import Triangle
 from sdn.runs.weights import misfit
 
 __all__ = ["TAUS", "ReducedSeamSDN", "SeamSDN", "features_of", "modes", "reduce_seams", "seam_network"]
@@ -103,6 +105,7 @@ class ReducedSeamSDN(_Seams):
     def __init__(self, states: int, conditions: int = 0, hidden: int = 6, chunk: int = 32, width: float = 0.0) -> None:
         super().__init__(states, conditions, hidden, chunk, width)
         self.requires_grad_(False)
+        self.slope: tuple[str, list[float]] = slope_of(Triangle(self.width)) if self.width else ("", [])
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (..., F, H) -> the correction of each field, in its own unit, (..., S, H)."""

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from sdn.checks.neurons import check_finite
-from sdn.compiler.programs import slope_of
 from sdn.dynamics.base import Dynamics, State, Value, at_start
-from sdn.gradients import SpikeGradient, Triangle, spike
+from sdn.gradients import SpikeGradient, spike
 from sdn.ops.chunks import operator as chunks
 from sdn.ops.chunks.layout import from_lanes, side, states_to_lanes, to_lanes
 from sdn.ops.common.place import check_kind
@@ -29,55 +28,42 @@ from sdn.surrogate.predict import predict
 from sdn.surrogate.seams import ReducedSeamSDN, modes
 
 __all__ = [
-    "closer",
-    "conditions_of",
-    "every",
-    "features",
-    "follows",
-    "guess",
-    "membrane_of",
-    "membranes",
-    "run_rounds",
+    "HELD", "closer", "conditions_of", "every", "features", "guess", "membrane_of", "membranes", "run_rounds",
     "starts_of",
-]
+]  # fmt: skip
 
 REACH = 6.0
 """Standard deviations from the mean state that a first guess may lie away from it."""
 
 Slope = tuple[str, list[float]]
-
-
-def follows(width: float) -> Slope:
-    """The slope of a spike where seams are mended: a triangle, or none for a width of 0."""
-    return slope_of(Triangle(width)) if width > 0 else ("", [])
+HELD: Slope = ("", [])
+"""Of a spike that is held where seams are mended."""
 
 
 def closer(starts: Tensor, ends: Tensor, derivatives: Tensor, own: int) -> Tensor:
-    """States at the seams that close all gaps of a linear neuron: (B, n, S, H). What is no number is left as it is."""
+    """States at the seams that close all gaps of a linear neuron: (B, n, S, H).
+
+    They are the states in which the chunks before ended, plus what the changes further back come to there. Behind seams
+    that agree that is exactly nothing. A change that is no number is left out, and so is an end that is none.
+    """
     gaps = (ends[:, :-1] - starts[:, 1:])[:, :, :own]
-    change = chunks.carry(derivatives, gaps)
-    found = starts.clone()
-    found[:, 1:, :own] += torch.where(change.isfinite(), change, 0)
-    return found
+    change = chunks.carry(derivatives, gaps) - gaps
+    behind = torch.where(ends[:, :-1].isfinite(), ends[:, :-1], starts[:, 1:])
+    moved = behind[:, :, :own] + torch.where(change.isfinite(), change, 0)
+    return torch.cat([starts[:, :1], torch.cat([moved, behind[:, :, own:]], 2)], 1)
 
 
 def features(
-    network: ReducedSeamSDN,
-    kernel: Kernel,
-    x: Tensor,
-    first: Tensor,
-    conditions: Tensor | None = None,
-    scale: Value = 1.0,
+    network: ReducedSeamSDN, kernel: Kernel, x: Tensor, first: Tensor, conditions: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """What a network sees of each seam, and the state there that it corrects.
 
     Args:
-        network: for its mean states, the width, and the steps of a chunk.
+        network: for its mean states, the slope of a spike, and the steps of a chunk.
         kernel: the neuron.
         x: (B, L, H) currents.
         first: (B, S, H), the state before them.
         conditions: (c, H), the fields of the neuron that the network is told.
-        scale: of currents and states, a number or (H,): the neuron's threshold over that which the network knows.
 
     Returns:
         features (B, n - 1, F, H) of the seams inside, and the states (B, n, S, H) at all, the first one included.
@@ -85,36 +71,34 @@ def features(
     batch, length, channels = x.shape
     chunk, own = network.chunk, side(kernel.program)
     count = -(-length // chunk)
-    mean, std = (value.to(x)[:, None] * scale for value in (network.state_mean, network.state_std))
-    starts = first.new_zeros(batch, count, *first.shape[1:])
-    starts[:, :, :own] = mean
-    starts[:, 0] = first
+    begin = first.unsqueeze(1)
     if count == 1:
-        return x.new_empty(batch, 0, 0, channels), starts
-    spikes, ends, derivatives = chunks.run(kernel, x, starts, chunk, derivative=True, slope=follows(network.width))
+        return x.new_empty(batch, 0, 0, channels), begin.clone()
+    mean, std = (value.to(x)[:, None] for value in (network.state_mean, network.state_std))
+    usual = mean.expand(batch, count - 1, own, channels)
+    watch = torch.zeros_like(begin[:, :, own:]).expand(-1, count - 1, -1, -1)
+    starts = torch.cat([begin, torch.cat([usual, watch], 2)], 1)
+    spikes, ends, derivatives = chunks.run(kernel, x, starts, chunk, derivative=True, slope=network.slope)
     near = closer(starts, ends, derivatives, own)
-    near[:, 1:, :own] = torch.minimum(torch.maximum(near[:, 1:, :own], mean - REACH * std), mean + REACH * std)
+    inner = torch.minimum(torch.maximum(near[:, 1:, :own], mean - REACH * std), mean + REACH * std)
+    near = torch.cat([near[:, :1], torch.cat([inner, near[:, 1:, own:]], 2)], 1)
     inside = (count - 1) * chunk
-    parts = [near[:, 1:, :own] / scale, ends[:, :-1, :own].nan_to_num() / scale]
-    parts += [modes(x[:, :inside] / scale, chunk), modes(spikes[:, :inside], chunk)]
+    parts = [inner, ends[:, :-1, :own].nan_to_num(), modes(x[:, :inside], chunk), modes(spikes[:, :inside], chunk)]
     if conditions is not None:
         parts.append(conditions.expand(batch, count - 1, *conditions.shape))
     return torch.cat(parts, 2), near
 
 
 def guess(
-    network: ReducedSeamSDN,
-    kernel: Kernel,
-    x: Tensor,
-    first: Tensor,
-    conditions: Tensor | None = None,
-    scale: Value = 1.0,
+    network: ReducedSeamSDN, kernel: Kernel, x: Tensor, first: Tensor, conditions: Tensor | None = None
 ) -> Tensor:
     """The first guess of the states before all chunks, (B, n, S, H); arguments as of `features`."""
-    seen, starts = features(network, kernel, x, first, conditions, scale)
-    if seen.shape[1]:
-        starts[:, 1:, : network.states] += network(seen) * scale
-    return starts
+    seen, starts = features(network, kernel, x, first, conditions)
+    if not seen.shape[1]:
+        return starts
+    own = network.states
+    corrected = torch.cat([starts[:, 1:, :own] + network(seen), starts[:, 1:, own:]], 2)
+    return torch.cat([starts[:, :1], corrected], 1)
 
 
 def every(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int, wanted: int) -> Tensor:
@@ -137,10 +121,10 @@ def every(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int, wanted: int) ->
     return torch.stack(found, 2).flatten(1, 2)[:, : -(-x.shape[1] // wanted)].contiguous()
 
 
-def starts_of(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int, rounds: int, width: float) -> Tensor:
+def starts_of(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int, rounds: int, slope: Slope = HELD) -> Tensor:
     """The states before all chunks from which the last of some rounds runs, (B, n, S, H)."""
-    own, slope = side(kernel.program), follows(width)
-    for _ in range(rounds - 1 if starts.shape[1] > 1 else 0):
+    own, count = side(kernel.program), starts.shape[1]
+    for _ in range(min(rounds, count) - 1):
         _, ends, derivatives = chunks.run(kernel, x, starts, chunk, derivative=True, slope=slope)
         starts = closer(starts, ends, derivatives, own)
     return starts
@@ -163,10 +147,12 @@ def run_rounds(
     check_kind(current)
     dynamics, state = at_start(dynamics, current, state)
     kernel, first, slope = operands(dynamics, current, state, gradient)
+    if not current.numel():
+        spikes, last, _ = neuron.run(kernel, current, first, slope, through_reset, False)
+        return spikes, state_of(dynamics, last)
     with torch.no_grad():
-        fixed = kernel._replace(fixed=kernel.fixed.detach())
         told = network, over, scale, dynamics.detached()
-        starts = _found(*told, fixed, current.detach(), first.detach(), rounds, chunk)
+        starts = _found(*told, current.detach(), first.detach(), rounds, chunk)
     if through_no_time:
         spikes, last = _without_time(dynamics, kernel, current, starts, chunk, gradient)
     else:
@@ -181,22 +167,29 @@ def _found(
     over: Mapping[str, Any],
     scale: Value,
     dynamics: Dynamics,
-    kernel: Kernel,
     x: Tensor,
     first: Tensor,
     rounds: int,
     chunk: int,
 ) -> Tensor:
-    """The states before all chunks from which the last round runs."""
+    """The states before all chunks from which the last round runs.
+
+    A neuron whose threshold is a scale is looked at in units of it, in which each channel is by itself.
+    """
+    scaled = isinstance(scale, Tensor) or scale != 1
+    if scaled:
+        dynamics, x, first = dynamics.with_known({"threshold": dynamics.threshold / scale}), x / scale, first / scale
+    state = state_of(dynamics, first)
+    kernel = operands(dynamics, x, state, dynamics.default_spike)[0]
+    slope = HELD
     if isinstance(network, ReducedSeamSDN):
-        starts = guess(network, kernel, x, first, conditions_of(dynamics, over, x), scale)
-        made_for, width = network.chunk, network.width * _mean(scale)
+        starts, slope = guess(network, kernel, x, first, conditions_of(dynamics, over, x)), network.slope
+        if chunk != network.chunk:
+            starts = every(kernel, x, starts, network.chunk, chunk)
     else:
-        starts = _from_membrane(network, dynamics, x, first, chunk, scale)
-        made_for, width = chunk, 0.0
-    if chunk != made_for:
-        starts = every(kernel, x, starts, made_for, chunk)
-    return starts_of(kernel, x, starts, chunk, rounds, width)
+        starts = _from_membrane(network, dynamics, x, first, chunk)
+    starts = starts_of(kernel, x, starts, chunk, rounds, slope)
+    return starts * scale if scaled else starts
 
 
 def membrane_of(
@@ -211,7 +204,7 @@ def membrane_of(
     """The membrane (B, L, H) of the last round, from rest."""
     dynamics, state = at_start(dynamics, current, None)
     kernel, first, _ = operands(dynamics, current, state, dynamics.default_spike)
-    starts = _found(network, over, scale, dynamics, kernel, current, first, rounds, chunk)
+    starts = _found(network, over, scale, dynamics, current, first, rounds, chunk)
     return membranes(kernel, current, starts, chunk)[0]
 
 
@@ -223,19 +216,12 @@ def conditions_of(dynamics: Dynamics, over: Mapping[str, Any], like: Tensor) -> 
     return torch.stack([value.expand(like.shape[-1]) for value in values])
 
 
-def _mean(scale: Value) -> float:
-    return float(scale.mean()) if isinstance(scale, Tensor) else scale
-
-
-def _from_membrane(network: Any, dynamics: Dynamics, x: Tensor, first: Tensor, chunk: int, scale: Value) -> Tensor:
+def _from_membrane(network: Any, dynamics: Dynamics, x: Tensor, first: Tensor, chunk: int) -> Tensor:
     """States of a LIF before all chunks, from the `mem` that a pointwise network predicts."""
     decay = torch.as_tensor(dynamics.decay, dtype=x.dtype, device=x.device)  # type: ignore[attr-defined]
-    plain = isinstance(scale, Tensor) or scale != 1
-    mem = predict(network, x / scale if plain else x) * scale
-    u = torch.where(decay > 0, mem[:, ::chunk] / decay, 0).unsqueeze(2)
-    u = torch.cat([u, first[:, 1:].unsqueeze(1).expand(-1, u.shape[1], -1, -1)], 2)
-    u[:, 0] = first
-    return u.contiguous()
+    u = torch.where(decay > 0, predict(network, x)[:, ::chunk] / decay, 0).unsqueeze(2)[:, 1:]
+    rest = torch.zeros_like(first[:, None, 1:]).expand(-1, u.shape[1], -1, -1)
+    return torch.cat([first.unsqueeze(1), torch.cat([u, rest], 2)], 1)
 
 
 def _without_time(

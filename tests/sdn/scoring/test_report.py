@@ -1,5 +1,6 @@
 """`sdn.fidelity`: right about an exact surrogate and about a useless one, for every form of a surrogate."""
 
+import dataclasses
 import json
 import math
 
@@ -121,6 +122,29 @@ def test_what_cannot_be_said_is_none_in_json():
     assert not any(isinstance(value, float) and math.isnan(value) for value in plain.values())
 
 
+def test_one_value_of_a_range_is_judged_by_itself():
+    one, other = (fidelity(sdn.LIF(decay), families=["normal"], everything=False, **SMALL) for decay in (0.07, 0.94))
+    assert one.families["normal"].rate > 1.5 * other.families["normal"].rate
+    layer = sdn.Neuron(sdn.LIF([0.07, 0.94]), 2, solver="surrogate")
+    both = fidelity(layer, families=["normal"], **SMALL).families["normal"]
+    rates = [each.families["normal"].rate for each in (one, other)]
+    assert both.rate == pytest.approx(sum(rates) / 2, rel=0.15)
+
+
+def test_currents_come_in_units_of_the_threshold():
+    plain = fidelity(sdn.LIF(0.9), families=["normal"], everything=False, **SMALL)
+    large = fidelity(sdn.LIF(0.9, threshold=128.0), families=["normal"], everything=False, **SMALL)
+    assert plain.families["normal"].rate == large.families["normal"].rate > 0.02
+    assert plain.families["normal"].agreement == large.families["normal"].agreement
+
+
+def test_a_family_without_spikes_says_nothing():
+    found = fidelity(shipped("rf"), families=["normal"], everything=False, **SMALL)
+    silent = dataclasses.replace(found.families["normal"], rate=0.0)
+    assert not silent.is_worth_having
+    assert "no spikes: says nothing" in str(dataclasses.replace(found, families={"normal": silent}))
+
+
 REFUSED = [
     (lambda: fidelity(ReducedSeamSDN(1)), "does not say what neuron it stands for; pass dynamics"),
     (lambda: fidelity(sdn.Neuron(sdn.LIF(), 3)), "runs by Fused.*which is exact; give one with a surrogate"),
@@ -128,6 +152,7 @@ REFUSED = [
     (lambda: fidelity(3), "takes an artifact, its path, a network"),
     (lambda: fidelity(sdn.LIF(0.125), families=["loud"]), "family of currents must be one of"),
     (lambda: fidelity(sdn.LIF(0.125), rows=1), "rows must be"),
+    (lambda: fidelity(sdn.ALIF(), chunk=0), "chunk must be an integer >= 1, got 0"),
     (lambda: fidelity(sdn.ALIF(tau_m=3.0)), "no shipped artifact stands for ALIF"),
     (lambda: fidelity(shipped("rf"), sdn.BRF()), "artifact was made for RF"),
 ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from typing import NamedTuple
 
 import own_neurons
 import pytest
@@ -11,6 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 import sdn
 from sdn import ALIF, BRF, HRF, LIF, RF, IzhikevichRF, Neuron, Surrogate
+from sdn.solvers.surrogate import _warn_changed
 from sdn.surrogate.currents import currents
 from sdn.surrogate.seams import ReducedSeamSDN
 
@@ -182,6 +184,98 @@ def test_a_pointwise_network_of_a_lif_takes_rounds():
     assert torch.equal(two, want)
 
 
+class LogisticState(NamedTuple):
+    u: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Logistic(sdn.Dynamics):
+    """Bounded, and chaotic: its derivative by the start of a chunk grows beyond all numbers."""
+
+    r: float = 3.9
+    threshold: float = 0.8
+    State = LogisticState
+
+    @property
+    def gain(self):
+        return 1e-3
+
+    def past(self, state):
+        return self.r * state.u * (1 - state.u)
+
+    def advance(self, state, current, spike):
+        return LogisticState(torch.clamp(self.past(state) + 0.01 + 1e-3 * current, 0.0, 1.0))
+
+
+@pytest.mark.parametrize(("chunk", "rounds"), [(32, 8), (32, 9), (128, 2)])
+def test_chaos_is_exact_after_as_many_rounds_as_chunks(made, chunk, rounds):
+    """a + (b - a) is not b: what is left would grow with the derivative."""
+    dynamics = Logistic()
+    for seed in range(4):
+        x = torch.randn(1, 256, 4, generator=torch.Generator().manual_seed(seed))
+        want, _ = Neuron(dynamics, 4)(x)
+        got, _ = Neuron(dynamics, 4, solver=Surrogate(made(dynamics), rounds=rounds, chunk=chunk))(x)
+        assert torch.equal(got, want)
+        assert_lively(want)
+
+
+def test_more_rounds_than_chunks_cost_nothing(made):
+    neuron = Neuron(LIF(0.9), 2, solver=Surrogate(made(LIF(0.9)), rounds=10**9))
+    x = x_of(LIF(0.9), 1, 65, 2)
+    assert torch.equal(neuron(x)[0], Neuron(LIF(0.9), 2)(x)[0])
+
+
+def test_a_channel_does_not_see_the_thresholds_of_others():
+    dynamics = LIF(0.99, reset="soft")
+    x = x_of(dynamics, 2, 1024, 4, seed=12)
+    alone = Neuron(dynamics, 4, solver="surrogate")(x)[0]
+    thresholds = torch.tensor([1.0, 0.25, 64.0, 2.0**-6])
+    beside = Neuron(dynamics.replace(threshold=thresholds), 4, solver="surrogate")(x * thresholds)[0]
+    assert torch.equal(alone, beside)
+    assert (alone != Neuron(dynamics, 4)(x)[0]).any()  # so that it is not the exact neuron that is compared
+
+
+@pytest.mark.parametrize("name", ["alif", "brf"])
+def test_under_vmap(made, name):
+    neuron = Neuron(NEURONS[name], 4, solver=Surrogate(made(NEURONS[name], width=0.1)))
+    x = torch.stack([x_of(NEURONS[name], 2, 100, 4, seed=seed) for seed in (0, 1)])
+    assert torch.equal(torch.func.vmap(lambda t: neuron(t)[0])(x), torch.stack([neuron(t)[0] for t in x]))
+
+
+@pytest.mark.parametrize("shape", [(0, 70, 3), (2, 70, 0)])
+def test_nothing_in_is_nothing_out(made, shape):
+    neuron = Neuron(ALIF(), shape[2], solver=Surrogate(made(ALIF())))
+    assert neuron(torch.randn(shape))[0].shape == shape
+
+
+def test_a_class_that_was_written_again_is_said_to_be(made):
+    artifact = made(own_neurons.Quadratic())
+
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Quadratic(sdn.Dynamics):
+        a: float = 0.2
+        threshold: float = 1.0
+        State = own_neurons.One
+
+        def past(self, state):
+            return -0.5 * state.u
+
+        def advance(self, state, current, spike):
+            return own_neurons.One((self.past(state) + current) * (1 - spike))
+
+    changed = Quadratic()
+    with pytest.warns(UserWarning, match="the step of Quadratic is another one than when the artifact was made"):
+        _warn_changed(changed, artifact)
+
+
+def test_a_learned_field_that_leaves_its_bounds_is_said_to(made):
+    neuron = Neuron(LIF(0.5), 2, learn={"decay": None}, solver=Surrogate(made(LIF(0.5), {"decay": (0.1, 0.9)})))
+    with torch.no_grad():
+        neuron.learned["decay"].fill_(5.0)
+    with pytest.warns(UserWarning, match="decay goes from 0.993"):
+        neuron(torch.randn(1, 40, 2))
+
+
 REFUSED = [
     ({"rounds": 0}, r"rounds=0 needs a pointwise network"),
     ({"refine": 2}, r"refine=2 is for a pointwise network"),
@@ -195,10 +289,17 @@ def test_what_does_not_fit_a_seam_network(made, options, message):
         Neuron(BRF(), 3, solver=Surrogate(made(BRF()), **options))
 
 
-@pytest.mark.parametrize(("name", "value"), [("rounds", -1), ("rounds", True), ("chunk", 0), ("chunk", 2.5)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("rounds", -1), ("rounds", True), ("chunk", 0), ("chunk", 2.5), ("chunk", 32 * 10**18)]
+)
 def test_options_out_of_range(name, value):
     with pytest.raises(ValueError, match=rf"{name} must be an integer >= "):
         Surrogate(**{name: value})
+
+
+def test_switches_are_no_words():
+    with pytest.raises(ValueError, match=r"detach_state must be one of \(True, False, None\), got 'yes'"):
+        Surrogate(detach_state="yes")
 
 
 def test_what_does_not_fit_a_pointwise_network():

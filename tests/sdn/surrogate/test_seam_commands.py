@@ -104,6 +104,7 @@ WRONG = [
     (["--over", "decay=0.9:0.1"], "decay needs a lower and a higher bound, got 0.9 and 0.1"),
     (["--over", "decay=0.5:1.5"], "decay must be in [0, 1), got 1.5"),
     (["--over", "reset=0:1"], "has no number 'reset' that may differ by row"),
+    (["--over", "decay=0.1:0.5", "--over", "decay=0.2:0.6"], "--over gives decay twice"),
     (["-N", 0], "samples must be at least 1, got 0"),
 ]
 
