@@ -9,9 +9,10 @@ from torch import Tensor
 
 from sdn.compiler.programs import program
 from sdn.ops.chunks import loops
-from sdn.ops.chunks.layout import side
+from sdn.ops.chunks.layout import from_lanes, side, states_to_lanes, to_lanes
 from sdn.ops.common.cpu import spread
 from sdn.ops.common.generated_cpu import assembled, move_text, scalars, slope_text
+from sdn.ops.neuron import cpu as neuron
 from sdn.ops.neuron.layout import lay_out, spikes_like, to_rows
 
 __all__ = ["carry", "chunks", "chunks_module"]
@@ -48,7 +49,17 @@ def chunks(
         *(t.numpy() for t in (to_rows(spikes, rows), ends)),
         None if found is None else found.numpy(),
     )
+    if not (ends.isfinite().all() and fixed.isfinite().all()):
+        spikes = _marked(key, current, starts, fixed, numbers, chunk)
     return spikes, _narrow(ends, batch), starts.new_empty(0) if found is None else _narrow(found, batch)
+
+
+def _marked(key: str, current: Tensor, starts: Tensor, fixed: Tensor, numbers: Sequence[float], chunk: int) -> Tensor:
+    """The spikes once more, by the loop of a whole sequence, which makes NaN of those that follow from no number."""
+    batch, length, _ = current.shape
+    wide = fixed.repeat(1, batch * starts.shape[1])
+    lanes = to_lanes(current, chunk), states_to_lanes(starts)
+    return from_lanes(neuron.forward(key, *lanes, wide, numbers, False, False)[0], batch, length).contiguous()
 
 
 def carry(derivatives: Tensor, gaps: Tensor, reverse: bool) -> Tensor:

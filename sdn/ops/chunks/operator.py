@@ -159,10 +159,11 @@ def _run_stitched(
 
 
 def _mark(spikes: Tensor, ends: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-    """Spikes and last state, NaN from a chunk on that ends in no number: what comes later starts from a guess."""
+    """Spikes and last state, NaN behind a chunk that ends in no number: what comes there starts from a guess."""
     lost = ~ends.isfinite().all(2).cumprod(1).bool()
     if lost[:, -1].any():
-        where = lost.repeat_interleave(chunk, 1)[:, : spikes.shape[1]]
+        behind = torch.cat([torch.zeros_like(lost[:, :1]), lost[:, :-1]], 1)
+        where = behind.repeat_interleave(chunk, 1)[:, : spikes.shape[1]]
         spikes = spikes.masked_fill(where, float("nan"))
     return spikes, ends[:, -1].masked_fill(lost[:, -1:], float("nan"))
 

@@ -20,6 +20,11 @@ CASES = [
     for name, dynamics, std in DYNAMICS
     for solver in (("fused", "loop", "parallel") if name in NAMES else ("loop",))
 ] + [pytest.param(sdn.LIF(0.125), 1.0, solver, id=f"shipped-{solver}") for solver in ("surrogate", "refined")]
+CASES += [
+    pytest.param(dynamics, dynamics.default_std, sdn.Surrogate(chunk=chunk), id=f"{name}-rounds-{chunk}")
+    for name, dynamics in {"alif": sdn.ALIF(), "brf": sdn.BRF(), "lif": sdn.LIF(0.9)}.items()
+    for chunk in (4, 32)
+]
 STEP, ROW, UNIT, LENGTH = 3, 1, 2, 9
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import CHANNELS, assert_close, assert_lively, currents
 
+import sdn
 from sdn import RF, Loop, Neuron, Surrogate, generate, simulate
 from sdn.dynamics import IzhikevichRF
 
@@ -105,5 +106,7 @@ def test_it_learns_under_the_loop_through_time():
 
 
 def test_solvers_that_cannot_run_it_say_why():
-    with pytest.raises(ValueError, match=r"IzhikevichRF: .*gain is 0.*use solver='loop'"):
-        Neuron(IzhikevichRF(), CHANNELS, solver=Surrogate())
+    network = sdn.Artifact(sdn.ReducedSDN().eval(), {"dynamics": IzhikevichRF().facts()})
+    with pytest.raises(ValueError, match=r"IzhikevichRF: .*gain is 0.*use rounds, or solver='loop'"):
+        Neuron(IzhikevichRF(), CHANNELS, solver=Surrogate(network))
+    Neuron(IzhikevichRF(), CHANNELS, solver=Surrogate())  # the shipped one has rounds

@@ -18,6 +18,9 @@ WEIGHTS = {  # parameters, and a digest of the names and shapes in the state_dic
     "brf": (254, "3decb9c32afd5292"),
 }  # fmt: skip
 
+LATER = {"SpikingSSM": {"learn"}}
+"""Arguments that came later, which a stored configuration does not have."""
+
 
 @pytest.mark.parametrize("name", STORED)
 def test_a_stored_model_is_the_network_of_its_weights(name):
@@ -34,4 +37,6 @@ def test_every_argument_is_a_word_on_the_command_line_and_only_sizes_stand_witho
     sizes = ["d_input", "d_output", "d_model", "n_layers", "d_state"]
     assert bare == sizes[: len(bare)]
     stored = {key for one in STORED.values() for key in (*one["model"], *one["data"]) if kind.__name__ in str(one)}
-    assert {p.name for p in known} == stored - {"_target_"}
+    later = LATER.get(kind.__name__, set())
+    assert {p.name for p in known} - later == stored - {"_target_"}
+    assert all(p.default is not p.empty for p in known if p.name in later)
