@@ -184,7 +184,7 @@ class Surrogate(FrozenValue):
         scale = dynamics.detached().threshold / made_for.threshold if dynamics.scales_with_threshold else 1.0
         rounds = self._rounds(artifact)
         if artifact.over and current.device.type == "cpu" and not torch.compiler.is_dynamo_compiling():
-            _warn_outside(dynamics, artifact)
+            _warn_outside(dynamics, artifact, once=True)
         if not rounds:
             return run_pointwise(artifact, scale, dynamics, current, state, gradient, self.refine)
         options = rounds, self._chunk(artifact), not self.detach_reset, bool(self.detach_state)
@@ -269,14 +269,24 @@ def _same(one: Dynamics, other: Dynamics) -> bool:
     return vars(one) == vars(other)
 
 
-def _warn_outside(dynamics: Dynamics, artifact: Artifact) -> None:
-    """Say where a field lies outside of the bounds that the network was trained and measured between."""
+_SAID: set[tuple[str, str]] = set()
+"""Digests of artifacts, and their fields that were seen outside of their bounds in a run."""
+
+
+def _warn_outside(dynamics: Dynamics, artifact: Artifact, once: bool = False) -> None:
+    """Say where a field lies outside of the bounds that the network was trained and measured between.
+
+    ``once`` for each field of an artifact: a learned one has another value in every step.
+    """
     for name, (low, high) in artifact.over.items():
         value = torch.as_tensor(getattr(dynamics, name)).detach()
         if value.is_meta or not value.numel():
             continue
         least, most, little = float(value.min()), float(value.max()), 1e-6 * (high - low)
-        if least < low - little or most > high + little:
+        is_outside = least < low - little or most > high + little
+        if is_outside and not (once and (artifact.digest, name) in _SAID):
+            if once:
+                _SAID.add((artifact.digest, name))
             warnings.warn(
                 f"Surrogate: {name} goes from {least:g} to {most:g}, the network was trained and measured from {low:g} "
                 f"to {high:g}; check it there with sdn.fidelity, or take more rounds.",

@@ -274,6 +274,9 @@ def test_a_learned_field_that_leaves_its_bounds_is_said_to(made):
         neuron.learned["decay"].fill_(5.0)
     with pytest.warns(UserWarning, match="decay goes from 0.993"):
         neuron(torch.randn(1, 40, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        neuron(torch.randn(1, 40, 2))  # said once, not in every step of a training
 
 
 REFUSED = [
