@@ -117,7 +117,7 @@ class Seams:
         kernel, first = self.ready(self.x)
         find = guess if corrects else lambda *given: features(*given)[1]
         starts = find(network, kernel, self.x, first, self.conditions)
-        starts = starts_of(kernel, self.x, starts, network.chunk, rounds, network.slope)
+        starts = starts_of(kernel, self.x, starts, network.chunk, rounds, network.slope, network.state_std)
         slope: tuple[str, list[float]] = ("", [])
         from sdn.ops.chunks import operator as chunks
 

@@ -40,15 +40,20 @@ HELD: Slope = ("", [])
 """Of a spike that is held where seams are mended."""
 
 
-def closer(starts: Tensor, ends: Tensor, derivatives: Tensor, own: int) -> Tensor:
+def closer(starts: Tensor, ends: Tensor, derivatives: Tensor, own: int, usual: Tensor | None = None) -> Tensor:
     """States at the seams that close all gaps of a linear neuron: (B, n, S, H).
 
     They are the states in which the chunks before ended, plus what the changes further back come to there. Behind seams
-    that agree that is exactly nothing. A change that is no number is left out, and so is an end that is none.
+    that agree that is exactly nothing. A change that is no number is left out, and so is an end that is none. With
+    ``usual`` (D,), the standard deviations of the fields, a change is at most six times that and the state itself: far
+    from where the neuron usually is, derivatives with a slope can grow beyond all bounds.
     """
     gaps = (ends[:, :-1] - starts[:, 1:])[:, :, :own]
     change = chunks.carry(derivatives, gaps) - gaps
     behind = torch.where(ends[:, :-1].isfinite(), ends[:, :-1], starts[:, 1:])
+    if usual is not None:
+        most = REACH * (usual.to(ends)[:, None] + behind[:, :, :own].abs())
+        change = torch.minimum(torch.maximum(change, -most), most)
     moved = behind[:, :, :own] + torch.where(change.isfinite(), change, 0)
     return torch.cat([starts[:, :1], torch.cat([moved, behind[:, :, own:]], 2)], 1)
 
@@ -79,7 +84,7 @@ def features(
     watch = torch.zeros_like(begin[:, :, own:]).expand(-1, count - 1, -1, -1)
     starts = torch.cat([begin, torch.cat([usual, watch], 2)], 1)
     spikes, ends, derivatives = chunks.run(kernel, x, starts, chunk, derivative=True, slope=network.slope)
-    near = closer(starts, ends, derivatives, own)
+    near = closer(starts, ends, derivatives, own, network.state_std)
     inner = torch.minimum(torch.maximum(near[:, 1:, :own], mean - REACH * std), mean + REACH * std)
     near = torch.cat([near[:, :1], torch.cat([inner, near[:, 1:, own:]], 2)], 1)
     inside = (count - 1) * chunk
@@ -97,7 +102,9 @@ def guess(
     if not seen.shape[1]:
         return starts
     own = network.states
-    corrected = torch.cat([starts[:, 1:, :own] + network(seen), starts[:, 1:, own:]], 2)
+    most = REACH * network.state_std.to(x)[:, None]
+    correction = torch.minimum(torch.maximum(network(seen), -most), most)
+    corrected = torch.cat([starts[:, 1:, :own] + correction, starts[:, 1:, own:]], 2)
     return torch.cat([starts[:, :1], corrected], 1)
 
 
@@ -121,12 +128,20 @@ def every(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int, wanted: int) ->
     return torch.stack(found, 2).flatten(1, 2)[:, : -(-x.shape[1] // wanted)].contiguous()
 
 
-def starts_of(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int, rounds: int, slope: Slope = HELD) -> Tensor:
-    """The states before all chunks from which the last of some rounds runs, (B, n, S, H)."""
+def starts_of(
+    kernel: Kernel,
+    x: Tensor,
+    starts: Tensor,
+    chunk: int,
+    rounds: int,
+    slope: Slope = HELD,
+    usual: Tensor | None = None,
+) -> Tensor:
+    """The states before all chunks from which the last of some rounds runs, (B, n, S, H); ``usual`` as of `closer`."""
     own, count = side(kernel.program), starts.shape[1]
     for _ in range(min(rounds, count) - 1):
         _, ends, derivatives = chunks.run(kernel, x, starts, chunk, derivative=True, slope=slope)
-        starts = closer(starts, ends, derivatives, own)
+        starts = closer(starts, ends, derivatives, own, usual)
     return starts
 
 
@@ -181,14 +196,15 @@ def _found(
         dynamics, x, first = dynamics.with_known({"threshold": dynamics.threshold / scale}), x / scale, first / scale
     state = state_of(dynamics, first)
     kernel = operands(dynamics, x, state, dynamics.default_spike)[0]
-    slope = HELD
+    slope, usual = HELD, None
     if isinstance(network, ReducedSeamSDN):
-        starts, slope = guess(network, kernel, x, first, conditions_of(dynamics, over, x)), network.slope
+        slope, usual = network.slope, network.state_std
+        starts = guess(network, kernel, x, first, conditions_of(dynamics, over, x))
         if chunk != network.chunk:
             starts = every(kernel, x, starts, network.chunk, chunk)
     else:
         starts = _from_membrane(network, dynamics, x, first, chunk)
-    starts = starts_of(kernel, x, starts, chunk, rounds, slope)
+    starts = starts_of(kernel, x, starts, chunk, rounds, slope, usual)
     return starts * scale if scaled else starts
 
 

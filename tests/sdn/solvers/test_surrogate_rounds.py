@@ -219,6 +219,18 @@ def test_chaos_is_exact_after_as_many_rounds_as_chunks(made, chunk, rounds):
         assert_lively(want)
 
 
+@pytest.mark.parametrize("times", [3, 30])
+@pytest.mark.parametrize("name", ["alif", "brf", "soft", "izhikevich"])
+def test_currents_far_from_those_of_the_training_do_not_blow_it_up(name, times):
+    """Derivatives with a slope grow without bounds there, and a network of linear layers says what it likes."""
+    dynamics = NEURONS[name]
+    x = times * x_of(dynamics, 4, 512, 32, seed=13)
+    want = Neuron(dynamics, 32)(x)[0]
+    assert_lively(want)
+    got = Neuron(dynamics, 32, solver="surrogate")(x)[0]
+    assert (got == want).float().mean() > 0.97
+
+
 def test_more_rounds_than_chunks_cost_nothing(made):
     neuron = Neuron(LIF(0.9), 2, solver=Surrogate(made(LIF(0.9)), rounds=10**9))
     x = x_of(LIF(0.9), 1, 65, 2)
