@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from sdn.ops.scan.operator import scan
+from sdn.scoring.measures import explained_variance, match_spikes
 
-__all__ = ["SpikeScores", "best_level", "matches", "score_spikes", "train_distance"]
+__all__ = ["SpikeScores", "best_level", "score_spikes", "train_distance"]
 
 WINDOW = 20
 """Steps in which spikes are counted for their explained variance."""
@@ -62,7 +63,7 @@ def score_spikes(predicted: Tensor, recorded: Tensor, tolerance: int = 1) -> Spi
     if tolerance < 0:
         raise ValueError(f"score_spikes: tolerance must be at least 0, got {tolerance}.")
     p, r = predicted > 0, recorded > 0
-    hits = sum(len(matches(one, other, tolerance)) for one, other in zip(p, r, strict=True))
+    hits = int(match_spikes(p, r, tolerance).pairs.sum())
     made, wanted = int(p.sum()), int(r.sum())
     return SpikeScores(
         agreement=float((p == r).float().mean()),
@@ -75,24 +76,6 @@ def score_spikes(predicted: Tensor, recorded: Tensor, tolerance: int = 1) -> Spi
         steps=r.numel(),
         tolerance=tolerance,
     )
-
-
-def matches(predicted: Tensor, recorded: Tensor, tolerance: int) -> list[tuple[int, int]]:
-    """The most pairs (predicted, recorded) of spikes (T,) at most ``tolerance`` steps apart, each spike in one pair.
-
-    Both are gone through in the order of time, which pairs as many as can be.
-    """
-    ours, theirs = predicted.nonzero().flatten().tolist(), recorded.nonzero().flatten().tolist()
-    found, i, j = [], 0, 0
-    while i < len(ours) and j < len(theirs):
-        if abs(ours[i] - theirs[j]) <= tolerance:
-            found.append((ours[i], theirs[j]))
-            i, j = i + 1, j + 1
-        elif ours[i] < theirs[j]:
-            i += 1
-        else:
-            j += 1
-    return found
 
 
 def train_distance(predicted: Tensor, recorded: Tensor) -> Tensor:
@@ -133,8 +116,6 @@ def best_level(current: Tensor, spikes: Tensor) -> float:
 def _explained(predicted: Tensor, recorded: Tensor) -> float:
     window = min(WINDOW, recorded.shape[1])
     whole = recorded.shape[1] // window * window
-    ours, theirs = (x[:, :whole].double().reshape(len(x), -1, window).sum(-1) for x in (predicted, recorded))
-    spread = float(((theirs - theirs.mean()) ** 2).mean())
-    error = theirs - ours
-    left = float(((error - error.mean()) ** 2).mean())
-    return 1 - left / spread if spread else float(left == 0)
+    counts = [x[:, :whole].double().reshape(len(x), -1, window).sum(-1) for x in (predicted, recorded)]
+    found = explained_variance(*counts)
+    return float(torch.equal(*counts)) if math.isnan(found) else found

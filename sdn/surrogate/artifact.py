@@ -22,7 +22,7 @@ from sdn.runs.files import versions, writing
 from sdn.runs.shortage import shortage
 from sdn.runs.tensor_files import digest
 from sdn.surrogate.network import ReducedSDN, of_weights
-from sdn.surrogate.seams import ReducedSeamSDN, seam_network
+from sdn.surrogate.seams import ReducedSeamSDN
 
 __all__ = ["Artifact", "copy_artifact", "load_artifact", "save_artifact", "shipped_artifacts", "step_of"]
 
@@ -203,9 +203,8 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
         text = header["facts"]
         facts = json.loads(text)
         sizes = {name: facts[name] for name in SIZES[kind == SEAMS]}
-        network = (
-            seam_network(ReducedSeamSDN, sizes, tensors) if kind == SEAMS else of_weights(ReducedSDN, sizes, tensors)
-        )
+        made: type[Network] = ReducedSeamSDN if kind == SEAMS else ReducedSDN
+        network = of_weights(made, sizes, tensors)
         _check_facts(network, facts)
     except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         reason = " ".join(str(error).split())[:160]

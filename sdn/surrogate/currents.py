@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdn.dynamics.base import Dynamics
+from sdn.dynamics.base import Dynamics, simulate
+from sdn.ops.neuron.sequence import run_sequence
 from sdn.ops.scan.operator import scan
 
 __all__ = ["FAMILIES", "MIXTURE", "currents", "family_of", "rheobase"]
@@ -122,9 +123,6 @@ def family_of(name: str) -> Make:
 
 def rheobase(dynamics: Dynamics, std: float) -> float:
     """The least constant current, from std / 64 to 4 std, that makes a neuron fire within 512 steps; else std."""
-    from sdn.dynamics.base import simulate
-    from sdn.ops.neuron.sequence import run_sequence
-
     levels = torch.exp2(torch.linspace(-6, 2, 65)) * std
     x = levels.expand(1, 512, -1).contiguous()
     with torch.no_grad():

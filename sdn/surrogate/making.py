@@ -13,6 +13,7 @@ from loguru import logger
 
 from sdn.dynamics.base import Dynamics, check_dynamics
 from sdn.surrogate.artifact import Artifact, save_artifact
+from sdn.surrogate.currents import FAMILIES
 from sdn.surrogate.fidelity import Metrics, evaluate, not_worth_having
 from sdn.surrogate.reduction import reduce
 from sdn.surrogate.seam_training import SeamRecipe
@@ -23,7 +24,6 @@ from sdn.surrogate.trajectory_files import TrajectoryFile, drawn_values
 
 __all__ = ["learn_surrogate", "scores", "trajectories"]
 
-MEASURED = ("normal", "driven", "wide", "correlated", "sparse", "sinusoid", "near-threshold")
 ROUNDS = 3
 
 
@@ -86,7 +86,7 @@ def scores(
     dynamics: Dynamics,
     over: Mapping[str, Sequence[float]] | None = None,
     *,
-    families: Sequence[str] = MEASURED,
+    families: Sequence[str] = tuple(FAMILIES),
     rounds: int = ROUNDS,
     chunk: int | None = None,
     rows: int = 64,

@@ -101,14 +101,14 @@ class ReducedSDN(nn.Module):
         return out
 
 
-Network = TypeVar("Network", SDN, ReducedSDN)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def of_weights(kind: type[Network], sizes: Mapping[str, Any], weights: Mapping[str, Any]) -> Network:
     """The network of these sizes with these weights, in eval mode.
 
     Args:
-        kind: `SDN` or `ReducedSDN`.
+        kind: `SDN`, `ReducedSDN`, or those of seams.
         sizes: its arguments; no memory is taken for sizes that the weights do not have.
         weights: name -> tensor.
 

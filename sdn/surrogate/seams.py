@@ -1,7 +1,6 @@
 """The seam network: a guess of a neuron's state every few steps, from which the neuron itself runs on in pieces."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,9 +8,9 @@ from torch import Tensor, nn
 
 from sdn.compiler.programs import slope_of
 from sdn.gradients import Triangle
-from sdn.runs.weights import misfit
+from sdn.ops.scan.operator import scan
 
-__all__ = ["TAUS", "ReducedSeamSDN", "SeamSDN", "features_of", "modes", "reduce_seams", "seam_network"]
+__all__ = ["TAUS", "ReducedSeamSDN", "SeamSDN", "features_of", "modes", "reduce_seams"]
 
 TAUS = (4.0, 16.0, 64.0, 256.0)
 """Time constants, in steps, of the averages that a seam network sees."""
@@ -125,23 +124,6 @@ def reduce_seams(network: SeamSDN) -> ReducedSeamSDN:
     return reduced.eval()
 
 
-def seam_network(
-    kind: type[SeamSDN] | type[ReducedSeamSDN], sizes: Mapping[str, Any], weights: Mapping[str, Any]
-) -> Any:
-    """The network of these sizes with these weights, in eval mode.
-
-    Raises:
-        ValueError, TypeError: sizes that are none, or weights that are not those of such a network.
-    """
-    with torch.device("meta"):
-        problem = misfit(weights, kind(**sizes).state_dict())
-    if problem is not None:
-        raise ValueError(problem)
-    network = kind(**sizes)
-    network.load_state_dict(dict(weights))
-    return network.eval()
-
-
 def modes(x: Tensor, chunk: int) -> Tensor:
     """Averages of a signal up to the end of each chunk, over the past with the weights ``exp(-lag / tau)``.
 
@@ -152,8 +134,6 @@ def modes(x: Tensor, chunk: int) -> Tensor:
     Returns:
         (B, m, 4, H), one for each of `TAUS`.
     """
-    from sdn.ops.scan.operator import scan
-
     batch, length, channels = x.shape
     count, kinds = length // chunk, len(TAUS)
     keep = torch.exp(-1 / torch.tensor(TAUS, dtype=x.dtype, device=x.device))

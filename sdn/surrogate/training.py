@@ -26,7 +26,7 @@ from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.running import epoch_to_start
 from sdn.surrogate.running import train as run
 from sdn.surrogate.seam_training import SeamRecipe, fit_seams
-from sdn.surrogate.seams import SeamSDN, seam_network
+from sdn.surrogate.seams import SeamSDN
 from sdn.surrogate.trajectory_files import TrajectoryFile
 
 __all__ = ["History", "fit", "load_sdn"]
@@ -243,8 +243,8 @@ def load_sdn(path: str | os.PathLike[str]) -> tuple[Any, Dynamics]:
     try:
         found = content["sdn"]
         sizes = dict(found["sizes"])
-        make: Any = of_weights if sizes.pop("kind", "pointwise") == "pointwise" else seam_network
-        sdn = make(SDN if make is of_weights else SeamSDN, sizes, dict(found["state"]))
+        kind: Any = SeamSDN if sizes.pop("kind", "pointwise") == "seams" else SDN
+        sdn = of_weights(kind, sizes, dict(found["state"]))
         return sdn, Dynamics.from_facts(found["dynamics"])
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:120]

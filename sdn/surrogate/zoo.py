@@ -12,6 +12,7 @@ from loguru import logger
 
 from sdn.dynamics import ALIF, BRF, HRF, LIF, RF, Dynamics, IzhikevichRF
 from sdn.surrogate.artifact import Artifact, load_artifact
+from sdn.surrogate.currents import FAMILIES
 from sdn.surrogate.making import learn_surrogate
 
 __all__ = ["ENTRIES", "card", "make"]
@@ -55,16 +56,15 @@ def make(folder: Path, names: Iterable[str] = (), seed: int = 0) -> None:
 def card(folder: Path) -> str:
     """A table of all artifacts of a folder: neuron, numbers, and agreement / F1 by family."""
     found = [load_artifact(path) for path in sorted(folder.glob("*.safetensors"))]
-    families = ("normal", "driven", "wide", "correlated", "sparse", "sinusoid", "near-threshold")
-    head = f"| artifact | numbers | {' | '.join(families)} |"
-    lines = [head, "|---" * (2 + len(families)) + "|"]
-    lines += [_row(artifact, families) for artifact in found if not artifact.is_pointwise]
+    head = f"| artifact | numbers | {' | '.join(FAMILIES)} |"
+    lines = [head, "|---" * (2 + len(FAMILIES)) + "|"]
+    lines += [_row(artifact) for artifact in found if not artifact.is_pointwise]
     return "\n".join(lines) + "\n"
 
 
-def _row(artifact: Artifact, families: Sequence[str]) -> str:
+def _row(artifact: Artifact) -> str:
     cells = []
-    for family in families:
+    for family in FAMILIES:
         metrics = artifact.facts["metrics"].get(family)
         cells.append("" if metrics is None else f"{100 * metrics['agreement']:.2f} / {100 * metrics['f1']:.1f}")
     numbers = sum(value.numel() for value in artifact.tensors)

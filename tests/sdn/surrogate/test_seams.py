@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from seam_files import trajectories
 
 import sdn
 from sdn.dynamics.base import at_start
 from sdn.ops.neuron.sequence import operands
 from sdn.runs import folder as runs
 from sdn.surrogate import running
+from sdn.surrogate.making import trajectories
 from sdn.surrogate.seam_training import SeamRecipe, Seams
 from sdn.surrogate.seams import TAUS, ReducedSeamSDN, SeamSDN, features_of, modes
 from sdn.surrogate.shooting import closer, every, features, guess, starts_of
