@@ -73,6 +73,6 @@ def _round(dynamics: sdn.Dynamics, x: torch.Tensor) -> Run:
 
     def once() -> object:
         with torch.no_grad():
-            return starts_of(kernel, x, starts, 32, 2, network.slope, network.state_std)  # type: ignore[arg-type]
+            return starts_of(network, kernel, x, starts, 32, 2)  # type: ignore[arg-type]
 
     return once

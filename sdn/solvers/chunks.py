@@ -14,17 +14,17 @@ from sdn.compiler.programs import program, slope_of
 from sdn.gradients import Triangle
 from sdn.ops.chunks import operator as chunks
 from sdn.ops.chunks.layout import side
+from sdn.ops.chunks.seams import HELD, Slope, closer
 from sdn.ops.neuron import operator as neuron
 from sdn.ops.neuron.layout import Kernel
 from sdn.solvers.linear import certain
 
-__all__ = ["HELD", "Found", "Rows", "closer", "follows", "proof", "run_in_chunks", "run_rows"]
+__all__ = ["Found", "Rows", "follows", "proof", "run_in_chunks", "run_rows"]
 
 FEW = 12
 """Seams that are left to further rounds: up to so many cost less than to prove the spikes of a row by `certain`."""
 UNKNOWN = -1.0
 """Margin of a row whose spikes nobody has tried to prove."""
-HELD: tuple[str, list[float]] = ("", [])
 
 
 class Rows(NamedTuple):
@@ -106,7 +106,9 @@ def run_in_chunks(rows: Rows, chunk: int, warm_up: int, max_rounds: int) -> Foun
             rows, left, least = rows.some(keep), left[keep], least[keep]
             now, starts, ends, derivatives = (t[..., keep] for t in (now, starts, ends, derivatives))
         own, before = side(rows.kernel.program), now
-        starts = closer(starts, ends, derivatives, own, least != UNKNOWN)
+        tried = least != UNKNOWN  # then what is within rounding is left out, so that the last bits come to rest
+        rounding = torch.finfo(ends.dtype).eps * ends[:, :-1, :own].abs().amax(1, keepdim=True) * tried
+        starts = closer(starts, ends, derivatives, own, least=rounding)
     return Found(spikes, final, settled, margin.clamp(min=0), rounds)
 
 
@@ -131,21 +133,7 @@ def _guess(rows: Rows, chunk: int, warm_up: int) -> Tensor:
     return starts
 
 
-def closer(starts: Tensor, ends: Tensor, derivatives: Tensor, own: int, tried: Tensor) -> Tensor:
-    """States before all chunks (1, C, S, n) that close all gaps of a linear neuron.
-
-    They are the ends themselves, plus what the changes before come to there: nothing, exactly, behind seams that agree.
-    Where a proof was ``tried`` (n,) what is within rounding is left out as well, so that the last bits come to rest.
-    """
-    gaps = (ends[:, :-1] - starts[:, 1:])[:, :, :own]
-    change = chunks.carry(derivatives, gaps) - gaps
-    found = torch.cat([starts[:, :1], ends[:, :-1]], 1)
-    rounding = torch.finfo(ends.dtype).eps * found[:, :, :own].abs().amax(1, keepdim=True) * tried
-    found[:, 1:, :own] += torch.where(change.isfinite() & (change.abs() > rounding), change, 0)
-    return found
-
-
-def follows(rows: Rows) -> tuple[str, list[float]]:
+def follows(rows: Rows) -> Slope:
     """A triangle about twice as wide as what the current adds to the potential; none where no reset is soft.
 
     The width is a power of 2, since each that was used is kept.

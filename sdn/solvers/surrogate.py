@@ -19,7 +19,7 @@ from sdn.dynamics.lif import LIF
 from sdn.gradients import SpikeGradient
 from sdn.solvers.pointwise import InputWindow, network_on, run_pointwise, scaled
 from sdn.surrogate.artifact import Artifact, load_artifact, shipped_artifacts, step_of
-from sdn.surrogate.shooting import membrane_of, run_rounds
+from sdn.surrogate.shooting import Plan, membrane_of, run_rounds
 
 __all__ = ["InputWindow", "Surrogate"]
 
@@ -187,10 +187,11 @@ class Surrogate(FrozenValue):
             _warn_outside(dynamics, artifact, once=True)
         if not rounds:
             return run_pointwise(artifact, scale, dynamics, current, state, gradient, self.refine)
-        options = rounds, self._chunk(artifact), not self.detach_reset, bool(self.detach_state)
         tracing = torch.compiler.is_dynamo_compiling()  # then nothing is copied, and the network moves its weights
         network = artifact.network if tracing else network_on(artifact, current.device, current.dtype)
-        return run_rounds(network, artifact.over, scale, dynamics, current, state, gradient, *options)
+        plan = Plan(network, artifact.over, scale, rounds, self._chunk(artifact))
+        options = {"through_reset": not self.detach_reset, "through_time": not self.detach_state}
+        return run_rounds(plan, dynamics, current, state, gradient, **options)
 
     @torch.no_grad()
     def membrane(self, dynamics: Dynamics, current: Tensor) -> Tensor:
@@ -201,8 +202,8 @@ class Surrogate(FrozenValue):
         scale = dynamics.threshold / made_for.threshold if dynamics.scales_with_threshold else 1.0
         if not self._rounds(artifact):
             return scaled(network, current, scale, 0)
-        options = self._rounds(artifact), self._chunk(artifact)
-        return membrane_of(network, artifact.over, scale, dynamics, current, *options)
+        plan = Plan(network, artifact.over, scale, self._rounds(artifact), self._chunk(artifact))
+        return membrane_of(plan, dynamics, current)
 
     def initial_state(
         self, dynamics: Dynamics, batch: int, channels: int, device: torch.device | str, dtype: torch.dtype

@@ -11,7 +11,7 @@ from sdn.surrogate.network import SDN, ReducedSDN
 from sdn.surrogate.predict import predict
 from sdn.surrogate.reduction import reduce
 from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN
-from sdn.surrogate.shooting import membrane_of
+from sdn.surrogate.shooting import Plan, membrane_of
 from sdn.surrogate.trajectories import generate
 from sdn.surrogate.trajectory_files import TrajectoryFile
 
@@ -127,8 +127,8 @@ def evaluate(
         input, mem, spike = (t.T for t in part[:3])
         if isinstance(reduced, ReducedSeamSDN):
             with torch.no_grad():
-                x, options = input.contiguous().unsqueeze(0), (rounds, chunk or reduced.chunk)
-                predicted = membrane_of(reduced, part.values, 1.0, neurons, x, *options)[0]
+                plan = Plan(reduced, part.values, 1.0, rounds, chunk or reduced.chunk)
+                predicted = membrane_of(plan, neurons, input.contiguous().unsqueeze(0))[0]
         else:
             predicted = predict(reduced, part.input.unsqueeze(-1)).squeeze(-1).T
         tally.add(predicted, input, mem, spike, neurons)

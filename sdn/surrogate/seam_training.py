@@ -14,16 +14,18 @@ from sdn.dynamics.base import Dynamics, at_start
 from sdn.ops.neuron import operator as neuron
 from sdn.ops.neuron.layout import Kernel
 from sdn.ops.neuron.sequence import operands
-from sdn.surrogate.crops import Blocks
+from sdn.surrogate.crops import STEPS_PER_BLOCK, Blocks
+from sdn.surrogate.fidelity import evaluate
 from sdn.surrogate.running import epoch_to_start, train
 from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN, reduce_seams
-from sdn.surrogate.shooting import features, guess, starts_of
+from sdn.surrogate.shooting import features
 from sdn.surrogate.trajectory_files import TrajectoryFile
 
 __all__ = ["SeamRecipe", "fit_seams"]
 
 WIDTHS = (0.0, 1.0, 2.0, 4.0)
 """Widths of the triangle that are tried, in units of what a usual current adds to the membrane at once."""
+SHOWN = ("agreement", "f1", "trivial_agreement")
 SHIFTS = 32
 """Places of the seams in a row that are learned from."""
 
@@ -65,15 +67,12 @@ class Seams:
     """A neuron on the rows of a file: its currents, its exact states, and what a network sees of them.
 
     Args:
-        file: trajectories of (N, L); the rows are the lanes of one neuron each.
-        rows: how many of them, from the first on.
+        file: trajectories of (N, L); each row is a lane.
     """
 
-    def __init__(self, file: TrajectoryFile, rows: int) -> None:
-        part = file.rows(0, rows)
-        self.dynamics = part.neurons
-        self.conditions = part.conditions
-        self.x = part.input.T.contiguous().unsqueeze(0)
+    def __init__(self, file: TrajectoryFile) -> None:
+        self.dynamics, self.conditions = file.neurons, file.conditions
+        self.x = file.input.T.contiguous().unsqueeze(0)
 
     def ready(self, x: Tensor) -> tuple[Kernel, Tensor]:
         """The neuron as its kernel sees it, and its state at rest."""
@@ -112,31 +111,11 @@ class Seams:
             right.append(error.transpose(2, 3).flatten(0, 2))
         return torch.cat(seen), torch.cat(right)
 
-    def agreement(self, network: ReducedSeamSDN, rounds: int, corrects: bool = True) -> dict[str, float]:
-        """Agreement and F1 of the spikes after some rounds, and agreement of a neuron that never fires."""
-        kernel, first = self.ready(self.x)
-        find = guess if corrects else lambda *given: features(*given)[1]
-        starts = find(network, kernel, self.x, first, self.conditions)
-        starts = starts_of(kernel, self.x, starts, network.chunk, rounds, network.slope, network.state_std)
-        slope: tuple[str, list[float]] = ("", [])
-        from sdn.ops.chunks import operator as chunks
-
-        spikes = chunks.run(kernel, self.x, starts, network.chunk)[0]
-        true = neuron.run(kernel, self.x, first, slope, False, False)[0]
-        both, fired = (spikes * true).sum(), spikes.sum() + true.sum()
-        f1 = 2 * both / fired if fired else torch.tensor(1.0)
-        mem0 = self.dynamics.fires(torch.zeros_like(self.x), self.x).to(true)
-        return {
-            "agreement": float((spikes == true).float().mean()),
-            "f1": float(f1),
-            "trivial_agreement": float((mem0 == true).float().mean()),
-        }
-
 
 class SeamTraining(lightning.LightningModule):
     """A Lightning batch is a block of optimiser steps, an epoch ends with a validation."""
 
-    def __init__(self, network: SeamSDN, recipe: SeamRecipe, dynamics: Dynamics, held_out: Seams) -> None:
+    def __init__(self, network: SeamSDN, recipe: SeamRecipe, dynamics: Dynamics, held_out: TrajectoryFile) -> None:
         super().__init__()
         self.network, self.recipe, self.dynamics, self.held_out = network, recipe, dynamics, held_out
         self.automatic_optimization = False
@@ -148,7 +127,7 @@ class SeamTraining(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """One block of steps."""
         optimizer: Any = self.optimizers()
-        done = self.current_epoch * self.recipe.steps_per_epoch + batch_idx * 100
+        done = self.current_epoch * self.recipe.steps_per_epoch + batch_idx * STEPS_PER_BLOCK
         last, total = len(batch[0]) - 1, torch.zeros(())
         for i, (seen, right) in enumerate(zip(*batch, strict=True)):
             optimizer.param_groups[0]["lr"] = self.recipe.lr_at(done + i)
@@ -162,9 +141,9 @@ class SeamTraining(lightning.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """The error at the seams, and the spikes of three rounds on the same rows."""
         seen, right = batch
-        scores = self.held_out.agreement(reduce_seams(self.network).float(), 3)
+        scores = asdict(evaluate(self.network, self.held_out, self.dynamics, rounds=3))
         self.log("val/loss", (self.network(seen) - right).abs().mean(), batch_size=1)
-        self.log_dict({f"val/{name}": value for name, value in scores.items()}, batch_size=1)
+        self.log_dict({f"val/{name}": scores[name] for name in SHOWN}, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the network by itself, and what it stands for."""
@@ -192,20 +171,22 @@ def fit_seams(
     network: SeamSDN, train_file: TrajectoryFile, val: TrajectoryFile, run_dir: Path, recipe: SeamRecipe, resume: bool
 ) -> None:
     """Train a seam network and leave its last state in a checkpoint; see `sdn.fit`."""
-    data, held_out = Seams(train_file, recipe.rows), Seams(val, max(16, recipe.rows // 4))
+    rows, held_out = train_file.rows(0, recipe.rows), val.rows(0, max(16, recipe.rows // 4))
+    data = Seams(rows)
     if data.x.shape[1] <= 2 * network.chunk:
         raise ValueError(
             f"fit: the rows have {data.x.shape[1]} steps; a seam network with chunks of {network.chunk} needs more "
             f"than {2 * network.chunk}. Generate longer rows or take shorter chunks."
         )
     with torch.no_grad():
-        _prepare(network.initialise(recipe.seed), data)
+        _prepare(network, data, rows)
+        network.initialise(recipe.seed)
         plain = reduce_seams(network).float()
         seen, right = data.pairs(plain)
         network.feature_mean.copy_(seen.mean(0))
         network.feature_std.copy_(seen.std(0).clamp_min(1e-6))
         scale = network.state_std
-        check = [tuple(part.T for part in _scaled(held_out.pairs(plain), scale))]
+        check = [tuple(part.T for part in _scaled(Seams(held_out).pairs(plain), scale))]
     start = epoch_to_start(run_dir, {"kind": "seams", **network.sizes} | asdict(recipe), resume)
     module = SeamTraining(network, recipe, train_file.dynamics, held_out)
     blocks: Any = Blocks(recipe.steps_per_epoch, start)
@@ -218,8 +199,10 @@ def _scaled(pairs: tuple[Tensor, Tensor], scale: Tensor) -> tuple[Tensor, Tensor
     return pairs[0], pairs[1] / scale
 
 
-def _prepare(network: SeamSDN, data: Seams) -> None:
-    """Take the mean states, and the width with which three rounds from them find most spikes."""
+def _prepare(network: SeamSDN, data: Seams, rows: TrajectoryFile) -> None:
+    """Take the mean states, and the width with which rounds from them find most spikes without any correction."""
+    torch.nn.init.zeros_(network.last.weight)
+    torch.nn.init.zeros_(network.last.bias)
     mean, std = data.statistics()
     network.state_mean.copy_(mean)
     network.state_std.copy_(std)
@@ -228,8 +211,7 @@ def _prepare(network: SeamSDN, data: Seams) -> None:
     best = -1.0
     for width in WIDTHS:
         network.width = width * unit
-        plain = reduce_seams(network).float()
-        found = sum(data.agreement(plain, rounds, corrects=False)["agreement"] for rounds in (2, 3, 4))
+        found = sum(evaluate(network, rows, rows.dynamics, rounds=rounds).agreement for rounds in (2, 3, 4))
         if found > best + 1e-6:
             best, chosen = found, network.width
     network.width = chosen

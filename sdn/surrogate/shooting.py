@@ -9,8 +9,8 @@ Source: multiple shooting; Newton's method over time is Lim et al., ICLR 2024 (a
 spike in it, and the network that makes the first guess, are ours.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from sdn.dynamics.base import Dynamics, State, Value, at_start
 from sdn.gradients import SpikeGradient, spike
 from sdn.ops.chunks import operator as chunks
 from sdn.ops.chunks.layout import from_lanes, side, states_to_lanes, to_lanes
+from sdn.ops.chunks.seams import HELD, closer
 from sdn.ops.common.place import check_kind
 from sdn.ops.neuron import operator as neuron
 from sdn.ops.neuron.layout import Kernel
@@ -27,35 +28,41 @@ from sdn.ops.neuron.sequence import operands, state_of
 from sdn.surrogate.predict import predict
 from sdn.surrogate.seams import ReducedSeamSDN, modes
 
-__all__ = [
-    "HELD", "closer", "conditions_of", "every", "features", "guess", "membrane_of", "membranes", "run_rounds",
-    "starts_of",
-]  # fmt: skip
+__all__ = ["Plan", "conditions_of", "every", "features", "guess", "membrane_of", "membranes", "run_rounds", "starts_of"]
 
 REACH = 6.0
-"""Standard deviations from the mean state that a first guess may lie away from it."""
-
-Slope = tuple[str, list[float]]
-HELD: Slope = ("", [])
-"""Of a spike that is held where seams are mended."""
+"""Standard deviations that a first guess may lie from the mean state, and that a correction may be long."""
 
 
-def closer(starts: Tensor, ends: Tensor, derivatives: Tensor, own: int, usual: Tensor | None = None) -> Tensor:
-    """States at the seams that close all gaps of a linear neuron: (B, n, S, H).
+class Plan(NamedTuple):
+    """How the states at the seams are found; see `sdn.Surrogate`."""
 
-    They are the states in which the chunks before ended, plus what the changes further back come to there. Behind seams
-    that agree that is exactly nothing. A change that is no number is left out, and so is an end that is none. With
-    ``usual`` (D,), the standard deviations of the fields, a change is at most six times that and the state itself: far
-    from where the neuron usually is, derivatives with a slope can grow beyond all bounds.
+    network: Any
+    """A `ReducedSeamSDN`, or for LIF a pointwise `ReducedSDN`."""
+    over: Collection[str]
+    """Fields that the network is told."""
+    scale: Value
+    """The threshold over that which the network knows; 1 where it is no scale."""
+    rounds: int
+    chunk: int
+
+
+def _reach(network: ReducedSeamSDN, like: Tensor) -> Tensor:
+    """How long a correction of the network may be, (D, 1)."""
+    return REACH * network.state_std.to(like)[:, None]
+
+
+def _round(network: Any, kernel: Kernel, x: Tensor, starts: Tensor, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes and ends of all chunks from these starts, and the starts of the next round.
+
+    With a seam network changes are bounded by the usual size of a state and by the state itself. Far from where the
+    neuron usually is, derivatives with a slope can grow beyond all bounds.
     """
-    gaps = (ends[:, :-1] - starts[:, 1:])[:, :, :own]
-    change = chunks.carry(derivatives, gaps) - gaps
-    behind = torch.where(ends[:, :-1].isfinite(), ends[:, :-1], starts[:, 1:])
-    if usual is not None:
-        most = REACH * (usual.to(ends)[:, None] + behind[:, :, :own].abs())
-        change = torch.minimum(torch.maximum(change, -most), most)
-    moved = behind[:, :, :own] + torch.where(change.isfinite(), change, 0)
-    return torch.cat([starts[:, :1], torch.cat([moved, behind[:, :, own:]], 2)], 1)
+    own, is_seams = side(kernel.program), isinstance(network, ReducedSeamSDN)
+    slope = network.slope if is_seams else HELD
+    spikes, ends, derivatives = chunks.run(kernel, x, starts, chunk, derivative=True, slope=slope)
+    most = _reach(network, ends) + REACH * ends[:, :-1, :own].abs().nan_to_num(posinf=0.0) if is_seams else None
+    return spikes, ends, closer(starts, ends, derivatives, own, most=most)
 
 
 def features(
@@ -79,13 +86,13 @@ def features(
     begin = first.unsqueeze(1)
     if count == 1:
         return x.new_empty(batch, 0, 0, channels), begin.clone()
-    mean, std = (value.to(x)[:, None] for value in (network.state_mean, network.state_std))
+    mean = network.state_mean.to(x)[:, None]
     usual = mean.expand(batch, count - 1, own, channels)
     watch = torch.zeros_like(begin[:, :, own:]).expand(-1, count - 1, -1, -1)
     starts = torch.cat([begin, torch.cat([usual, watch], 2)], 1)
-    spikes, ends, derivatives = chunks.run(kernel, x, starts, chunk, derivative=True, slope=network.slope)
-    near = closer(starts, ends, derivatives, own, network.state_std)
-    inner = torch.minimum(torch.maximum(near[:, 1:, :own], mean - REACH * std), mean + REACH * std)
+    spikes, ends, near = _round(network, kernel, x, starts, chunk)
+    reach = _reach(network, x)
+    inner = torch.minimum(torch.maximum(near[:, 1:, :own], mean - reach), mean + reach)
     near = torch.cat([near[:, :1], torch.cat([inner, near[:, 1:, own:]], 2)], 1)
     inside = (count - 1) * chunk
     parts = [inner, ends[:, :-1, :own].nan_to_num(), modes(x[:, :inside], chunk), modes(spikes[:, :inside], chunk)]
@@ -101,9 +108,8 @@ def guess(
     seen, starts = features(network, kernel, x, first, conditions)
     if not seen.shape[1]:
         return starts
-    own = network.states
-    most = REACH * network.state_std.to(x)[:, None]
-    correction = torch.minimum(torch.maximum(network(seen), -most), most)
+    own, reach = network.states, _reach(network, x)
+    correction = torch.minimum(torch.maximum(network(seen), -reach), reach)
     corrected = torch.cat([starts[:, 1:, :own] + correction, starts[:, 1:, own:]], 2)
     return torch.cat([starts[:, :1], corrected], 1)
 
@@ -128,37 +134,24 @@ def every(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int, wanted: int) ->
     return torch.stack(found, 2).flatten(1, 2)[:, : -(-x.shape[1] // wanted)].contiguous()
 
 
-def starts_of(
-    kernel: Kernel,
-    x: Tensor,
-    starts: Tensor,
-    chunk: int,
-    rounds: int,
-    slope: Slope = HELD,
-    usual: Tensor | None = None,
-) -> Tensor:
-    """The states before all chunks from which the last of some rounds runs, (B, n, S, H); ``usual`` as of `closer`."""
-    own, count = side(kernel.program), starts.shape[1]
-    for _ in range(min(rounds, count) - 1):
-        _, ends, derivatives = chunks.run(kernel, x, starts, chunk, derivative=True, slope=slope)
-        starts = closer(starts, ends, derivatives, own, usual)
+def starts_of(network: Any, kernel: Kernel, x: Tensor, starts: Tensor, chunk: int, rounds: int) -> Tensor:
+    """The states before all chunks from which the last of some rounds runs, (B, n, S, H)."""
+    for _ in range(min(rounds, starts.shape[1]) - 1):
+        starts = _round(network, kernel, x, starts, chunk)[2]
     return starts
 
 
 def run_rounds(
-    network: Any,
-    over: Mapping[str, Any],
-    scale: Value,
+    plan: Plan,
     dynamics: Dynamics,
     current: Tensor,
     state: State | None,
     gradient: SpikeGradient,
-    rounds: int,
-    chunk: int,
-    through_reset: bool,
-    through_no_time: bool,
+    *,
+    through_reset: bool = False,
+    through_time: bool = True,
 ) -> tuple[Tensor, Any]:
-    """Spikes (B, L, H) after some rounds, and the neuron's state behind them; see `sdn.Surrogate`."""
+    """Spikes (B, L, H) after some rounds, and the neuron's state behind them."""
     check_kind(current)
     dynamics, state = at_start(dynamics, current, state)
     kernel, first, slope = operands(dynamics, current, state, gradient)
@@ -166,65 +159,56 @@ def run_rounds(
         spikes, last, _ = neuron.run(kernel, current, first, slope, through_reset, False)
         return spikes, state_of(dynamics, last)
     with torch.no_grad():
-        told = network, over, scale, dynamics.detached()
-        starts = _found(*told, current.detach(), first.detach(), rounds, chunk)
-    if through_no_time:
-        spikes, last = _without_time(dynamics, kernel, current, starts, chunk, gradient)
+        starts = _found(plan, dynamics.detached(), current.detach(), first.detach())
+    if through_time:
+        spikes, last = chunks.stitch(kernel, current, first, starts, plan.chunk, slope, through_reset)
     else:
-        spikes, last = chunks.stitch(kernel, current, first, starts, chunk, slope, through_reset)
+        with torch.no_grad():
+            x = current.detach()
+            mem, last = membranes(kernel, x, starts, plan.chunk), chunks.run(kernel, x, starts, plan.chunk)[1][:, -1]
+        spikes = spike(dynamics.distance(mem, current), gradient, dynamics.fires_at_threshold)
     ended = state_of(dynamics, last)
     check_finite(dynamics, ended, current, state)
     return spikes, ended
 
 
-def _found(
-    network: Any,
-    over: Mapping[str, Any],
-    scale: Value,
-    dynamics: Dynamics,
-    x: Tensor,
-    first: Tensor,
-    rounds: int,
-    chunk: int,
-) -> Tensor:
+def membrane_of(plan: Plan, dynamics: Dynamics, current: Tensor) -> Tensor:
+    """The membrane (B, L, H) of the last round, from rest."""
+    dynamics, state = at_start(dynamics, current, None)
+    kernel, first, _ = operands(dynamics, current, state, dynamics.default_spike)
+    return membranes(kernel, current, _found(plan, dynamics, current, first), plan.chunk)
+
+
+def membranes(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int) -> Tensor:
+    """The membrane (B, L, H) of all chunks, each from its start."""
+    batch, length, _ = x.shape
+    wide = kernel._replace(fixed=kernel.fixed.detach().repeat(1, batch * starts.shape[1]))
+    lanes = to_lanes(x, chunk).contiguous(), states_to_lanes(starts).contiguous()
+    mem = neuron.run(wide, *lanes, ("", []), through_reset=False, record=True)[2]
+    return from_lanes(mem, batch, length).contiguous()
+
+
+def _found(plan: Plan, dynamics: Dynamics, x: Tensor, first: Tensor) -> Tensor:
     """The states before all chunks from which the last round runs.
 
     A neuron whose threshold is a scale is looked at in units of it, in which each channel is by itself.
     """
+    network, over, scale, rounds, chunk = plan
     scaled = isinstance(scale, Tensor) or scale != 1
     if scaled:
         dynamics, x, first = dynamics.with_known({"threshold": dynamics.threshold / scale}), x / scale, first / scale
-    state = state_of(dynamics, first)
-    kernel = operands(dynamics, x, state, dynamics.default_spike)[0]
-    slope, usual = HELD, None
+    kernel = operands(dynamics, x, state_of(dynamics, first), dynamics.default_spike)[0]
     if isinstance(network, ReducedSeamSDN):
-        slope, usual = network.slope, network.state_std
         starts = guess(network, kernel, x, first, conditions_of(dynamics, over, x))
         if chunk != network.chunk:
             starts = every(kernel, x, starts, network.chunk, chunk)
     else:
         starts = _from_membrane(network, dynamics, x, first, chunk)
-    starts = starts_of(kernel, x, starts, chunk, rounds, slope, usual)
+    starts = starts_of(network, kernel, x, starts, chunk, rounds)
     return starts * scale if scaled else starts
 
 
-def membrane_of(
-    network: Any,
-    over: Mapping[str, Any],
-    scale: Value,
-    dynamics: Dynamics,
-    current: Tensor,
-    rounds: int,
-    chunk: int,
-) -> Tensor:
-    """The membrane (B, L, H) of the last round, from rest."""
-    dynamics, state = at_start(dynamics, current, None)
-    kernel, first, _ = operands(dynamics, current, state, dynamics.default_spike)
-    starts = _found(network, over, scale, dynamics, current, first, rounds, chunk)
-    return membranes(kernel, current, starts, chunk)[0]
-
-
-def conditions_of(dynamics: Dynamics, over: Mapping[str, Any], like: Tensor) -> Tensor | None:
+def conditions_of(dynamics: Dynamics, over: Collection[str], like: Tensor) -> Tensor | None:
     """The fields that a network is told, (c, H)."""
     if not over:
         return None
@@ -238,23 +222,3 @@ def _from_membrane(network: Any, dynamics: Dynamics, x: Tensor, first: Tensor, c
     u = torch.where(decay > 0, predict(network, x)[:, ::chunk] / decay, 0).unsqueeze(2)[:, 1:]
     rest = torch.zeros_like(first[:, None, 1:]).expand(-1, u.shape[1], -1, -1)
     return torch.cat([first.unsqueeze(1), torch.cat([u, rest], 2)], 1)
-
-
-def _without_time(
-    dynamics: Dynamics, kernel: Kernel, current: Tensor, starts: Tensor, chunk: int, gradient: SpikeGradient
-) -> tuple[Tensor, Tensor]:
-    """Spikes of the last round whose gradient flows through the current of the same step only, and the last state."""
-    with torch.no_grad():
-        mem, _, last = membranes(kernel, current.detach(), starts, chunk)
-    return spike(dynamics.distance(mem, current), gradient, dynamics.fires_at_threshold), last
-
-
-def membranes(kernel: Kernel, x: Tensor, starts: Tensor, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Membrane and spikes (B, L, H) of all chunks, each from its start, and the state after the last, (B, S, H)."""
-    batch, length, _ = x.shape
-    wide = kernel._replace(fixed=kernel.fixed.detach().repeat(1, batch * starts.shape[1]))
-    lanes = to_lanes(x, chunk).contiguous(), states_to_lanes(starts).contiguous()
-    spikes, _, mem = neuron.run(wide, *lanes, ("", []), False, True)
-    last = chunks.run(kernel, x, starts, chunk)[1][:, -1]
-    mem, spikes = (from_lanes(part, batch, length).contiguous() for part in (mem, spikes))
-    return mem, spikes, last

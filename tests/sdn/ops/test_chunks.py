@@ -13,6 +13,7 @@ from sdn.dynamics.base import at_start
 from sdn.gradients import spike
 from sdn.ops.chunks import gpu, layout
 from sdn.ops.chunks import operator as chunks
+from sdn.ops.chunks.seams import closer
 from sdn.ops.neuron import cpu as neuron_cpu
 from sdn.ops.neuron import operator as neuron
 from sdn.ops.neuron.sequence import operands
@@ -144,3 +145,37 @@ def test_a_state_that_is_lost_is_lost_for_good():
     assert final[0, 0, 7].isnan()
     assert spikes.isnan().sum() == spikes.shape[1] - chunk
     assert final.isnan().sum() == 1
+
+
+def test_seams_that_agree_are_left_to_the_very_bit():
+    """And no derivative, however large, keeps a chunk from its start where all seams before it agree."""
+    draw, tried = torch.Generator().manual_seed(0), torch.tensor([False, False, True, True])
+    starts, ends = (torch.randn(2, 6, 3, 4, generator=draw) for _ in range(2))
+    derivatives = torch.randn(2, 6, 4, 4, generator=draw)
+    starts[:, 1:4] = ends[:, :3]
+    least = 1e-7 * ends[:, :-1, :2].abs().amax(1, keepdim=True) * tried
+    near = closer(starts, ends, derivatives, 2, least)
+    assert torch.equal(near[:, 1:5], ends[:, :4])
+    assert torch.equal(near[:, 5, 2], ends[:, 4, 2])  # no field of the neuron
+    gap = (ends[:, 3] - starts[:, 4])[:, :2]
+    moved = torch.einsum("bijh,bjh->bih", derivatives[:, 4].unflatten(1, (2, 2)), gap)
+    torch.testing.assert_close(near[:, 5, :2], ends[:, 4, :2] + moved)
+    cut = closer(starts, ends, derivatives, 2, most=torch.tensor(0.1))[:, 5, :2]
+    torch.testing.assert_close(cut, ends[:, 4, :2] + moved.clamp(-0.1, 0.1))
+    assert moved.abs().max() > 0.1
+    assert torch.equal(closer(starts, ends, derivatives * float("inf"), 2, least)[:, 1:], ends[:, :-1])
+    ends[:, 4, :2] = starts[:, 5, :2] = 0.0
+    tiny = closer(starts, ends, derivatives * 1e-9, 2, least)[:, 5, :2]
+    assert ((tiny != 0) == ~tried).all()  # what is as small as that is left out
+
+
+def test_a_change_that_is_no_number_is_left_out():
+    starts, ends = torch.zeros(1, 3, 1, 2), torch.ones(1, 3, 1, 2)
+    ends[0, 0, 0, 1] = float("inf")
+    found = closer(starts, ends, torch.ones(1, 3, 1, 2), 1)
+    assert found[0, :, 0, 0].tolist() == [0, 1, 2]
+    assert found[0, :, 0, 1].tolist() == [
+        0,
+        0,
+        1,
+    ]  # an end that is none leaves the start

@@ -23,8 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from sdn import ALIF, BRF, LIF, RF, ArcTan, Dynamics, Fused, Loop, Neuron, Parallel, Surrogate, Triangle, simulate
 from sdn.compiler.programs import program_of, slope_of
 from sdn.dynamics import HRF, IzhikevichRF
+from sdn.ops.chunks.seams import HELD
 from sdn.ops.neuron.sequence import operands
-from sdn.solvers.chunks import HELD, Rows, closer, follows, proof, run_in_chunks, run_rows
+from sdn.solvers.chunks import Rows, follows, proof, run_in_chunks, run_rows
 from sdn.solvers.linear import certain, distance_error, spikes_at
 from sdn.solvers.linear import solve as solve_linear
 from sdn.solvers.parallel import Certificate, solve
@@ -177,24 +178,6 @@ def test_neurons_that_are_not_linear_are_repaired_too(dynamics, std):
     assert torch.equal(spikes, exact(dynamics, x))
     assert certificate.rounds < 24
     assert certificate.settled == CHANNELS
-
-
-def test_seams_that_agree_are_left_to_the_very_bit():
-    """And no derivative, however large, keeps a chunk from its start where all seams before it agree."""
-    draw, tried = torch.Generator().manual_seed(0), torch.tensor([False, False, True, True])
-    starts, ends = (torch.randn(2, 6, 3, 4, generator=draw) for _ in range(2))
-    derivatives = torch.randn(2, 6, 4, 4, generator=draw)
-    starts[:, 1:4] = ends[:, :3]
-    near = closer(starts, ends, derivatives, 2, tried)
-    assert torch.equal(near[:, 1:5], ends[:, :4])
-    assert torch.equal(near[:, 5, 2], ends[:, 4, 2])  # no field of the neuron
-    gap = (ends[:, 3] - starts[:, 4])[:, :2]
-    moved = torch.einsum("bijh,bjh->bih", derivatives[:, 4].unflatten(1, (2, 2)), gap)
-    assert_close(near[:, 5, :2], ends[:, 4, :2] + moved)
-    assert torch.equal(closer(starts, ends, derivatives * float("inf"), 2, tried)[:, 1:], ends[:, :-1])
-    ends[:, 4, :2] = starts[:, 5, :2] = 0.0
-    tiny = closer(starts, ends, derivatives * 1e-9, 2, tried)[:, 5, :2]
-    assert ((tiny != 0) == ~tried).all()  # within rounding
 
 
 def test_wrong_spikes_are_not_proved():
