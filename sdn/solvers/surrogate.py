@@ -1,9 +1,7 @@
 """The surrogate solver: a small network instead of the loop over time, alone or with rounds of the exact neuron."""
 
-import functools
 import os
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,19 +15,15 @@ from sdn.compiler.programs import check_compiled
 from sdn.dynamics.base import Dynamics, State
 from sdn.dynamics.lif import LIF
 from sdn.gradients import SpikeGradient
+from sdn.solvers import matching
 from sdn.solvers.pointwise import InputWindow, network_on, run_pointwise, scaled
-from sdn.surrogate.artifact import Artifact, load_artifact, shipped_artifacts, step_of
+from sdn.surrogate.artifact import Artifact
 from sdn.surrogate.shooting import Plan, membrane_of, run_rounds
 
 __all__ = ["InputWindow", "Surrogate"]
 
 ROUNDS = 3
 LARGEST = 1 << 31
-HOW = (
-    "train one (`python generate.py`, `python train.py`; sdn.fit for a neuron of your own) and pass its "
-    "artifact.safetensors as Surrogate(path), on the command line as "
-    "'model.solver={_target_: sdn.Surrogate, artifact: PATH}'."
-)
 
 
 @dataclass(frozen=True)
@@ -111,7 +105,7 @@ class Surrogate(FrozenValue):
             if not any(value is word for word in words):
                 raise ValueError(f"Surrogate: {name} must be one of {words}, got {value!r}.")
         if artifact is not None:
-            known = artifact.as_it_is() if isinstance(artifact, Artifact) else _read(artifact)
+            known = artifact.as_it_is() if isinstance(artifact, Artifact) else matching.read(artifact)
             object.__setattr__(self, "artifact", known)
 
     def check(self, dynamics: Dynamics, learned: tuple[str, ...] = (), gradient: SpikeGradient | None = None) -> None:
@@ -137,16 +131,18 @@ class Surrogate(FrozenValue):
         if self.detach_state and [f for f in learned if f != "threshold"]:
             raise NotImplementedError(f"{name}: Surrogate(detach_state=True) learns a threshold only, not {learned}.")
         network_on(artifact, torch.device("cpu"), torch.float32)  # ready before anything is traced
-        others = [known for known in self._known if known[0] != _unit(dynamics)]
-        self._known[:] = [*others, (_unit(dynamics), artifact.dynamics, artifact)]
-        _warn_outside(dynamics, artifact)
-        _warn_changed(dynamics, artifact)
+        others = [known for known in self._known if known[0] != matching.unit(dynamics)]
+        self._known[:] = [*others, (matching.unit(dynamics), artifact.dynamics, artifact)]
+        matching.warn_outside(dynamics, artifact)
+        matching.warn_changed(dynamics, artifact)
 
     def _check_rounds(self, name: str, artifact: Artifact) -> None:
         if self.refine:
             raise ValueError(f"{name}: refine={self.refine} is for a pointwise network alone; use more rounds.")
         if artifact.is_pointwise and type(artifact.dynamics) is not LIF:
-            raise ValueError(f"{name}: rounds need a seam network, this artifact is pointwise; use rounds=0, or {HOW}")
+            raise ValueError(
+                f"{name}: rounds need a seam network, this artifact is pointwise; use rounds=0, or {matching.HOW}"
+            )
         made, chunk = self._made_for_chunk(artifact), self._chunk(artifact)
         if max(made, chunk) % min(made, chunk):
             raise ValueError(
@@ -184,7 +180,7 @@ class Surrogate(FrozenValue):
         scale = dynamics.detached().threshold / made_for.threshold if dynamics.scales_with_threshold else 1.0
         rounds = self._rounds(artifact)
         if artifact.over and current.device.type == "cpu" and not torch.compiler.is_dynamo_compiling():
-            _warn_outside(dynamics, artifact, once=True)
+            matching.warn_outside(dynamics, artifact, once=True)
         if not rounds:
             return run_pointwise(artifact, scale, dynamics, current, state, gradient, self.refine)
         tracing = torch.compiler.is_dynamo_compiling()  # then nothing is copied, and the network moves its weights
@@ -219,19 +215,21 @@ class Surrogate(FrozenValue):
         Raises:
             ValueError: an artifact that was made for another neuron, or no shipped one for this.
         """
-        unit = _unit(dynamics)
+        unit = matching.unit(dynamics)
         for known, made_for, artifact in self._known:
             told = [*artifact.over]
-            if _same(_with(made_for, known, told), _with(made_for, unit, told)):
+            if matching.same(matching.with_fields(made_for, known, told), matching.with_fields(made_for, unit, told)):
                 return made_for, artifact
         artifact = self._found(dynamics)
         return artifact.dynamics, artifact
 
     def _found(self, dynamics: Dynamics, learned: tuple[str, ...] = ()) -> Artifact:
-        artifact = self.artifact if isinstance(self.artifact, Artifact) else _shipped_for(dynamics, learned)
-        if not _stands_for(artifact, dynamics):
+        artifact = self.artifact if isinstance(self.artifact, Artifact) else matching.shipped_for(dynamics, learned)
+        if not matching.stands_for(artifact, dynamics):
             made_for = artifact.dynamics
-            raise ValueError(f"artifact was made for {made_for}, this neuron is {dynamics}; use that neuron, or {HOW}")
+            raise ValueError(
+                f"artifact was made for {made_for}, this neuron is {dynamics}; use that neuron, or {matching.HOW}"
+            )
         return artifact
 
     def _rounds(self, artifact: Artifact) -> int:
@@ -243,108 +241,3 @@ class Surrogate(FrozenValue):
     @staticmethod
     def _made_for_chunk(artifact: Artifact) -> int:
         return int(getattr(artifact.network, "chunk", 32))
-
-
-def _unit(dynamics: Dynamics) -> Dynamics:
-    return dynamics.with_known({"threshold": 1.0}) if dynamics.scales_with_threshold else dynamics
-
-
-def _with(made_for: Dynamics, dynamics: Dynamics, fields: Sequence[str]) -> Dynamics:
-    """A neuron with some fields of another one."""
-    if not fields or type(dynamics) is not type(made_for):
-        return dynamics
-    return dynamics.with_known({name: getattr(made_for, name) for name in fields})
-
-
-def _stands_for(artifact: Artifact, dynamics: Dynamics) -> bool:
-    """Whether an artifact is of this neuron, whatever its threshold where that is a scale, and what it is told."""
-    made_for = artifact.dynamics
-    return _unit(made_for) == _with(_unit(made_for), _unit(dynamics), [*artifact.over])
-
-
-def _same(one: Dynamics, other: Dynamics) -> bool:
-    """Whether two neurons are equal; of neurons of plain numbers without their facts, which a step has no time for."""
-    values = (*vars(one).values(), *vars(other).values())
-    if type(one) is not type(other) or any(isinstance(value, Tensor) for value in values):
-        return one == other
-    return vars(one) == vars(other)
-
-
-_SAID: set[tuple[str, str]] = set()
-"""Digests of artifacts, and their fields that were seen outside of their bounds in a run."""
-
-
-def _warn_outside(dynamics: Dynamics, artifact: Artifact, once: bool = False) -> None:
-    """Say where a field lies outside of the bounds that the network was trained and measured between.
-
-    ``once`` for each field of an artifact: a learned one has another value in every step.
-    """
-    for name, (low, high) in artifact.over.items():
-        value = torch.as_tensor(getattr(dynamics, name)).detach()
-        if value.is_meta or not value.numel():
-            continue
-        least, most, little = float(value.min()), float(value.max()), 1e-6 * (high - low)
-        is_outside = least < low - little or most > high + little
-        if is_outside and not (once and (artifact.digest, name) in _SAID):
-            if once:
-                _SAID.add((artifact.digest, name))
-            warnings.warn(
-                f"Surrogate: {name} goes from {least:g} to {most:g}, the network was trained and measured from {low:g} "
-                f"to {high:g}; check it there with sdn.fidelity, or take more rounds.",
-                stacklevel=5,
-            )
-
-
-def _warn_changed(dynamics: Dynamics, artifact: Artifact) -> None:
-    """Say where a neuron of your own has another step than when its artifact was made."""
-    made, now = artifact.facts.get("step"), step_of(dynamics)
-    if made and now and made != now:
-        name = type(dynamics).__name__
-        warnings.warn(
-            f"Surrogate: the step of {name} is another one than when the artifact was made ({made}, now {now}); train "
-            "it anew, or check it with sdn.fidelity.",
-            stacklevel=5,
-        )
-
-
-def _read(path: str | os.PathLike[str]) -> Artifact:
-    with torch.device("cpu"):
-        return load_artifact(path)
-
-
-_shipped = functools.lru_cache(maxsize=None)(_read)
-
-
-def _shipped_for(dynamics: Dynamics, learned: tuple[str, ...] = ()) -> Artifact:
-    """The shipped artifact of a neuron: one that is told what is learned, else one of this very neuron, else any."""
-    known = [_shipped(path) for path in shipped_artifacts()]
-    asked = {name for name in learned if not (name == "threshold" and dynamics.scales_with_threshold)}
-    fitting = [
-        artifact
-        for artifact in known
-        if asked <= {*artifact.over} and _stands_for(artifact, dynamics) and _inside(dynamics, artifact)
-    ]
-    if fitting:
-        return min(fitting, key=lambda artifact: (len(artifact.over), not artifact.is_pointwise))
-    alike = [artifact for artifact in known if type(artifact.dynamics) is type(dynamics)] or known
-    made = ", ".join(_named(artifact) for artifact in alike) or "none"
-    what = f"{dynamics} with a learned {', '.join(sorted(asked))}" if asked else str(dynamics)
-    way = f"`python generate.py DATA --over {min(asked)}=LOW:HIGH` and `python train.py` make one; " if asked else ""
-    raise ValueError(f"no shipped artifact stands for {what} (shipped: {made}); {way}{HOW}")
-
-
-def _named(artifact: Artifact) -> str:
-    bounds = [f"{name} from {low:g} to {high:g}" for name, (low, high) in artifact.over.items()]
-    return str(artifact.dynamics) + (f" with {', '.join(bounds)}" if bounds else "")
-
-
-def _inside(dynamics: Dynamics, artifact: Artifact) -> bool:
-    """Whether the fields that an artifact is told lie between its bounds."""
-    for name, (low, high) in artifact.over.items():
-        value = torch.as_tensor(getattr(dynamics, name, float("nan"))).detach()
-        if value.is_meta:
-            continue
-        little = 1e-6 * (high - low)
-        if not bool(((value >= low - little) & (value <= high + little)).all()):
-            return False
-    return True

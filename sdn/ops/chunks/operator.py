@@ -6,8 +6,7 @@ of the state at the end of a chunk by that at its start is (B, n, D * D, H), row
 own field.
 """
 
-import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -200,34 +199,33 @@ def _run_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     if not current.numel():
         return *_fake_backward(None, None, current, fixed, starts)[:2], torch.zeros_like(fixed)
-    back = functools.partial(
-        _whole_backward, numbers=numbers, program=program, chunk=chunk, gradient=gradient, shape=shape,
-        through_reset=through_reset, learn=learn,
-    )  # fmt: skip
+    how = _How(numbers, program, chunk, gradient, shape, through_reset, learn)
     cut = current.shape[1] // chunk * chunk
     if cut in (0, current.shape[1]):
-        return back(grad_spikes, grad_last, current, fixed, starts)
+        return _whole_backward(grad_spikes, grad_last, current, fixed, starts, how)
     head, tail = (None, None) if grad_spikes is None else (grad_spikes[:, :cut], grad_spikes[:, cut:])
-    after = back(tail, grad_last, current[:, cut:], fixed, starts[:, -1:])
-    before = back(head, after[1], current[:, :cut], fixed, starts[:, :-1])
+    after = _whole_backward(tail, grad_last, current[:, cut:], fixed, starts[:, -1:], how)
+    before = _whole_backward(head, after[1], current[:, :cut], fixed, starts[:, :-1], how)
     return torch.cat([before[0], after[0]], 1), before[1], before[2] + after[2] if learn else before[2]
 
 
+class _How(NamedTuple):
+    """What a backward pass takes beside tensors."""
+
+    numbers: list[float]
+    program: str
+    chunk: int
+    gradient: str
+    shape: list[float]
+    through_reset: bool
+    learn: bool
+
+
 def _whole_backward(
-    grad_spikes: Tensor | None,
-    grad_last: Tensor | None,
-    current: Tensor,
-    fixed: Tensor,
-    starts: Tensor,
-    numbers: list[float],
-    program: str,
-    chunk: int,
-    gradient: str,
-    shape: list[float],
-    through_reset: bool,
-    learn: bool,
+    grad_spikes: Tensor | None, grad_last: Tensor | None, current: Tensor, fixed: Tensor, starts: Tensor, how: _How
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The backward pass of chunks of one length."""
+    numbers, program, chunk, gradient, shape, through_reset, learn = how
     (batch, length, channels), count = current.shape, starts.shape[1]
     chunk = min(chunk, length)
     lanes, first = to_lanes(current, chunk).contiguous(), states_to_lanes(starts).contiguous()

@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 import sdn
 from sdn import ALIF, BRF, HRF, LIF, RF, IzhikevichRF, Neuron, Surrogate
-from sdn.solvers.surrogate import _warn_changed
+from sdn.solvers.matching import warn_changed
 from sdn.surrogate.currents import currents
 from sdn.surrogate.seams import ReducedSeamSDN
 
@@ -277,7 +277,7 @@ def test_a_class_that_was_written_again_is_said_to_be(made):
 
     changed = Quadratic()
     with pytest.warns(UserWarning, match="the step of Quadratic is another one than when the artifact was made"):
-        _warn_changed(changed, artifact)
+        warn_changed(changed, artifact)
 
 
 def test_a_learned_field_that_leaves_its_bounds_is_said_to(made):

@@ -53,7 +53,7 @@ def test_no_forward_opens_a_file(path, monkeypatch):
 
     for name in ("builtins.open", "pathlib.Path.stat", "pathlib.Path.glob", "sdn.surrogate.artifact.load_artifact"):
         monkeypatch.setattr(name, refused)
-    monkeypatch.setattr("sdn.solvers.surrogate.load_artifact", refused)
+    monkeypatch.setattr("sdn.solvers.matching.load_artifact", refused)
     for neuron in neurons:
         spikes(neuron)
 
