@@ -231,6 +231,24 @@ def test_currents_far_from_those_of_the_training_do_not_blow_it_up(name, times):
     assert (got == want).float().mean() > 0.97
 
 
+OVER = {"omega": (5.0, 50.0), "b_offset": (0.2, 2.2)}
+
+
+@pytest.mark.parametrize("times", [1, 10, 100])
+@pytest.mark.parametrize("nonsense", [300.0, -300.0, 1e6])
+def test_a_network_that_says_nonsense_does_not_make_the_neuron_diverge(made, nonsense, times):
+    """Its correction is bounded, and so are those of the rounds: without either of both bounds this neuron diverges."""
+    artifact = made(BRF(20.0), OVER, width=0.3)
+    with torch.no_grad():
+        artifact.network.last.bias.fill_(nonsense)
+    draw = torch.Generator().manual_seed(5)
+    fields = {name: low + (high - low) * torch.rand(32, generator=draw) for name, (low, high) in OVER.items()}
+    x = times * x_of(BRF(), 4, 1024, 32, seed=14)
+    want, got = (Neuron(BRF(**fields), 32, solver=solver)(x)[0] for solver in ("fused", Surrogate(artifact)))
+    assert_lively(want)
+    assert (got == want).float().mean() > 0.85
+
+
 def test_more_rounds_than_chunks_cost_nothing(made):
     neuron = Neuron(LIF(0.9), 2, solver=Surrogate(made(LIF(0.9)), rounds=10**9))
     x = x_of(LIF(0.9), 1, 65, 2)
