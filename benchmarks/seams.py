@@ -5,6 +5,7 @@ benchmarks/results/seams.json after every neuron and seed, so that it can be sto
 """
 
 import argparse
+import copy
 import json
 import re
 import tempfile
@@ -72,6 +73,12 @@ def page(found: dict[str, Any]) -> str:
         cells = [_cell([run["families"][family]["3"] for run in runs.values()]) for family in names]
         cells += [_cell([run["length"][n] for run in runs.values()]) for n in ("256", "16384")]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    lines += ["", "The same at C = 32 by a network that corrects nothing, so by rounds from the mean state alone:", ""]
+    lines += ["| neuron | K = 1 | K = 2 | K = 3 | K = 4 | correlated, K = 3 |", "|---|---|---|---|---|---|"]
+    for name, runs in rows.items():
+        cells = [_cell([run["without"][k] for run in runs.values()]) for k in "1234"]
+        cells.append(_cell([run["without, correlated"]["3"] for run in runs.values()]))
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
     lines += [
         "",
         "Cosine with the gradient of the exact neuron (its reset detached) at K = 3, lowest of the trainings, and",
@@ -106,10 +113,22 @@ def measured(name: str, seed: int) -> dict[str, Any]:
         return row
     for plan, (chunk, rounds) in PLANS.items():
         row[plan] = {str(k): spikes(artifact, "normal", rounds=k, chunk=chunk) for k in rounds}
+    silent = without(artifact)
+    row["without"] = {str(k): spikes(silent, "normal", rounds=k) for k in (1, 2, 3, 4)}
+    row["without, correlated"] = {str(k): spikes(silent, "correlated", rounds=k) for k in (1, 2, 3, 4)}
     row["families"] = {family: {str(k): spikes(artifact, family, rounds=k) for k in (3, 4)} for family in FAMILIES}
     row["length"] = {str(n): spikes(artifact, "normal", length=n, rows=131_072 // n) for n in (256, 2048, 16384)}
     row["gradient"] = gradients(artifact)
     return row
+
+
+def without(artifact: sdn.Artifact) -> sdn.Artifact:
+    """The same with a network that corrects nothing."""
+    network = copy.deepcopy(artifact.network)
+    with torch.no_grad():
+        for value in network.last.parameters():
+            value.zero_()
+    return sdn.Artifact(network, artifact.facts)
 
 
 def pair(metrics: dict[str, float]) -> list[float]:
