@@ -215,6 +215,7 @@ def _projection(name: str) -> Callable[[list[Row]], str]:
 
 def _parallel(rows: list[Row]) -> str:
     shown = ("rounds", "rows", "settled", "certified", "handed_over", "margin", "equal", "rate", "seconds", "fused")
+    rows = _table(rows, "parallel")
     lines = [{**row, "part": part, "value": row[part]} for row in rows for part in shown]
     return pivot(
         lines,

@@ -1,12 +1,14 @@
 """Suite ``parallel``: how many rounds exact spikes take without a loop over time, and what is known about each row.
 
 Currents are N(0, std of the dynamics), and constant ones just below the threshold, which need the most rounds. Spikes
-are compared with those of the fused loop. One thread does all chunks here; a GPU would do them at once.
+are compared with those of the fused loop. One thread does all chunks here; a GPU would do them at once. Table
+``draws``: rounds of eight draws of the currents, and what the slope of a spike in the derivatives is worth.
 """
 
 import itertools
 import time
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ LEAST = {"half": 0.5, "most": 0.9}
 def run(bench: Bench) -> None:
     """One row per neuron, kind of current, length and length of a chunk."""
     try:
+        from sdn.ops.chunks.seams import HELD
         from sdn.solvers.parallel import Parallel, solve
     except ImportError:
         bench.note("no parallel solver in this version")
@@ -32,9 +35,10 @@ def run(bench: Bench) -> None:
     others = [sdn.ALIF(), sdn.BRF(), sdn.HRF(), sdn.IzhikevichRF(), sdn.RF()]
     cases = [(dynamics, _noise) for dynamics in bench.pick([*lif, *others], [*lif, *others], [lif[0], others[-1]])]
     cases += [(sdn.LIF(decay), _near_threshold) for decay in (0.125, 0.9)]
-    for (dynamics, draw), length, chunk in itertools.product(cases, lengths, bench.pick((32, 128), (32, 128), (16,))):
+    chunks = bench.pick((32, 128, 256), (32, 128), (16,))
+    for (dynamics, draw), length, chunk in itertools.product(cases, lengths, chunks):
         is_one_scan = isinstance(dynamics, sdn.RF)
-        if is_one_scan and chunk == 128:
+        if is_one_scan and chunk > 32:
             continue
         shape = bench.pick((1, length, 64), (1, length, 64), (2, length, 5))
         current, solver = draw(dynamics, shape), Parallel(max_rounds=64, chunk=chunk)
@@ -51,6 +55,22 @@ def run(bench: Bench) -> None:
         row |= dict.fromkeys(LEAST) if bench.level == "tiny" else _rounds(dynamics, current, solver)
         equal, rate = bool(torch.equal(spikes, exact)), exact.mean().item()
         bench.add(**row, shape=shape, rate=rate, equal=equal, **certificate._asdict(), seconds=seconds, fused=fused)
+    for dynamics in bench.pick([*lif, *others[:-1]], [others[0]], [lif[2]]):
+        rounds = _draws(bench, dynamics)
+        with mock.patch("sdn.solvers.chunks.follows", return_value=HELD):
+            held = _draws(bench, dynamics)
+        bench.add(table="draws", neuron=str(dynamics), draws=rounds, held=held)
+
+
+def _draws(bench: Bench, dynamics: sdn.Dynamics) -> list[int]:
+    """Rounds until all 64 rows are done, chunks of 32, by draw of the currents."""
+    from sdn.solvers.parallel import Parallel, solve
+
+    found = []
+    for seed in range(bench.pick(8, 2)):
+        current = _noise(dynamics, bench.pick((1, 1024, 64), (1, 1024, 64), (1, 40, 5)), seed)
+        found.append(solve(dynamics, current, solver=Parallel(max_rounds=64, chunk=32))[2].rounds)
+    return found
 
 
 def _rounds(dynamics: sdn.Dynamics, current: Tensor, solver: sdn.Parallel) -> dict[str, int | None]:
@@ -68,9 +88,9 @@ def _rounds(dynamics: sdn.Dynamics, current: Tensor, solver: sdn.Parallel) -> di
     return found
 
 
-def _noise(dynamics: sdn.Dynamics, shape: Shape) -> Tensor:
+def _noise(dynamics: sdn.Dynamics, shape: Shape, seed: int = 0) -> Tensor:
     """N(0, std)"""
-    return dynamics.default_std * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return dynamics.default_std * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _near_threshold(dynamics: sdn.Dynamics, shape: Shape) -> Tensor:
