@@ -24,11 +24,13 @@ __all__ = ["main"]
 
 OUT = Path(__file__).parent / "results" / "through_surrogate.json"
 HIDDEN = 128
-OVER = {"omega": (5.0, 50.0), "b_offset": (0.2, 2.2)}
+OVER = {"omega": (2.0, 12.0), "b_offset": (6.0, 12.0)}
 """Fields of BRF that differ from neuron to neuron; its surrogate is told them."""
 SOLVERS = ("fused", "surrogate", "surrogate, detached")
-RATE, LR = 0.1, 1e-2
-"""Spikes a step that the first weights are scaled for, and the peak learning rate."""
+RATE = 0.1
+"""Spikes a step that the first weights are scaled for."""
+GAIN, LR = {"alif": 1.0, "brf": 3.0}, {"alif": 1e-2, "brf": 2e-2}
+"""How many times the neuron's usual current its layer gets, and the peak learning rate."""
 
 
 def neurons() -> dict[str, tuple[sdn.Dynamics, sdn.Artifact | None]]:
@@ -48,9 +50,11 @@ def solver_of(word: str, artifact: sdn.Artifact | None) -> Any:
 class FeedForward(nn.Module):
     """Linear maps and neurons in turn, then integrators of each class: (B, L, 140) -> (B, 10)."""
 
-    def __init__(self, dynamics: sdn.Dynamics, solver: Any, hidden: int = HIDDEN, classes: int = 10) -> None:
+    def __init__(
+        self, dynamics: sdn.Dynamics, solver: Any, gain: float = 1.0, hidden: int = HIDDEN, classes: int = 10
+    ) -> None:
         super().__init__()
-        self.scale = dynamics.default_std
+        self.scale = gain * dynamics.default_std
         self.maps, self.neurons = nn.ModuleList(), nn.ModuleList()
         for size in (140, hidden):
             layer = nn.Linear(size, hidden, bias=False)
@@ -88,22 +92,22 @@ def main() -> None:
             for solver in SOLVERS:
                 key = f"{name}, {solver}, seed {seed}, {args.epochs} epochs"
                 if key not in found["runs"]:
-                    found["runs"][key] = trained(dynamics, solver_of(solver, artifact), seed, args.epochs, args.root)
+                    found["runs"][key] = trained(name, dynamics, solver_of(solver, artifact), seed, args)
                     OUT.write_text(json.dumps(found, indent=1) + "\n")
                     print(key, found["runs"][key], flush=True)
 
 
-def trained(dynamics: sdn.Dynamics, solver: Any, seed: int, epochs: int, root: str) -> dict[str, Any]:
+def trained(name: str, dynamics: sdn.Dynamics, solver: Any, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """One training: test accuracy after the last epoch, with the exact neuron and with the one it was trained with."""
     torch.manual_seed(seed)
-    data = fsdd_spikes(root, seed=seed, batch_size=64, val_fraction=0.1)
+    data = fsdd_spikes(args.root, seed=seed, batch_size=64, val_fraction=0.1)
     data.setup("fit")
-    model = FeedForward(dynamics, solver)
+    model = FeedForward(dynamics, solver, GAIN[name])
     loader = data.train_dataloader()
-    optimizer = torch.optim.Adam(model.parameters(), lr=LR)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(loader))
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR[name])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, args.epochs * len(loader))
     started = time.process_time()
-    for _ in range(epochs):
+    for _ in range(args.epochs):
         for batch in loader:
             loss = nn.functional.cross_entropy(10 * model(batch.x), batch.y)
             optimizer.zero_grad()
@@ -113,7 +117,7 @@ def trained(dynamics: sdn.Dynamics, solver: Any, seed: int, epochs: int, root: s
             schedule.step()
     seconds = time.process_time() - started
     model.eval()
-    exact = FeedForward(dynamics, "fused")
+    exact = FeedForward(dynamics, "fused", GAIN[name])
     exact.load_state_dict(model.state_dict())
     exact.eval()
     return {
