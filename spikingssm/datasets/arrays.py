@@ -1,30 +1,23 @@
-"""Your own data: sequences and labels in one `.npz` file."""
+"""Your own data: sequences and labels in an `.npz` or `.csv` file, or a folder of one folder a class."""
 
-import functools
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from loguru import logger
-from torch import Tensor
 
+from spikingssm.datasets.audio import fitted, level
 from spikingssm.datasets.base import IGNORED, Rows, SequenceData
-from spikingssm.datasets.numpy_files import npz_names, read_npz
+from spikingssm.datasets.inputs import Audio, Inputs, Numbers
+from spikingssm.datasets.numpy_files import npz_names
+from spikingssm.datasets.own import Found, read_own
 
 __all__ = ["arrays"]
 
-ARRAYS = ("x", "y", "lengths", "x_test", "y_test", "lengths_test")
 FEW_CLASSES, MOST_CLASSES = 10_000, 2**24
-OTHER = {
-    ".mat": "found = scipy.io.loadmat(FILE); x, y = found['x'], found['y'].ravel()",
-    ".h5": "with h5py.File(FILE) as file: x, y = file['x'][()], file['y'][()]",
-    ".hdf5": "with h5py.File(FILE) as file: x, y = file['x'][()], file['y'][()]",
-    ".csv": "table = np.loadtxt(FILE, delimiter=',')",
-    ".npy": "x = np.load(FILE)",
-    ".pt": "x, y = torch.load(FILE)",
-}
-"""How other kinds of files are opened."""
+SCALES = ("auto", "standardise", "unit")
 
 
 def arrays(
@@ -32,26 +25,38 @@ def arrays(
     test_path: str | Path | None = None,
     *,
     name: str | None = None,
-    classes: int | None = None,
+    classes: int | Sequence[str] | None = None,
     test_fraction: float = 0.1,
-    scale: float = 1.0,
+    scale: float | str = 1.0,
+    scaling: Mapping[str, Any] | None = None,
+    hertz: int | None = None,
+    samples: int | None = None,
     test_only: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> SequenceData:
-    """Sequences from ``.npz`` files: ``x`` (N, L, C) numbers, ``y`` (N,) or (N, L) integer labels.
+    """Sequences of one's own: ``x`` (N, L, C) numbers, ``y`` (N,) or (N, L) labels, which are integers or names.
 
-    The test rows are ``x`` and ``y`` of ``test_path``, else ``x_test`` and ``y_test`` of ``path``, else a fixed part of
+    They lie in an ``.npz`` or ``.csv`` file, or in a folder of one folder a class, see `spikingssm.datasets.own`. The
+    test rows are ``x`` and ``y`` of ``test_path``, else ``x_test`` and ``y_test`` of ``path``, else a fixed part of
     its rows. In (N, L) labels -100 marks a step without a label. ``lengths`` (N,), where present, are the valid steps.
 
     Args:
         path: the file of the training rows.
         test_path: the file of the test rows.
         name: of the data set in results; the file's name by default.
-        classes: number of classes; the largest label + 1 by default.
+        classes: number of classes, or their names in the order of their numbers; by default the largest label + 1, or
+            all names in the order of the alphabet.
         test_fraction: part of the rows to test on, the same for every seed, where the files hold no test rows.
         scale: factor on x, > 0; what neurons without a norm in front need to fire, see docs/experiments.md. Bytes may
             be pixels, which take 1 / 255, or spikes, which take 1: they are left as they are, and the log says so.
+            "standardise": minus the mean and by the standard deviation of each channel over the real steps of the
+            training rows. "unit": divided by the largest size in the training rows. "auto": spikes, which are 0 and 1,
+            as they are, and other numbers standardised.
+        scaling: what "standardise" or "unit" has found, as a run keeps it: ``{mean, std}`` or ``{divide}``; None finds
+            it in the training rows.
+        hertz: samples a second that sound is brought to; None is the rate of the first file.
+        samples: of a row of sound; None is the longest clip of the training.
         test_only: read the test rows only, for `spikingssm.evaluate`: those of ``test_path``, else ``x_test`` and
             ``y_test`` of ``path``. There is nothing to train on then.
         seed: of the validation split and of the order.
@@ -63,59 +68,142 @@ def arrays(
     """
     if path is None:
         raise ValueError("arrays: no file given; set data.path=FILE.npz with x (N, L, C) and y (N,).")
-    if not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
-        raise ValueError(f"arrays: scale must be a number > 0, got {scale!r}.")
-    if classes is not None and (not isinstance(classes, int) or classes < 1):
-        raise ValueError(f"arrays: classes must be an integer >= 2 or null for the largest label + 1, got {classes!r}.")
-    train, test, rule, tested = _parts(path, test_path, test_fraction, test_only)
-    known = _classes(path, train, test) if classes is None else classes
+    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+    if scale not in SCALES and not (is_number and 0 < float(scale) < math.inf):
+        raise ValueError(
+            f"arrays: scale must be a number > 0, {', '.join(SCALES[:-1])} or {SCALES[-1]}, got {scale!r}."
+        )
+    given: Any = classes
+    listed = isinstance(given, (list, tuple)) and all(isinstance(each, str) for each in given)
+    listed = listed and len(set(given)) == len(given)
+    if classes is not None and not listed and (not isinstance(classes, int) or classes < 1):
+        raise ValueError(f"arrays: classes must be an integer >= 2, a list of names, or null, got {classes!r:.200}.")
+    found = _parts(path, test_path, test_fraction, test_only, hertz, classes)
+    train, test, rule, tested, names = found.train, found.test, found.rule, found.tested, found.names
+    known = len(names) if names else _classes(path, train, test) if not isinstance(classes, int) else classes
     for file, part, rows in ((path, "train", train), (tested, "test", test)):
         _check_labels(file, part, rows.y, known)
     _say_missing(path, train.y, test.y, test_only)
     if known < 2:
         raise ValueError(
-            f"{path}: every label is {int(train.y.max())}, a network needs two classes or more to tell apart; add rows "
-            "of another class, or set data.classes to their number."
+            f"{path}: every label is {names[0] if names else int(train.y.max())}, a network needs two classes or more "
+            "to tell apart; add rows of another class, or set data.classes to their number."
         )
     _check_bytes(path, train.x, test.x, scale)
+    inputs, more = _inputs(train, scale, scaling, found.hertz, samples)
+    train, test = (_to_length(inputs, rows) for rows in (train, test))
     return SequenceData(
         name or Path(path).stem,
         train,
         test,
         d_output=known,
-        prepare=functools.partial(_scaled, scale=scale),
+        inputs=inputs,
+        class_names=names,
         seed=seed,
         split=f"{rule}; validation: from the training rows, by the seed",
-        fitted={"classes": known},
+        fitted={"classes": list(names) if names else known, **more},
         test_only=test_only,
         notes={"scale": scale} if scale != 1 or train.x.dtype == np.uint8 else {},
         **options,
     )
 
 
+class _Parts(NamedTuple):
+    """Training and test rows, the test rows twice where they are all, and where they come from."""
+
+    train: Rows
+    test: Rows
+    rule: str
+    tested: str | Path
+    names: tuple[str, ...] | None
+    hertz: int | None
+
+
 def _parts(
-    path: str | Path, test_path: str | Path | None, test_fraction: float, test_only: bool
-) -> tuple[Rows, Rows, str, str | Path]:
-    """Training and test rows, where the latter come from, and their file; the test rows twice where they are all."""
-    found = {} if test_only and test_path is not None else _load(Path(path))
-    train = None if test_only else _rows(found, path, "")
+    path: str | Path,
+    test_path: str | Path | None,
+    test_fraction: float,
+    test_only: bool,
+    hertz: int | None,
+    classes: Any,
+) -> _Parts:
+    found = Found({}, hertz) if test_only and test_path is not None else read_own(path, hertz)
+    rate = found.hertz
+    other = None if test_path is None else read_own(test_path, rate)
+    rate = rate or (None if other is None else other.hertz)
+    labels = [part.arrays[key] for part in (found, other) if part for key in ("y", "y_test") if key in part.arrays]
+    names = _names(path, labels, classes)
+    train = None if test_only else _rows(found.arrays, path, "", names)
     if train is not None:
         _say_axes(path, train.x.shape)
-    if test_path is not None:
-        test, rule, tested = _rows(_load(Path(test_path)), test_path, ""), f"test: {Path(test_path).name}", test_path
-    elif train is None or "x_test" in found or "y_test" in found:
-        test, rule, tested = _rows(found, path, "_test"), "test: x_test, y_test", path
-    else:
-        train, test = _carve(train, test_fraction)
-        rule, tested = f"test: a fixed {test_fraction:.0%} (seed 0)", path
-    return train or test, test, rule, tested
+    if test_path is not None and other is not None:
+        test, rule = _rows(other.arrays, test_path, "", names), f"test: {Path(test_path).name}"
+        return _Parts(train or test, test, rule, test_path, names, rate)
+    if train is None or "x_test" in found.arrays or "y_test" in found.arrays:
+        rule = "test: the folder test" if Path(path).is_dir() else "test: x_test, y_test"
+        test = _rows(found.arrays, path, "_test", names)
+        return _Parts(train or test, test, rule, path, names, rate)
+    train, test = _carve(train, test_fraction)
+    return _Parts(train, test, f"test: a fixed {test_fraction:.0%} (seed 0)", path, names, rate)
 
 
-def _scaled(x: Tensor, scale: float) -> Tensor:
-    return x.float() * scale if scale != 1 else x.float()
+def _names(path: str | Path, labels: Sequence[np.ndarray], classes: Any) -> tuple[str, ...] | None:
+    """The names of the classes, where labels or the setting are names."""
+    named = {name for y in labels if y.dtype.kind == "U" for name in y.ravel().tolist()}
+    if not isinstance(classes, Sequence):
+        return tuple(sorted(named)) or None
+    known = tuple(map(str, classes))
+    if strange := sorted(named - set(known)):
+        raise ValueError(f"{path}: has the label {strange[0]!r}, data.classes names {', '.join(known)}.")
+    return known
 
 
-def _check_bytes(path: str | Path, train: np.ndarray, test: np.ndarray, scale: float) -> None:
+def _inputs(
+    train: Rows, scale: float | str, scaling: Mapping[str, Any] | None, hertz: int | None, samples: int | None
+) -> tuple[Inputs, dict[str, Any]]:
+    """How x becomes what the network reads, and what was found for that in the training rows."""
+    lengths = np.full(len(train.x), train.x.shape[1]) if train.lengths is None else train.lengths
+    if hertz is not None:
+        if scaling is None:
+            energy = np.square(train.x, dtype=np.float64).sum((1, 2))
+            scaling = {"divide": level("arrays", energy, int(lengths.sum()))}
+        own = 1.0 if isinstance(scale, str) else scale
+        rows = int(lengths.max()) if samples is None else samples
+        return Audio(hertz, float(scaling["divide"]) / own, 1, rows), {
+            "scaling": dict(scaling),
+            "samples": rows,
+            "hertz": hertz,
+        }
+    if samples is not None:
+        raise ValueError(f"arrays: samples is for folders of sound, got {samples}; leave data.samples out.")
+    if not isinstance(scale, str):
+        return Numbers(scale=scale), {}
+    if scale == "auto" and scaling is None and np.isin(train.x, (0, 1)).all():
+        return Numbers(), {}
+    if scaling is None:
+        real = np.concatenate([row[:n].reshape(n, -1) for row, n in zip(train.x, lengths, strict=True)])
+        if scale == "unit":
+            scaling = {"divide": float(np.abs(real).max()) or 1.0}
+        else:
+            mean, std = real.mean(0, dtype=np.float64), real.std(0, dtype=np.float64)
+            scaling = {"mean": mean.tolist(), "std": np.where(std > 0, std, 1.0).tolist()}
+    numbers = {key: tuple(value) if isinstance(value, Sequence) else value for key, value in scaling.items()}
+    if set(numbers) not in ({"mean", "std"}, {"divide"}):
+        raise ValueError(f"arrays: scaling must be {{mean, std}} or {{divide}}, got {dict(scaling)}.")
+    made: Any = Numbers
+    return made(**numbers), {"scaling": {k: list(v) if isinstance(v, tuple) else v for k, v in numbers.items()}}
+
+
+def _to_length(inputs: Inputs, rows: Rows) -> Rows:
+    """Rows of sound at the length that the network reads; others as they are."""
+    if not isinstance(inputs, Audio):
+        return rows
+    lengths = np.full(len(rows.x), rows.x.shape[1]) if rows.lengths is None else rows.lengths
+    x = np.stack([fitted(row[:n, 0], inputs.length) for row, n in zip(rows.x, lengths, strict=True)])
+    return Rows(x[:, :, None], rows.y, np.minimum(lengths, inputs.length))
+
+
+def _check_bytes(path: str | Path, train: np.ndarray, test: np.ndarray, scale: float | str) -> None:
     """Refuse bytes beside other numbers, and say of bytes that are no spikes that they are left as they are."""
     if (train.dtype == np.uint8) != (test.dtype == np.uint8):
         raise ValueError(
@@ -150,22 +238,7 @@ def _say_axes(path: str | Path, shape: tuple[int, ...]) -> None:
         )
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an ``.npz`` file; no pickled object is read."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; data.path takes an .npz file with x (N, L, C) and y (N,).")
-    if path.suffix.lower() in OTHER:
-        raise ValueError(
-            f"{path}: data.path takes .npz files only; convert it, e.g. {OTHER[path.suffix.lower()]}, then "
-            "np.savez('data.npz', x=x, y=y)."
-        )
-    try:
-        return read_npz(path, ARRAYS)
-    except ValueError as error:
-        raise ValueError(f"{' '.join(str(error).split()).rstrip('.')}; write it with np.savez.") from None
-
-
-def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str) -> Rows:
+def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str, classes: Sequence[str] | None = None) -> Rows:
     wanted = [f"x{suffix}", f"y{suffix}"]
     if missing := [key for key in wanted if key not in found]:
         there = ", ".join(npz_names(path)) or "nothing"
@@ -173,6 +246,9 @@ def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str) -> Rows:
             f"{path}: no array named {' and '.join(missing)}; it holds {there}: write np.savez(..., x=, y=)."
         )
     x, y = (found[key] for key in wanted)
+    if y.dtype.kind == "U" and classes is not None:
+        y = np.searchsorted(np.sort(classes), y)
+        y = np.argsort(classes)[y]
     lengths = found.get(f"lengths{suffix}")
     if x.ndim != 3 or not x.size:
         way = "each is at least 1, one channel is x[:, :, None]"
@@ -182,8 +258,7 @@ def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str) -> Rows:
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{path}: {wanted[0]} must hold real numbers, got dtype {x.dtype}.")
     if y.dtype.kind not in "iu":
-        names = "; np.unique(y, return_inverse=True)[1] numbers names" if y.dtype.kind in "US" else ""
-        raise ValueError(f"{path}: {wanted[1]} must hold integer labels, got dtype {y.dtype}{names}{_one_hot(x, y)}.")
+        raise ValueError(f"{path}: {wanted[1]} must hold integer labels or names, got {y.dtype}{_one_hot(x, y)}.")
     if y.shape not in (x.shape[:1], x.shape[:2]):
         way = "; one column is y[:, 0]" if y.shape == (len(x), 1) else _one_hot(x, y)
         if y.shape == x.shape[1:2]:

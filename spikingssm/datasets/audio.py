@@ -5,10 +5,9 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
-from torch import Tensor
 
 from sdn.runs.signals import held
 from spikingssm.datasets.packed import tar_members
@@ -19,15 +18,18 @@ __all__ = [
     "fitted",
     "folder_facts",
     "level",
+    "rate_of",
+    "read_sound",
     "read_wav",
     "resampled",
-    "scaled",
     "stacked",
     "tones",
 ]
 
 OPEN = 2**32 - 2**16
 """Sizes from here on are no sizes: a header in a pipe is written before the samples are known."""
+LONGEST_SOUND = 600
+"""Seconds of a sound file of one's own."""
 MOST = 2**33
 """Bytes of clips at most; Speech Commands at its full rate has 3.4 GB."""
 PEAK = 2**15
@@ -46,10 +48,7 @@ def read_wav(data: bytes, path: str | Path, rate: int) -> np.ndarray:
         ImportError: soundfile is not installed.
         ValueError: not a WAV file, cut short, without samples, or of another rate, width or number of channels.
     """
-    try:
-        import soundfile
-    except ImportError as error:
-        raise ImportError("audio needs the extra `data`: pip install 'sdn-spikingssm[data]'.") from error
+    soundfile = _soundfile()
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise ValueError(f"{path}: starts with {data[:12]!r}, a WAV file with b'RIFF', its size and b'WAVE'.")
     data = _with_sizes(data, path)
@@ -71,6 +70,67 @@ def read_wav(data: bytes, path: str | Path, rate: int) -> np.ndarray:
     if not len(samples):
         raise ValueError(f"{path}: 0 samples, must be at least 1; take it out.")
     return cast(np.ndarray, samples)
+
+
+def read_sound(data: bytes, path: str | Path, rate: int) -> np.ndarray:
+    """The samples (T,) int16 of a sound file of any rate, width and number of channels, at ``rate`` Hz.
+
+    A file of one channel of 16 bits at that rate is taken as it is. Else the channels are averaged, and another rate is
+    filtered and resampled.
+
+    Args:
+        data: the bytes of a WAV, FLAC or Ogg file.
+        path: where they are from, for errors.
+        rate: in Hz.
+
+    Raises:
+        ImportError: soundfile is not installed.
+        ValueError: not a readable sound file, without samples, or longer than `LONGEST_SOUND` seconds.
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+        data = _with_sizes(data, path)
+    soundfile = _soundfile()
+    try:
+        with held(), soundfile.SoundFile(io.BytesIO(data)) as file:
+            there, found = file.frames, file.samplerate
+            if not 0 < there <= LONGEST_SOUND * found:
+                raise ValueError(
+                    f"{path}: {there} samples at {found} Hz, must be at least 1 and at most {LONGEST_SOUND} seconds; "
+                    "cut it."
+                )
+            if (found, file.channels, file.subtype) == (rate, 1, "PCM_16"):
+                return cast(np.ndarray, file.read(dtype="int16"))
+            samples = file.read(dtype="float64", always_2d=True).mean(1)
+    except (soundfile.LibsndfileError, RuntimeError, TypeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ValueError(f"{path}: not a readable sound file ({reason}); save it as WAV.") from None
+    if found != rate:
+        from scipy.signal import resample_poly
+
+        common = math.gcd(found, rate)
+        samples = resample_poly(samples, rate // common, found // common)
+    return cast(np.ndarray, np.clip(np.rint(samples * PEAK), -PEAK, PEAK - 1).astype(np.int16))
+
+
+def rate_of(data: bytes, path: str | Path) -> int:
+    """The rate of a sound file in Hz.
+
+    Raises:
+        ValueError: not a readable sound file.
+    """
+    soundfile = _soundfile()
+    try:
+        return int(soundfile.info(io.BytesIO(data)).samplerate)
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
+        raise ValueError(f"{path}: not a readable sound file ({' '.join(str(error).split())[:100]}).") from None
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except ImportError as error:
+        raise ImportError("audio needs the extra `data`: pip install 'sdn-spikingssm[data]'.") from error
+    return soundfile
 
 
 def _with_sizes(data: bytes, path: str | Path) -> bytes:
@@ -173,11 +233,6 @@ def level(name: str, energy: np.ndarray, samples: int) -> float:
     if not energy.sum() > 0:
         raise ValueError(f"{name}: all {samples} training samples are 0; set data.root to recorded clips.")
     return math.sqrt(float(energy.sum()) / samples) / PEAK
-
-
-def scaled(x: Tensor, scale: float) -> Tensor:
-    """Samples int16 -> samples / PEAK / scale, float32. Silence stays 0."""
-    return x.float() / (PEAK * scale)
 
 
 def tones(classes: int, lengths: Sequence[int], rate: int, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """A data module of sequences: stored rows in, loaders of batches out."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import lightning
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from sdn.checks.arguments import check_count
 from spikingssm.datasets.fingerprint import fingerprint
+from spikingssm.datasets.inputs import Inputs, Interface, Numbers, Tokens
 from spikingssm.datasets.order import EpochSampler, limited, shared_batches, split_rows
 
 __all__ = ["IGNORED", "Batch", "Rows", "Selected", "SequenceData"]
@@ -107,7 +108,11 @@ class SequenceData(lightning.LightningDataModule):
         val: validation rows, where the data set has its own.
         d_output: number of classes; for language models the size of the vocabulary.
         vocab: number of different tokens; x then holds tokens, 0 <= x < vocab, and the model embeds them.
-        prepare: stored x of a batch -> (B, L, C) float32, or tokens int64; the default casts.
+        inputs: how raw data become stored rows, and these what the network reads, see `spikingssm.datasets.inputs`. A
+            run keeps it. The default casts.
+        prepare: stored x of a batch -> (B, L, C) float32, or tokens int64, in place of ``inputs``: a function, which a
+            run cannot keep. Its network is then not opened without its data.
+        class_names: one for each class; None for numbers.
         batch_size: sequences a batch.
         val_fraction: part of the training rows held out for validation, in (0, 1); unused where ``val`` is given.
         seed: of the validation split and of the order.
@@ -145,7 +150,9 @@ class SequenceData(lightning.LightningDataModule):
         *,
         d_output: int,
         vocab: int | None = None,
+        inputs: Inputs | None = None,
         prepare: Callable[[Tensor], Tensor] | None = None,
+        class_names: Sequence[str] | None = None,
         batch_size: int = 32,
         val_fraction: float = 0.1,
         seed: int = 0,
@@ -172,7 +179,12 @@ class SequenceData(lightning.LightningDataModule):
         self.length, self.d_input = map(int, train.x.shape[1:] if vocab is None else (train.x.shape[-1], 1))
         self.pairs = vocab is not None and len(train.x.shape) == 3
         self.d_output, self.seed, self.batch_size, self.num_workers = d_output, seed, batch_size, num_workers
-        prepare = prepare or (_to_float if vocab is None else _to_tokens)
+        self.inputs = inputs or (None if prepare else Numbers() if vocab is None else Tokens())
+        self.class_names = None if class_names is None else tuple(map(str, class_names))
+        if self.class_names is not None and len(self.class_names) != d_output:
+            raise ValueError(f"{name}: {len(self.class_names)} names for {d_output} classes; give one for each.")
+        prepare = prepare or self.inputs
+        assert prepare is not None
         whole = test_only or val is not None
         kept, held = split_rows(name, 0 if test_only else len(train.x), None if whole else val_fraction, seed)
         held = held if val is None else torch.arange(len(val.x))
@@ -226,6 +238,13 @@ class SequenceData(lightning.LightningDataModule):
         facts = {"name": self.name, "size": size, **sizes, **shape, "split": self.split, "seed": self.seed}
         return {**facts, **self.notes, **self.digests}
 
+    @property
+    def interface(self) -> Interface:
+        """What a network must know of these data to be used without them."""
+        sizes = {"length": self.length, "d_input": self.d_input, "d_output": self.d_output, "vocab": self.vocab}
+        more = {"pairs": self.pairs, "stream": self.stream, "classes": self.class_names}
+        return Interface(name=self.name, inputs=self.inputs, **sizes, **more)  # type: ignore[arg-type]
+
     @functools.cached_property
     def digests(self) -> dict[str, str]:
         """A `fingerprint` of the test rows and, where there are any, of the training rows."""
@@ -253,14 +272,6 @@ class SequenceData(lightning.LightningDataModule):
 
 def _as_drawn(batch: Any) -> Any:  # no list of rows: `_Drawn` gave a whole batch
     return batch
-
-
-def _to_float(x: Tensor) -> Tensor:
-    return x.float()
-
-
-def _to_tokens(x: Tensor) -> Tensor:
-    return x.long()
 
 
 def _check_rows(name: str, train: Rows, test: Rows, val: Rows | None, vocab: int | None) -> None:

@@ -3,19 +3,17 @@
 import io
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sdn.runs.files import check_regular
 from spikingssm.datasets import standin
 from spikingssm.datasets.base import Rows, SequenceData
 from spikingssm.datasets.cache import CACHE, cached, source_facts
 from spikingssm.datasets.download import fetch
+from spikingssm.datasets.inputs import Numbers
 from spikingssm.datasets.known import are_published, source_of_test
 from spikingssm.datasets.numpy_files import read_npz
 from spikingssm.datasets.packed import one_line, tar_members
@@ -46,6 +44,7 @@ GREY_FILES = {
     "test.npz": "2635fbdfe42889c8438915e85b73a601b22fd4229fcebcde523771549ed8c364",
 }
 """All images in grey, as data/README.md lists them."""
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 GREY = (122.6 / 255,), (61 / 255,)
 """Mean and standard deviation of the published grey experiment."""
 COLOUR = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -93,7 +92,8 @@ def cifar(
         train,
         test,
         d_output=10,
-        prepare=_Standardise(*(GREY if grey else COLOUR)),
+        inputs=Numbers(255, *(GREY if grey else COLOUR)),
+        class_names=NAMES,
         seed=seed,
         split=f"test: {source_of_test(published, generated)}; validation: from the training images, by the seed; "
         f"pixels: {'grey' if grey else 'red, green, blue'}",
@@ -284,14 +284,3 @@ def _checked(x: np.ndarray, y: np.ndarray, name: str | Path) -> Rows:
     if (wrong := np.flatnonzero((y < 0) | (y > 9))).size:
         raise ValueError(f"{name}: labels must be integers from 0 to 9, got {y[wrong[0]]} in row {wrong[0]}.")
     return Rows(x, y.astype(np.int64))
-
-
-@dataclass(frozen=True)
-class _Standardise:
-    """Pixels 0..255 -> (x / 255 - mean) / std in each channel; a class, so that loader processes can be sent it."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return (x.to(torch.float32) / 255 - torch.tensor(self.mean)) / torch.tensor(self.std)

@@ -3,10 +3,9 @@
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from spikingssm.datasets.base import Rows, SequenceData
+from spikingssm.datasets.inputs import Numbers
 
 __all__ = ["digits"]
 
@@ -43,13 +42,8 @@ def digits(*, seed: int = 0, **options: Any) -> SequenceData:
         Rows(x[train], y[train]),
         Rows(x[test], y[test]),
         d_output=10,
-        prepare=_scale,
+        inputs=Numbers(divide=16),
         seed=seed,
         split=split,
         **options,
     )
-
-
-def _scale(x: Tensor) -> Tensor:
-    """Stored levels 0..16 -> [0, 1]."""
-    return x.to(torch.float32) / 16

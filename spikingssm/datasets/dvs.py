@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from spikingssm.datasets import standin
 from spikingssm.datasets.aedat import Events, in_order, read_aedat
 from spikingssm.datasets.base import Rows, Selected, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
+from spikingssm.datasets.inputs import Numbers
 from spikingssm.datasets.numpy_files import read_npy
 from spikingssm.datasets.order import split_rows
 
@@ -91,7 +90,7 @@ def dvs128gesture(
         test,
         _of_users(train, users, held),
         d_output=CLASSES,
-        prepare=_scale,
+        inputs=Numbers(divide=2 * SCALE),  # counts of two polarities -> their mean / 19
         seed=seed,
         split=f"test: {'drawn' if generated else 'the recordings for testing, of other users'}; validation: the "
         f"{len(held)} of {len(names)} training users {', '.join(map(str, sorted(held)))}, by the seed; slices of "
@@ -263,8 +262,3 @@ def _labels(path: Path) -> list[tuple[int, int, int]]:
 def _of_users(rows: Rows, users: np.ndarray, names: np.ndarray) -> Rows:
     picked = np.flatnonzero(np.isin(users, names))
     return Rows(Selected(rows.x, picked), rows.y[picked])
-
-
-def _scale(x: Tensor) -> Tensor:
-    """Counts summed over two polarities -> their mean, divided by 19."""
-    return x.to(torch.float32) / (2 * SCALE)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,12 +14,12 @@ from spikingssm.datasets.audio import (
     level,
     read_wav,
     resampled,
-    scaled,
     stacked,
     tones,
 )
 from spikingssm.datasets.base import Rows, Selected, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
+from spikingssm.datasets.inputs import Audio
 from spikingssm.datasets.known import ContentDigest, say_other, source_of_test
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
 
@@ -93,7 +92,7 @@ def fsdd(
         NAME,
         *(Rows(Selected(found["x"], rows), found["y"][rows], valid[rows]) for rows in (train, test)),
         d_output=10,
-        prepare=partial(scaled, scale=scale),
+        inputs=Audio(RATE, scale, rate, length),
         seed=seed,
         split=f"{rule}; validation: from the others, by the seed; {RATE / rate:g} Hz, samples / 2^15 / {scale:.4g}",
         published=published,

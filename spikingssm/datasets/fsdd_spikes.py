@@ -14,6 +14,7 @@ from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.cochlea import Cochlea
 from spikingssm.datasets.fsdd import CONTENT, HOME, PATTERN, PUBLISHED, RATE, TESTED, find_clips, is_wav, tested_clips
 from spikingssm.datasets.heidelberg import UNITS, Recordings, map_recordings, write_recordings
+from spikingssm.datasets.inputs import Spikes
 from spikingssm.datasets.known import ContentDigest, say_other
 from spikingssm.datasets.spike_trains import spike_data
 from spikingssm.datasets.standin import refuse_root
@@ -86,6 +87,8 @@ def fsdd_spikes(
         parts.get("train", parts["test"]),
         parts["test"],
         classes=len(DIGITS),
+        class_names=DIGITS,
+        inputs=Spikes(RATE, channels, bins, steps, float(bin_ms), binary),
         binning=binning,
         jitter_us=jitter_us,
         channel_shift=channel_shift,

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sdn.runs.tensor_files import load_tensors
 from spikingssm.datasets import standin
 from spikingssm.datasets.base import Rows, SequenceData
 from spikingssm.datasets.download import fetch
+from spikingssm.datasets.inputs import Numbers
 from spikingssm.datasets.known import are_published, source_of_test
 from spikingssm.datasets.numpy_files import read_npy
 from spikingssm.datasets.packed import one_line, read_packed
@@ -90,7 +90,7 @@ def mnist(
         train,
         test,
         d_output=10,
-        prepare=_scale,
+        inputs=Numbers(divide=255, order=None if order is None else tuple(order.tolist())),
         seed=seed,
         split=f"test: {source_of_test(published, generated)}; validation: from the training images, by the seed; "
         f"pixels: {said}",
@@ -201,8 +201,3 @@ def _rows(images: np.ndarray, labels: np.ndarray, part: str) -> Rows:
         row = int(np.argmax(labels > 9))
         raise ValueError(f"mnist: {part} has the label {labels[row]} in row {row}, labels are 0 to 9.")
     return Rows(images.reshape(len(images), 784, 1), labels.astype(np.int64))
-
-
-def _scale(x: Tensor) -> Tensor:
-    """Pixels 0..255 -> [0, 1]."""
-    return x.to(torch.float32) / 255

@@ -13,6 +13,7 @@ import numpy as np
 from spikingssm.datasets.base import Rows, SequenceData
 from spikingssm.datasets.cache import CACHE, cached, source_facts
 from spikingssm.datasets.download import fetch
+from spikingssm.datasets.inputs import Tokens
 from spikingssm.datasets.known import are_published, source_of_test
 from spikingssm.datasets.packed import tar_members
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
@@ -107,6 +108,8 @@ def imdb(
         test,
         d_output=2,
         vocab=int(found["vocab"][0]),
+        inputs=Tokens("bytes" if level == "byte" else "", BYTE_EOS, length),
+        class_names=("negative", "positive"),
         seed=seed,
         split=f"test: {source_of_test(published, generated, words)}; validation: from the training reviews, by the "
         "seed (published: the test reviews)",

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from loguru import logger
-from torch import Tensor
 
 from spikingssm.datasets.base import Rows, Selected, SequenceData
 from spikingssm.datasets.cache import Pieces, cached, source_facts
 from spikingssm.datasets.contours import BLOCK, SETTINGS, Setting, draw, render
+from spikingssm.datasets.inputs import Numbers
 from spikingssm.datasets.numpy_files import read_npy
 from spikingssm.datasets.packed import one_line
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
@@ -94,18 +94,13 @@ def pathfinder(
         parts[2],
         parts[1],
         d_output=2,
-        prepare=_scale,
+        inputs=Numbers(divide=255),  # as in the published pipeline, not centred
         seed=seed,
         split=split,
         full=root is not None and contour_length == 14 and sum(len(part.x) for part in parts) == RELEASED,
         generated=generated,
         **options,
     )
-
-
-def _scale(x: Tensor) -> Tensor:
-    """Pixels 0..255 -> [0, 1], as in the published pipeline (not centred)."""
-    return x.to(torch.float32) / 255
 
 
 def _own(name: str, setting: Setting, rows: int, seed: int) -> list[Rows]:

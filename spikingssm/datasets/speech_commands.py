@@ -1,7 +1,6 @@
 """Speech Commands: one second of raw audio, one spoken word."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,13 +13,13 @@ from spikingssm.datasets.audio import (
     level,
     read_wav,
     resampled,
-    scaled,
     stacked,
     tones,
 )
 from spikingssm.datasets.base import Rows, Selected, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.download import fetch
+from spikingssm.datasets.inputs import Audio
 from spikingssm.datasets.known import is_published, say_other
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
 
@@ -109,7 +108,8 @@ def speech_commands(
         parts["test"],
         parts["val"],
         d_output=classes,
-        prepare=partial(scaled, scale=scale),
+        inputs=Audio(RATE, scale, rate, LENGTH, masked=False),
+        class_names=words,
         seed=seed,
         split=f"{rule}; {RATE / rate:g} Hz, samples / 2^15 / {scale:.4g}",
         published=published,

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from spikingssm.datasets.base import IGNORED, Rows, SequenceData
 from spikingssm.datasets.cache import cached, source_facts
+from spikingssm.datasets.inputs import Tokens
 from spikingssm.datasets.known import are_published
 from spikingssm.datasets.standin import refuse_root
 from spikingssm.datasets.tokens import Characters, check_rows, ranked, same_vocabulary, vocabulary_digest
@@ -114,7 +114,7 @@ def wikitext(
         val,
         d_output=vocab,
         vocab=vocab,
-        prepare=_inputs,
+        inputs=Tokens(),
         seed=seed,
         split=split,
         published=published,
@@ -251,11 +251,6 @@ def _padded(tokens: np.ndarray, length: int) -> np.ndarray:
 def _rows(stream: np.ndarray, length: int) -> Rows:
     """Two views of one stream: inputs, and the same a step later."""
     return Rows(stream[:-1].reshape(-1, length), stream[1:].reshape(-1, length))
-
-
-def _inputs(x: Tensor) -> Tensor:
-    """Tokens as stored -> tokens, 0 where a row is filled up."""
-    return x.long().clamp(min=0)
 
 
 def _draw(length: int) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from sdn.surrogate.settings import read_config
 from sdn.surrogate.training import load_sdn
 from spikingssm import RSNN, S5RF, SpikingSSM
 from spikingssm.datasets.images import _order
+from spikingssm.datasets.inputs import Audio, Inputs, Interface, Numbers, Spikes, Tokens
 from spikingssm.published.brf import rsnn_from_pt, rsnn_to_pt
 from spikingssm.published.s5rf import s5rf_from_npz, s5rf_to_npz
 from spikingssm.reports.tables import report
@@ -202,6 +203,26 @@ def _table(folder: Path) -> None:
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
 
 
+INPUTS = [
+    Numbers(255, (0.5,), (0.2,), 2.0, (2, 0, 1)), Audio(8000, 0.06, 2, 400), Spikes(8000, steps=20),
+    Tokens("bytes", 1, 64),
+]  # fmt: skip
+
+
+def _inputs(kind: Inputs) -> Callable[[Path], None]:
+    return lambda folder: Interface("own", 3, 1, 2, kind, classes=("a", "b")).write(folder)
+
+
+def _read_inputs() -> Any:
+    found = Interface.read(".")
+    if isinstance(found.inputs, Tokens):
+        x, lengths = found.inputs.rows([3 * [7]], 1) if not found.inputs.text else found.inputs.rows("abc", 1)
+    else:
+        clip = np.arange(3, dtype=np.int16) if not isinstance(found.inputs, Numbers) else np.arange(3.0)
+        x, lengths = found.inputs.rows(np.tile(clip, (2, 1)), 1)
+    return content([str(found), found.inputs(torch.as_tensor(x)), lengths])
+
+
 def _summary(folder: Path) -> None:
     result = {
         "name": "a", "seed": 0, "parameters": 9, "epochs": 3, "solver": "Loop()", "seconds": 1.5, "device": "cpu",
@@ -248,6 +269,13 @@ FORMATS = [
     Format(
         "sdn-config.json", _settings, lambda: content(read_config(Path("config.json"))), ["config.json"], False,
         [edited_json("config.json")],
+    ),
+    *(
+        Format(
+            f"inputs.json-{kind.kind}", _inputs(kind), _read_inputs, ["inputs.json"], False,
+            [edited_json("inputs.json")], share=0.5,
+        )
+        for kind in INPUTS
     ),
     Format("metrics.csv", _table, lambda: content(read_metrics("metrics.csv")), ["metrics.csv"]),
     Format(

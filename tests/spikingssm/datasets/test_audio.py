@@ -19,10 +19,10 @@ from spikingssm.datasets.audio import (
     level,
     read_wav,
     resampled,
-    scaled,
     stacked,
     tones,
 )
+from spikingssm.datasets.inputs import Audio
 
 
 def wav(samples, rate: int = 8000, subtype: str = "PCM_16", form: str = "WAV") -> bytes:
@@ -191,10 +191,10 @@ def test_the_level_is_the_root_mean_square_and_divides_it_out() -> None:
     energy = np.square(clips, dtype=np.float64).sum(1)
     rms = level("x", energy, clips.size)
     assert rms == pytest.approx(np.sqrt((4000**2 + 12_000**2) / 4) / PEAK, rel=1e-4)
-    x = scaled(torch.from_numpy(clips), rms)
+    x = Audio(8000, rms)(torch.from_numpy(clips))
     assert x.dtype == torch.float32
     assert float(x.square().mean()) == pytest.approx(1, rel=1e-5)
-    assert float(scaled(torch.zeros(3, dtype=torch.int16), rms).abs().max()) == 0
+    assert float(Audio(8000, rms)(torch.zeros(3, dtype=torch.int16)).abs().max()) == 0
     with pytest.raises(ValueError, match="x: all 1600 training samples are 0"):
         level("x", energy * 0, clips.size)
 

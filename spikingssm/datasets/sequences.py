@@ -1,0 +1,169 @@
+"""Files of somebody's own sequences: arrays, tables and sound, one file or a folder of them, with labels or without."""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sdn.runs.files import check_regular
+from spikingssm.datasets.audio import read_sound
+from spikingssm.datasets.inputs import Audio, Inputs, Spikes, Tokens
+from spikingssm.datasets.numpy_files import npz_names, read_npy, read_npz
+
+__all__ = ["SOUND", "Sequences", "files_below", "read_csv", "read_sequences"]
+
+SOUND = (".wav", ".flac", ".ogg")
+ARRAYS = (".npz", ".npy", ".csv")
+LARGEST_TEXT = 2**31
+"""Bytes of a table or a text."""
+MOST_FILES = 1_000_000
+
+
+class Sequences(NamedTuple):
+    """Sequences as they lie in files.
+
+    Args:
+        names: what each is called, (N,): its file, or its file and row.
+        x: an array (N, L, C), or a list of N arrays or texts that may differ in length.
+        lengths: (N,) valid steps of an array, or None.
+        labels: (N,) or (N, L) numbers, or N names of classes, or None.
+    """
+
+    names: list[str]
+    x: Any
+    lengths: np.ndarray | None = None
+    labels: np.ndarray | list[str] | None = None
+
+
+def read_sequences(path: str | Path, inputs: Inputs) -> Sequences:
+    """The sequences in a file, or in all files below a folder.
+
+    - ``.npz``: ``x`` (N, L, C) or (L, C); ``lengths`` (N,) and ``y`` where they are there. ``.npy``: x alone.
+    - ``.csv``: one sequence, a row a step and a column a channel; a first row of names is left out.
+    - ``.wav``, ``.flac``, ``.ogg``: one clip, for networks that hear.
+    - ``.txt``: one text, for networks that read bytes.
+    - a folder: all of these below it. Where they lie in folders of its own, these are the names of the classes.
+
+    Args:
+        path: of the file or the folder.
+        inputs: what the network takes.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: another kind of file than the network takes, or a damaged one.
+        ImportError: sound without soundfile.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return _read(path, inputs)
+    files = list(files_below(path, _suffixes(inputs)))
+    if not files:
+        raise FileNotFoundError(f"{path}: no {', '.join(_suffixes(inputs))} below it, which this network reads.")
+    parts = [_read(file, inputs) for file in files]
+    rows: list[Any] = [row for part in parts for row in _each(part)]
+    names = [name for file, part in zip(files, parts, strict=True) for name in _named(file, path, part)]
+    classes = [file.relative_to(path).parts[0] for file in files]
+    sorted_out = all(len(file.relative_to(path).parts) > 1 for file in files)
+    given = [part.labels for part in parts]
+    labels: Any = None
+    if all(label is not None for label in given):
+        labels = np.concatenate([np.asarray(label) for label in given])
+    elif sorted_out:
+        labels = [name for name, part in zip(classes, parts, strict=True) for _ in range(len(part.names))]
+    return Sequences(names, rows, None, labels)
+
+
+def files_below(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
+    """The files of these kinds below a folder in the order of their names; hidden ones are left out."""
+    for count, path in enumerate(sorted(folder.rglob("*"))):
+        if count > MOST_FILES:
+            raise ValueError(f"{folder}: more than {MOST_FILES} files; give a folder that holds the data alone.")
+        if path.suffix.lower() in suffixes and path.name[0] != "." and path.is_file():
+            yield path
+
+
+def read_csv(path: str | Path, texts: Sequence[str] = ()) -> tuple[list[str], np.ndarray]:
+    """The names of the columns (none without a first row of names), and the numbers (rows, columns) of a table.
+
+    Args:
+        path: of the file.
+        texts: names of columns that may hold words; with one of them the table is an array of objects.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a cell that is no number, or rows of different lengths; it names the line.
+    """
+    path = Path(path)
+    check_regular(path)
+    if path.stat().st_size > LARGEST_TEXT:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, tables are read up to {LARGEST_TEXT}; use .npz.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [(number, line) for number, line in enumerate(csv.reader(file), 1) if any(map(str.strip, line))]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a table of text ({' '.join(str(error).split())[:80]}).") from None
+    named = lines and not any(map(_is_number, lines[0][1]))
+    names = [cell.strip() for cell in lines[0][1]] if named else []
+    lines = lines[1:] if names else lines
+    if not lines:
+        raise ValueError(f"{path}: no row of numbers in it.")
+    width, rows = len(lines[0][1]), []
+    words = {i for i, name in enumerate(names) if name in texts}
+    for number, line in lines:
+        if len(line) != width:
+            raise ValueError(f"{path}: line {number} has {len(line)} cells, the first has {width}.")
+        if wrong := [c for i, c in enumerate(line) if i not in words and not _is_number(c)]:
+            raise ValueError(f"{path}: line {number} has {wrong[0][:40]!r}, which is no number.")
+        rows.append([cell.strip() if i in words else float(cell) for i, cell in enumerate(line)])
+    return names, np.array(rows, object if words else np.float64)
+
+
+def _read(path: Path, inputs: Inputs) -> Sequences:
+    """The sequences in one file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file or folder.")
+    suffix = path.suffix.lower()
+    if suffix not in _suffixes(inputs):
+        raise ValueError(f"{path}: this network reads {', '.join(_suffixes(inputs))}, got {suffix or 'no suffix'}.")
+    if suffix in SOUND:
+        assert isinstance(inputs, (Audio, Spikes))
+        return Sequences([path.name], [read_sound(path.read_bytes(), path, inputs.hertz)])
+    if suffix == ".txt":
+        check_regular(path)
+        return Sequences([path.name], [path.read_bytes()[:LARGEST_TEXT].decode(errors="replace")])
+    if suffix == ".csv":
+        return Sequences([path.name], [read_csv(path)[1]])
+    found = {"x": read_npy(path)} if suffix == ".npy" else read_npz(path, ("x", "y", "lengths"))
+    if "x" not in found:
+        raise ValueError(f"{path}: no array named x; it holds {', '.join(npz_names(path)) or 'nothing'}.")
+    x, several = found["x"], found["x"].ndim == 3 or "y" in found or "lengths" in found
+    names = [f"{path.name}[{row}]" for row in range(len(x))] if several else [path.name]
+    return Sequences(names, x if several else x[None], found.get("lengths"), found.get("y"))
+
+
+def _each(part: Sequences) -> list[Any]:
+    """The sequences of a part, each to its own end."""
+    if part.lengths is None:
+        return list(part.x)
+    return [row[:n] for row, n in zip(part.x, part.lengths, strict=True)]
+
+
+def _named(file: Path, folder: Path, part: Sequences) -> list[str]:
+    inside = file.relative_to(folder).as_posix()
+    return [inside + name.removeprefix(file.name) for name in part.names]
+
+
+def _suffixes(inputs: Inputs) -> tuple[str, ...]:
+    if isinstance(inputs, (Audio, Spikes)):
+        return (*SOUND, ".npz", ".npy")
+    return (".txt", ".npz", ".npy") if isinstance(inputs, Tokens) and inputs.text else ARRAYS
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
