@@ -20,7 +20,7 @@ def main() -> None:
     given.overrides = rest
     todo = {
         "evaluate": _evaluate, "import": _import, "study": study.run, "report": _report, "cochlea": _cochlea,
-        "explain": _explain, "demo": _demo,
+        "explain": _explain, "demo": _demo, "predict": _predict,
     }  # fmt: skip
     todo[given.command](given)
 
@@ -48,6 +48,22 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--json", metavar="FILE", help="write every number there too")
     _add_published(test)
     _add_data(test)
+
+    test.add_argument(
+        "--confusion", action="store_true", help="print the scores of each class, and what is taken for what"
+    )
+    test.add_argument("--data", metavar="FILE", help="test on these: an .npz with x and y, or a folder of folders")
+
+    predict = commands.add_parser(
+        "predict",
+        help="ask a trained network about files of your own",
+        usage="%(prog)s RUN FILE [FILE ...] [options]\n       %(prog)s spoken-digits RECORDING.wav",
+    )
+    predict.add_argument("run", nargs="?", help="the run folder, or the name of a network that ships")
+    predict.add_argument("files", nargs="*", metavar="FILE", help=".npz, .npy, .csv, .wav, .txt, or a folder of them")
+    predict.add_argument("--solver", help="fused, surrogate, parallel or loop; the one of the training by default")
+    predict.add_argument("--batch-size", type=int, default=64, metavar="N", help="sequences at once (default 64)")
+    predict.add_argument("--out", metavar="FILE.csv", help="write all answers with all probabilities there")
 
     taken = commands.add_parser(
         "import",
@@ -103,6 +119,12 @@ def _evaluate(given: argparse.Namespace) -> None:
     if given.json is not None:
         write_json(given.json, found)
     print(table(found) if given.all else brief(found))
+    if given.confusion:
+        from spikingssm.measures.classes import confusion_text
+
+        if "by_class" not in found:
+            raise ValueError(f"--confusion is for classifications of up to 100 classes, {given.run} is none.")
+        print(f"\n{confusion_text(found['by_class'])}")
 
 
 def _own(given: argparse.Namespace) -> dict[str, Any]:
@@ -115,7 +137,18 @@ def _own(given: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{told[0]} is for a published checkpoint; {given.run} is a run folder, leave it out.")
     solver = solver_for(given.run, given.solver, given.artifact, given.refine, given.rounds)
     options = {"agreement": given.agreement, "rate": given.rate, "limit": given.limit, "root": given.root}
-    return evaluate(given.run, solver, **options)
+    return evaluate(given.run, solver, data=given.data, **options)
+
+
+def _predict(given: argparse.Namespace) -> None:
+    """Answers for files, a line each; all of them in a table where one is asked for."""
+    from spikingssm.experiments.asking import ask, described
+
+    if given.run is None or not given.files:
+        print(described(given.run))
+        return
+    for line in ask(given.run, given.files, given.solver, given.batch_size, given.out):
+        print(line)
 
 
 def _published(given: argparse.Namespace) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from spikingssm.models.base import as_predictor
 
 __all__ = [
     "Classification", "EveryStepClassification", "LanguageModel", "Outcome", "Perplexity", "StepClassification", "Task",
-    "WeightedMean", "skip_of",
+    "WeightedMean", "answer_of", "skip_of",
 ]  # fmt: skip
 
 SELECT = {"accuracy": ("val/accuracy", "max"), "loss": ("val/loss", "min")}
@@ -42,6 +42,7 @@ class Task(Protocol):
       then refused at once where data or model have others.
     - ``skip`` first steps are left out, see `skip_of`. A task with it is a dataclass, of which chunks make copies.
     - ``unlabelled_as`` is the class of steps without a label, and must be one of the data.
+    - ``answer`` makes of the logits those that are answered with, see `answer_of`.
     """
 
     @property
@@ -61,6 +62,19 @@ class Task(Protocol):
 def skip_of(task: Task) -> int:
     """How many first steps of x a task leaves out."""
     return int(getattr(task, "skip", 0))
+
+
+def answer_of(task: Task, logits: Tensor, lengths: Tensor | None) -> Tensor:
+    """The logits that a task answers with: those of the network, or what its ``answer`` makes of them.
+
+    Args:
+        task: of the network.
+        logits: (B, C) or (B, L, C).
+        lengths: (B,) valid steps, or None.
+    """
+    answer = getattr(task, "answer", None)
+    found: Tensor = logits if answer is None else answer(logits, lengths)
+    return found
 
 
 class _CrossEntropy:
@@ -181,6 +195,15 @@ class EveryStepClassification(_CrossEntropy):
         hard = batch.y if batch.y.ndim == 1 else batch.y.argmax(-1)
         return Outcome(self.loss(logits, labels, training), len(labels), state, {"accuracy": (mean, hard)})
 
+    def answer(self, logits: Tensor, lengths: Tensor | None) -> Tensor:
+        """Logits (B, L, C) -> their means over the recorded steps, (B, C)."""
+        logits = logits[:, self.skip :].to(torch.promote_types(logits.dtype, torch.float32))
+        if lengths is None:
+            return logits.mean(1)
+        ends = lengths[:, None] - self.skip
+        recorded = torch.arange(logits.shape[1], device=ends.device) < ends
+        return logits.masked_fill(~recorded[..., None], 0.0).sum(1) / ends
+
     def scored(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, L, C) and labels, (B,) or (B, C) -> of M recorded steps (M, C), (M,) or (M, C); means (B, C).
 
@@ -194,13 +217,12 @@ class EveryStepClassification(_CrossEntropy):
                 f"{tuple(batch.y.shape)}; use model.pool=each, and task=steps where every step has a label."
             )
         self._check_skip(self.skip, logits.shape[1] if batch.lengths is None else int(batch.lengths.min()))
+        mean = self.answer(logits, batch.lengths)
         logits = logits[:, self.skip :].to(torch.promote_types(logits.dtype, torch.float32))
         labels = batch.y[:, None].expand(*logits.shape[:2], *batch.y.shape[1:])
         if batch.lengths is None:
-            return logits.flatten(0, 1), labels.flatten(0, 1), logits.mean(1)
-        ends = batch.lengths[:, None] - self.skip
-        recorded = torch.arange(logits.shape[1], device=ends.device) < ends
-        mean = logits.masked_fill(~recorded[..., None], 0.0).sum(1) / ends
+            return logits.flatten(0, 1), labels.flatten(0, 1), mean
+        recorded = torch.arange(logits.shape[1], device=logits.device) < batch.lengths[:, None] - self.skip
         return logits[recorded], labels[recorded], mean
 
 

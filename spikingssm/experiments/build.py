@@ -12,13 +12,14 @@ from torch import nn
 
 from sdn.runs.folder import load_checkpoint, seed_everything
 from spikingssm.datasets import SequenceData
+from spikingssm.datasets.inputs import Interface
 from spikingssm.experiments.config import call
 from spikingssm.experiments.consistency import check_together, check_tokens_are_read
 from spikingssm.experiments.runfolder import check_sizes
 from spikingssm.models.base import patch_of
 from spikingssm.training.fit import SequenceModule, fitting
 
-__all__ = ["build", "check_keys"]
+__all__ = ["build", "check_keys", "open_module"]
 
 OURS = {  # what a run sets itself, and what would leave it without checkpoints or validation
     "barebones", "callbacks", "check_val_every_n_epoch", "default_root_dir", "enable_checkpointing",
@@ -49,15 +50,39 @@ def build(config: DictConfig, weights: str | Path | None = None) -> tuple[Sequen
         raise ValueError(f"data: {config.data._target_} gives a {type(data).__name__}, it must give a SequenceData.")
     if weights is not None and known:
         with torch.device("meta"):
-            fitting(weights, content, _module(config, data))
+            fitting(weights, content, _module(config, data.interface))
     seed_everything(config.seed)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    module = _module(config, data)
+    module = _module(config, data.interface)
+    check_together(data, module.model, module.task, config.optim.get("tbptt"))
     module = module.double() if str(config.trainer.get("precision")).startswith("64") else module
     if weights is not None:
         module.load_state_dict(fitting(weights, content, module))
     return data, module
+
+
+def open_module(config: DictConfig, interface: Interface, weights: str | Path) -> SequenceModule:
+    """The module of a configuration with the weights of a checkpoint, without its data; the noise is left as it is.
+
+    Args:
+        config: as it stands in a run folder.
+        interface: what the network knows of its data.
+        weights: the checkpoint, read first as in `build`.
+
+    Raises:
+        FileNotFoundError, ValueError, NotImplementedError, ImportError: as in `build`.
+    """
+    content = load_checkpoint(weights)
+    check_keys("optim", config.optim, SequenceModule, {"model", "task", "classes", "carry_state"})
+    if check_sizes(weights, config, content.get("state_dict")):
+        with torch.device("meta"):
+            fitting(weights, content, _module(config, interface))
+    with torch.random.fork_rng(devices=[]):
+        module = _module(config, interface)
+    module = module.double() if str(config.trainer.get("precision")).startswith("64") else module
+    module.load_state_dict(fitting(weights, content, module))
+    return module
 
 
 def _check_numbers(config: DictConfig) -> None:
@@ -74,7 +99,7 @@ def _is_integer(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _module(config: DictConfig, data: SequenceData) -> SequenceModule:
+def _module(config: DictConfig, data: Interface) -> SequenceModule:
     check_tokens_are_read(data, str(config.model.get("_target_")))
     tokens = {} if data.vocab is None else {"vocab": data.vocab, "pairs": data.pairs}
     model = call("model", config.model, d_input=data.d_input, d_output=data.d_output, **tokens)
@@ -83,7 +108,6 @@ def _module(config: DictConfig, data: SequenceData) -> SequenceModule:
     if patch_of(model) > data.length:
         raise ValueError(f"model.patch={model.patch} is longer than the {data.length} steps of {data.name}; lower it.")
     task = call("task", config.task)
-    check_together(data, model, task, config.optim.get("tbptt"))
     try:
         return SequenceModule(model, task, classes=data.d_output, carry_state=data.stream, **config.optim)
     except TypeError as error:

@@ -3,6 +3,7 @@
 from torch import nn
 
 from spikingssm.datasets.base import SequenceData
+from spikingssm.datasets.inputs import Interface
 from spikingssm.models.base import answers_of, patch_of, pool_of
 from spikingssm.tasks import LanguageModel, Task, skip_of
 
@@ -48,11 +49,11 @@ def check_together(data: SequenceData, model: nn.Module, task: Task, tbptt: int 
         raise ValueError(f"task.unlabelled_as={filled} is no class of {data.name}, which has 0 to {data.d_output - 1}.")
 
 
-def check_tokens_are_read(data: SequenceData, target: str) -> None:
+def check_tokens_are_read(data: Interface, target: str) -> None:
     """Refuse tokens for a model of ours without a vocabulary.
 
     Args:
-        data: of any kind.
+        data: what the network knows of them.
         target: name of what builds the model.
 
     Raises:

@@ -13,18 +13,22 @@ from torch import nn
 from sdn import Solver, Surrogate
 from sdn.runs.files import read_json
 from sdn.solvers import as_solver
-from spikingssm.datasets import SequenceData
-from spikingssm.experiments.build import build
+from spikingssm.datasets import Rows, SequenceData
+from spikingssm.datasets.sequences import read_sequences
+from spikingssm.experiments.build import build, open_module
 from spikingssm.experiments.config import call
+from spikingssm.experiments.consistency import check_together
 from spikingssm.experiments.runfolder import solver_name, stored
+from spikingssm.experiments.shipped import folder_of
 from spikingssm.experiments.targets import takes
+from spikingssm.experiments.trained import class_numbers, interface_of
 from spikingssm.measures.agreement import Agreement, exactly
 from spikingssm.measures.spikes import neurons_of
 from spikingssm.models.base import able
 from spikingssm.processes.distributed import ALONE
 from spikingssm.training.fit import SequenceModule, make_trainer, score
 
-__all__ = ["TrainedRun", "check_other", "evaluate", "load_run", "measure", "solver_for"]
+__all__ = ["TrainedRun", "check_other", "evaluate", "load_run", "load_run_on", "measure", "solver_for"]
 
 
 class TrainedRun(NamedTuple):
@@ -43,16 +47,19 @@ def evaluate(
     rate: float | None = None,
     limit: int | None = None,
     root: str | Path | None = None,
+    data: str | Path | None = None,
 ) -> dict[str, Any]:
     """Test the best checkpoint of a run folder, under any solver.
 
     Args:
-        run_dir: the run folder.
+        run_dir: the run folder, or the name of a network that ships.
         solver: a word or a value; None is the one that the run was trained with.
         agreement: compare the spikes with those of exact neurons too, see `Agreement`; a second network runs along.
         rate: test on data of a ``rate``-th of the sampling rate, with time steps that are as much longer.
         limit: test on that many rows only.
         root: folder of the data, where it is not that of the training.
+        data: other rows to test on: a file or a folder with labels, see `spikingssm.datasets.sequences`. They are read
+            as those of the training were, and nothing of the training's data is needed.
 
     Returns:
         ``solver``, ``rows`` (of the test), ``device``; the task's metrics, ``loss``, ``spike_rate``, ``spike_rates`` by
@@ -65,7 +72,13 @@ def evaluate(
         NotImplementedError: a solver that there is not for the model's neurons, such as a surrogate of S5-RF's.
     """
     value = None if solver is None else as_solver(solver)
-    run = load_run(run_dir, own_solver=value is None, rate=rate, limit=limit, root=root)
+    folder = folder_of(run_dir)
+    if data is None:
+        run = load_run(folder, own_solver=value is None, rate=rate, limit=limit, root=root)
+    else:
+        if told := [f"--{name} {found}" for name, found in (("root", root), ("rate", rate)) if found is not None]:
+            raise ValueError(f"{told[0]} is for the data of the training, --data {data} for others; give one of them.")
+        run = load_run_on(folder, data, own_solver=value is None, limit=limit)
     return measure(run, value, agreement=agreement)
 
 
@@ -115,6 +128,47 @@ def load_run(
     _say_other_data(run_dir, data, changed=rate is not None)
     if rate is not None:
         module.model = able(module.model, "with_rate").with_rate(rate)
+    return TrainedRun(config, data, module)
+
+
+def load_run_on(
+    run_dir: str | Path, path: str | Path, *, own_solver: bool = True, limit: int | None = None
+) -> TrainedRun:
+    """Open a run folder on other data than its own; arguments as in `evaluate` and `load_run`.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `evaluate`, rows without labels, or classes that the network does not have.
+    """
+    config, interface = stored(run_dir), interface_of(run_dir)
+    if not own_solver and takes(config.model, "solver"):
+        OmegaConf.update(config, "model.solver", "loop", merge=False)
+    inputs = interface.inputs
+    assert inputs is not None
+    found = read_sequences(path, inputs)
+    y = class_numbers(found.labels, interface)
+    if y is None:
+        raise ValueError(
+            f"{path}: no labels in it; give an .npz with x and y, or a folder of one folder a class, named "
+            f"{', '.join(interface.class_name(number) for number in range(min(interface.d_output, 12)))}."
+        )
+    x, lengths = inputs.rows(found.x, interface.d_input, found.lengths)
+    rows = Rows(x, y, lengths)
+    data = SequenceData(
+        Path(path).stem,
+        rows,
+        rows,
+        d_output=interface.d_output,
+        vocab=interface.vocab,
+        inputs=inputs,
+        class_names=interface.classes,
+        batch_size=min(len(x), config.data.get("batch_size") or 32),
+        limit_eval=limit,
+        split=f"test: {Path(path).name}",
+        test_only=True,
+        stream=interface.stream,
+    )
+    module = open_module(config, interface, Path(run_dir) / "checkpoints" / "best.ckpt")
+    check_together(data, module.model, module.task)
     return TrainedRun(config, data, module)
 
 
@@ -207,7 +261,7 @@ def solver_for(
         for name, option in given.items():
             raise ValueError(f"--{name} {option} is for the surrogate, --solver is {word!r}; use --solver surrogate.")
         return value
-    own = stored(run_dir).model.get("solver")
+    own = stored(folder_of(run_dir)).model.get("solver")
     if isinstance(own, DictConfig):
         trained = call("model.solver", own)
         value = trained if isinstance(trained, Surrogate) else value

@@ -32,6 +32,9 @@ def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in [name for name in found if name not in FACTS]:
         value = found[name]
         yield name, f"{100 * value:.2f} %" if name.startswith("accuracy") else f"{value:.4f}"
+    if classes := found.get("by_class"):
+        yield "balanced", f"{100 * classes['balanced_accuracy']:.2f} % mean recall of the classes"
+        yield "F1", f"{100 * classes['f1']:.2f} % mean of the classes; each of them: --confusion"
     yield "loss", f"{found['loss']:.4f}"
     steps = f", {found['spikes']:.1f} a sample of {found['steps']:.0f} steps" if found.get("steps") else ""
     spikes = f"{100 * found['spike_rate']:.2f} % of all neurons and steps"

@@ -5,7 +5,7 @@ from typing import Any
 
 __all__ = ["wrong_value"]
 
-NO_NUMBERS = {"spike_rates", "spikes_by_layer", "sops_by_layer", "energy", "not_counted"}
+NO_NUMBERS = {"spike_rates", "spikes_by_layer", "sops_by_layer", "energy", "not_counted", "by_class"}
 """What of a test is a mapping or a list."""
 
 

@@ -30,7 +30,7 @@ KINDS = {
 """What each kind of result holds at least."""
 COSTS = (
     "loss", "spike_rate", "spike_rates", "steps", "spikes", "spikes_by_layer", "input_events", "sops", "sops_by_layer",
-    "energy", "not_counted",
+    "energy", "not_counted", "by_class",
 )  # fmt: skip
 """What a result of a test holds beside the metrics of its task."""
 

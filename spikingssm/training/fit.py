@@ -25,6 +25,7 @@ from sdn.runs.resume import Restored, check_training_state
 from sdn.runs.weights import misfit, with_fixed
 from spikingssm.datasets.base import SequenceData
 from spikingssm.measures.activity import Activity
+from spikingssm.measures.classes import by_class
 from spikingssm.measures.energy import account
 from spikingssm.models.base import blocks_of
 from spikingssm.processes.distributed import Sharded, as_strategy, shared_work
@@ -201,7 +202,8 @@ def score(module: SequenceModule, data: SequenceData, loop: lightning.Trainer) -
 
     Returns:
         ``accuracy`` or ``perplexity``, ``loss``, ``spike_rate`` over all layers, ``spike_rates`` by layer, and what
-        `spikingssm.measures.energy.account` says.
+        `spikingssm.measures.energy.account` says; ``by_class``, see `spikingssm.measures.classes.by_class`, for
+        classifications.
     """
     with interruptible(loop):
         found: Mapping[str, float] = loop.test(module, datamodule=data, verbose=False)[0]
@@ -211,4 +213,5 @@ def score(module: SequenceModule, data: SequenceData, loop: lightning.Trainer) -
     device = loop.strategy.root_device
     spikes = module._spikes.summed(lambda counts: loop.strategy.reduce(counts.to(device), reduce_op="sum"))
     costs = account(module.model, spikes, sequences=2 if data.pairs else 1)
-    return {**{name: found[f"test/{name}"] for name in names}, "spike_rates": layers, **costs}
+    classes = {} if module.confusion is None else {"by_class": by_class(module.confusion.compute(), data.class_names)}
+    return {**{name: found[f"test/{name}"] for name in names}, "spike_rates": layers, **costs, **classes}

@@ -11,10 +11,12 @@ from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from sdn import immediate_checks
 from sdn.checks.finite import Diverged, arrived
 from spikingssm.datasets.base import Batch
+from spikingssm.measures.classes import MOST
 from spikingssm.measures.spikes import SpikeRecord, record_spikes
 from spikingssm.processes.distributed import SHARD, Sharded, total
 from spikingssm.tasks import Outcome, Task, WeightedMean, skip_of
@@ -108,6 +110,8 @@ class SequenceModule(lightning.LightningModule):
         self.carry_state = carry_state
         self._state: Any = None
         self.metrics: Any = nn.ModuleDict({stage: nn.ModuleDict(task.metrics(classes)) for stage in STAGES})
+        counted = "accuracy" in task.metrics(classes) and classes <= MOST
+        self.confusion: Any = MulticlassConfusionMatrix(classes, validate_args=False) if counted else None
         self.losses: Any = nn.ModuleDict({stage: _mean() for stage in STAGES})
         self.last_loss: Tensor | None = None
         self._given: tuple[Task, Batch, Any] | Any = None  # what the last loss was made of
@@ -189,7 +193,9 @@ class SequenceModule(lightning.LightningModule):
         self._start_counting()
 
     def on_test_epoch_start(self) -> None:
-        """Start counting spikes."""
+        """Start counting spikes and classes."""
+        if self.confusion is not None:
+            self.confusion.reset()
         self._start_counting()
 
     def on_validation_epoch_end(self) -> None:
@@ -259,6 +265,8 @@ class SequenceModule(lightning.LightningModule):
     def _update(self, stage: str, found: Outcome) -> None:
         for metric, values in found.updates.items():
             self.metrics[stage][metric].update(*values)
+        if stage == "test" and self.confusion is not None:
+            self.confusion.update(*found.updates["accuracy"])
 
     def _share(self, loss: Tensor, count: int) -> Tensor:
         """The loss of this process -> its share of that of all."""

@@ -1,0 +1,273 @@
+"""A trained run as a thing to use: opened from its folder alone, asked about sequences of one's own, moved anywhere."""
+
+import copy
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from sdn import Solver
+from sdn.runs.files import read_json, write_json, writing
+from sdn.runs.tensor_files import save_tensors
+from spikingssm.datasets.base import IGNORED
+from spikingssm.datasets.inputs import FILE, Interface
+from spikingssm.experiments.build import open_module
+from spikingssm.experiments.runfolder import ARTIFACT, stored
+from spikingssm.experiments.shipped import folder_of
+from spikingssm.measures.spikes import Firing, watch_neurons
+from spikingssm.models.base import able
+from spikingssm.tasks import Task, answer_of
+
+__all__ = ["Prediction", "TrainedModel", "class_numbers", "interface_of", "load_model"]
+
+PLACES = ("root", "path", "test_path")
+"""Keys of the data that say where they lie."""
+BATCH = 64
+"""Sequences at once, unless another number is asked for."""
+
+
+class Prediction(NamedTuple):
+    """What a network answers for N sequences.
+
+    Args:
+        labels: (N,) int64 numbers of the classes, or (N, L) for an answer at every step, -100 behind the end of a row;
+            for numbers that are predicted the numbers themselves, float.
+        names: of these classes, where each sequence has one answer; else None.
+        probabilities: (N, C) or (N, L, C), of each class; None where numbers are predicted.
+        logits: what the network gave, (N, C) or (N, L, C).
+        spikes: (N,) int64, of all neurons over the real steps.
+        layers: layer -> its spikes, (N,) int64.
+    """
+
+    labels: Tensor
+    names: list[str] | None
+    probabilities: Tensor | None
+    logits: Tensor
+    spikes: Tensor
+    layers: dict[str, Tensor]
+
+
+class TrainedModel(nn.Module):
+    """A trained network with all that it needs: how raw data are read, names of the classes, and the task.
+
+    It is an ordinary module: it can be moved, pickled, copied and saved with ``torch.save``. `load_model` makes it.
+
+    Args:
+        network: (x (B, L, C), state, lengths) -> (logits, state); what it reads has been prepared.
+        interface: sizes, names, and how raw data become what the network reads.
+        task: what the logits mean.
+        config: of the run, as plain containers.
+        facts: the run's ``summary.json``, empty where there is none.
+        folder: where it was opened from.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        interface: Interface,
+        task: Task,
+        config: dict[str, Any],
+        facts: dict[str, Any],
+        folder: Path,
+    ) -> None:
+        super().__init__()
+        self.network, self.interface, self.task = network, interface, task
+        self.config, self.facts, self.folder = config, facts, folder
+
+    def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
+        """The network's logits and state for x that `prepare` has made; chunks one after another equal the whole."""
+        found: tuple[Tensor, Any] = self.network(x, state, lengths=lengths)
+        return found
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One step of a stream: (B, C), prepared, -> the logits after it, and the state."""
+        found: tuple[Tensor, Any] = able(self.network, "step").step(x, state)
+        return found
+
+    def prepare(self, x: Any, lengths: Any = None) -> tuple[Tensor, Tensor | None]:
+        """Raw sequences -> what the network reads, (N, L, C) float32 or tokens, and their valid steps (N,) or None.
+
+        Args:
+            x: raw, as the files of its data set hold them: see `spikingssm.datasets.inputs`. One sequence, an array of
+                several, or a list of sequences that may differ in length.
+            lengths: (N,) valid steps of an array; None for all.
+
+        Raises:
+            ValueError: another shape or kind of numbers than the network was trained on.
+        """
+        inputs = self.interface.inputs
+        assert inputs is not None
+        rows, valid = inputs.rows(x, self.interface.d_input, lengths)
+        return inputs(torch.as_tensor(rows)), None if valid is None else torch.as_tensor(valid)
+
+    @torch.no_grad()
+    def predict(self, x: Any, lengths: Any = None, *, batch_size: int = BATCH) -> Prediction:
+        """Labels, probabilities and spikes of raw sequences, in eval mode; the mode is restored.
+
+        Args:
+            x: as in `prepare`.
+            lengths: as in `prepare`.
+            batch_size: sequences at once, >= 1.
+
+        Raises:
+            ValueError: as in `prepare`.
+        """
+        if batch_size < 1:
+            raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}.")
+        ready, valid = self.prepare(x, lengths)
+        training, parts = self.training, []
+        try:
+            self.eval()
+            for at in range(0, len(ready), batch_size):
+                real = None if valid is None else valid[at : at + batch_size]
+                parts.append(self._answered(ready[at : at + batch_size], real))
+        finally:
+            self.train(training)
+        logits = torch.cat([part[0] for part in parts])
+        layers = {name: torch.cat([part[1][name] for part in parts]) for name in parts[0][1]}
+        return self._prediction(logits, valid, layers)
+
+    def with_solver(self, solver: str | Solver) -> Self:
+        """The same network and weights, its neurons under another solver, such as "fused" for the exact ones."""
+        network = able(self.network, "with_solver").with_solver(solver)
+        return type(self)(network, self.interface, self.task, self.config, self.facts, self.folder)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write a folder that holds all of this and nothing else: `load_model` opens it, ``evaluate`` tests it.
+
+        Where the data of the training lie is left out, so that no path of this machine goes along.
+
+        Args:
+            folder: is made; it must be empty or not there.
+
+        Raises:
+            FileExistsError: there is something in it.
+        """
+        out = Path(folder)
+        if out.exists() and any(out.iterdir()):
+            raise FileExistsError(f"{out} is not empty; choose another folder.")
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        weights = {f"model.{name}": value.cpu() for name, value in self.network.state_dict().items()}
+        save_tensors(out / "checkpoints" / "best.ckpt", {"state_dict": weights})
+        self.interface.write(out)
+        if (self.folder / ARTIFACT).is_file():
+            shutil.copyfile(self.folder / ARTIFACT, out / ARTIFACT)
+        config = copy.deepcopy(self.config)
+        config["data"] |= {key: None for key in PLACES if key in config["data"]}
+        config |= {"run_dir": f"runs/{config['name']}", "resume": None, "weights": None}
+        with writing(out / "config.yaml") as partial:
+            partial.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
+        if self.facts:
+            write_json(out / "summary.json", {key: value for key, value in self.facts.items() if key != "command"})
+        return out
+
+    def extra_repr(self) -> str:
+        """Name, sizes and what it was tested to."""
+        data, test = self.interface, self.facts.get("test", {})
+        quality = ", ".join(f"test {key} {value:.4f}" for key, value in test.items() if key in ("accuracy", "loss"))
+        return f"{data.name}: {data.length} steps x {data.d_input} -> {data.d_output}; {quality}".rstrip("; ")
+
+    def _answered(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits of a batch, and the spikes of each row by layer."""
+        counts: dict[str, Tensor] = {}
+
+        def count(seen: Firing) -> None:
+            fired = seen.spikes if seen.valid is None else seen.spikes * seen.valid.unsqueeze(-1)
+            found = fired.sum((1, 2), dtype=torch.float64).long().reshape(len(x), -1).sum(1).cpu()
+            counts[seen.name] = counts.get(seen.name, 0) + found
+
+        device = next((p.device for p in self.parameters()), x.device)
+        with watch_neurons(self.network, count):
+            real = None if valid is None else valid.to(device)
+            logits = self.network(x.to(device), None, lengths=real)[0]
+        return answer_of(self.task, logits, real).cpu(), counts
+
+    def _prediction(self, logits: Tensor, valid: Tensor | None, layers: dict[str, Tensor]) -> Prediction:
+        spikes = torch.stack(list(layers.values())).sum(0)
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        labels = wide.argmax(-1)
+        if labels.ndim == 2 and valid is not None:
+            labels = labels.masked_fill(torch.arange(labels.shape[1]) >= valid[:, None], IGNORED)
+        names = [self.interface.class_name(label) for label in labels.tolist()] if labels.ndim == 1 else None
+        return Prediction(labels, names, wide.softmax(-1), logits, spikes, layers)
+
+
+def load_model(run: str | Path, solver: str | Solver | None = None) -> TrainedModel:
+    """Open a trained network from its run folder, and from nothing else: no data file is read.
+
+    Args:
+        run: a run folder, on any machine, or the name of a network that ships, such as "spoken-digits".
+        solver: of its neurons; None is the one that it was trained with. "fused" is exact and fast.
+
+    Returns:
+        the model with its best weights, in eval mode.
+
+    Raises:
+        FileNotFoundError: no run there, or none that has finished an epoch.
+        ValueError: a run of an older version, which keeps nothing of how its data are read, or a damaged one.
+
+    Example:
+        >>> model = spikingssm.load_model("runs/mine-0")
+        >>> model.predict(x).names
+    """
+    folder = folder_of(run)
+    config, interface = stored(folder), interface_of(folder)
+    if solver is not None and "solver" in config.model:
+        OmegaConf.update(config, "model.solver", "loop", merge=False)  # so that no surrogate is looked for
+    module = open_module(config, interface, folder / "checkpoints" / "best.ckpt")
+    plain: Any = OmegaConf.to_container(stored(folder))
+    model = TrainedModel(module.model, interface, module.task, plain, _summary(folder), folder)
+    return (model if solver is None else model.with_solver(solver)).eval()
+
+
+def interface_of(folder: str | Path) -> Interface:
+    """What the network in a run folder knows of its data.
+
+    Raises:
+        ValueError: the folder does not say it.
+    """
+    if not (Path(folder) / FILE).is_file():
+        raise ValueError(
+            f"{folder}: has no {FILE}, which says how its data are read: the run is older, or its data have a function "
+            "of their own. `python -m spikingssm evaluate` opens it with its data; or train it again."
+        )
+    return Interface.read(folder)
+
+
+def class_numbers(labels: Any, interface: Interface) -> np.ndarray | None:
+    """Labels as numbers of a network's classes, (N,) or (N, L); None where there are none.
+
+    Args:
+        labels: numbers, or names of the classes.
+        interface: of the network.
+
+    Raises:
+        ValueError: a class that the network does not have.
+    """
+    if labels is None or not len(labels):
+        return None
+    classes = [interface.class_name(number) for number in range(interface.d_output)]
+    found = np.asarray(labels)
+    if found.dtype.kind in "US":
+        names = found.astype(str)
+        if strange := sorted(set(names.tolist()) - set(classes)):
+            raise ValueError(f"the network has no class {strange[0]!r}; its classes are {', '.join(classes[:40])}.")
+        return np.array([classes.index(name) for name in names.tolist()])
+    if found.dtype.kind not in "iu":
+        raise ValueError(f"labels must be numbers or names of classes, got {found.dtype}.")
+    real = found[found != IGNORED] if found.ndim == 2 else found
+    if real.size and (real.min() < 0 or real.max() >= interface.d_output):
+        raise ValueError(f"labels are from {real.min()} to {real.max()}; the network has {interface.d_output} classes.")
+    return found.astype(np.int64)
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        found = read_json(folder / "summary.json")
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
