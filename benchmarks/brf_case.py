@@ -213,5 +213,6 @@ def _model(size: Size, solver: str) -> RSNN:
     learn = {"omega": sdn.uniform(*size.omega), "b_offset": sdn.uniform(*size.b_offset)}
     dynamics = sdn.BRF()
     return RSNN(
-        size.d_input, size.d_output, size.d_model, dynamics=dynamics, learn=learn, pool=size.pool, solver=solver
-    )
+        size.d_input, size.d_output, size.d_model, dynamics=dynamics, learn=learn, pool=size.pool, solver=solver,
+        start="published",
+    )  # fmt: skip

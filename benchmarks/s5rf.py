@@ -181,7 +181,7 @@ def variant(name: str, size: str, tiny: bool = False, device: str = "cpu") -> Ru
 def _model(size: Size, solver: str) -> S5RF:
     return S5RF(
         size.d_input, size.d_output, size.d_model, size.n_layers,
-        num_blocks=size.num_blocks, first_discretisation=size.first, solver=solver,
+        num_blocks=size.num_blocks, first_discretisation=size.first, solver=solver, start="published",
     )  # fmt: skip
 
 

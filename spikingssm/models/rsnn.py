@@ -15,6 +15,7 @@ from sdn.neuron import Start
 from spikingssm.layers.heads import as_pool
 from spikingssm.layers.integrator import LeakyIntegrator
 from spikingssm.layers.recurrent import Recurrent
+from spikingssm.models.alive import STARTS, driven
 from spikingssm.models.base import SequenceModel
 from spikingssm.models.silence import warn_if_silent
 
@@ -47,6 +48,9 @@ class RSNN(Spelled, SequenceModel):
         solver: "fused" or "loop", see `sdn.recurrent`.
         mask: share of the recurrent connections that are cut at random, in [0, 1); None for none.
         bias: give the maps into the layers and the readout a bias.
+        start: "alive": the first weights into a layer are larger than the published ones, so that it fires where the
+            input is of unit amplitude, see `spikingssm.models.alive`. "published": for spike trains of many channels,
+            and for the published recipes. The connections of a layer with itself are those of the paper in both.
 
     Output:
         tau_mean, tau_std: of the readout's time constants at their start, in steps.
@@ -77,6 +81,7 @@ class RSNN(Spelled, SequenceModel):
         solver: str | Solver = "fused",
         mask: float | None = None,
         bias: bool = False,
+        start: str = "alive",
         # output
         tau_mean: float = 20.0,
         tau_std: float = 5.0,
@@ -95,11 +100,15 @@ class RSNN(Spelled, SequenceModel):
                 f"RSNN: sizes must be at least 1, got d_input={d_input}, d_output={d_output}, d_model={d_model}, "
                 f"n_layers={n_layers}."
             )
+        if start not in STARTS:
+            raise ValueError(f"RSNN: start must be one of {', '.join(STARTS)}, got {start!r}.")
         self.d_input, self.d_output = d_input, d_output
         neuron = BRF() if dynamics is None else dynamics
         options: dict[str, Any] = {"learn": learn, "spike": spike, "bias": bias, "mask": mask, "solver": solver}
         pairs = itertools.pairwise([d_input, *sizes])
         layers = [Recurrent(inputs, neuron, size, **options) for inputs, size in pairs]
+        for i, layer in enumerate(layers if start == "alive" else []):
+            driven(layer.input.weight, neuron, of_spikes=i > 0)
         self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # whose types leave out what it holds
         self.readout = LeakyIntegrator(sizes[-1], d_output, tau_mean, tau_std, bias)
         self.pool = as_pool(pool, d_output)

@@ -14,12 +14,15 @@ from spikingssm.layers.encoders import check_dropout
 from spikingssm.layers.heads import check_lengths
 from spikingssm.layers.readout import LeakyReadout, ReadoutState
 from spikingssm.layers.s5 import S5, check_solver
+from spikingssm.models.alive import STARTS, multiplied
 from spikingssm.models.base import SequenceModel
 from spikingssm.models.silence import warn_if_silent
 
 __all__ = ["S5RF", "S5RFState"]
 
 SKIPS = ("published", "all", "none")
+LOUDER = 7.0
+"""What the published first weights are multiplied with for "alive": the layers then fire in 1 to 20 % of the steps."""
 DROPOUTS = ("published", "all")
 
 
@@ -52,6 +55,8 @@ class S5RF(Spelled, SequenceModel):
         spike: spike gradient; None is the published multi-Gaussian one.
         solver: "fused", "parallel" or "loop", see `sdn.resonate`.
         reuse: see `S5`; False allows several backward passes through one graph.
+        start: "alive": the first weights are 7 times the published ones, so that the layers fire where the input is of
+            unit amplitude. "published": for spike trains of many channels, and for the published recipes.
 
     Between the layers:
         skip: "published": around the layers 0 < i < L-1; "all": around every layer but the first; "none".
@@ -91,6 +96,7 @@ class S5RF(Spelled, SequenceModel):
         spike: SpikeGradient | None = None,
         solver: str | Solver = "fused",
         reuse: bool = True,
+        start: str = "alive",
         # between the layers
         skip: str = "published",
         dropout: float = 0.0,
@@ -100,15 +106,16 @@ class S5RF(Spelled, SequenceModel):
         sizes = {"d_input": d_input, "d_output": d_output, "d_model": d_model, "n_layers": n_layers}
         for name, size in sizes.items():
             check_count("S5RF", name, size)
-        for name, word, known in (("skip", skip, SKIPS), ("dropout_at", dropout_at, DROPOUTS)):
+        words = {"skip": (skip, SKIPS), "dropout_at": (dropout_at, DROPOUTS), "start": (start, STARTS)}
+        for name, (word, known) in words.items():
             if word not in known:
                 raise ValueError(f"S5RF: {name} must be one of {', '.join(known)}, got {word!r}.")
         check_dropout(dropout)
         self.d_input, self.d_output = d_input, d_output
         inner = range(1, n_layers - 1)
         self.skips = {"published": frozenset(inner), "all": frozenset(range(1, n_layers)), "none": frozenset()}[skip]
-        start: dict[str, Any] = {"num_blocks": num_blocks, "spectrum": spectrum, "learn_eta": learn_eta}
-        start |= {"eta_min": eta_min, "eta_max": eta_max}
+        time: dict[str, Any] = {"num_blocks": num_blocks, "spectrum": spectrum, "learn_eta": learn_eta}
+        time |= {"eta_min": eta_min, "eta_max": eta_max}
         fire: dict[str, Any] = {"threshold": threshold, "magnitude": magnitude, "refractory": refractory}
         fire |= {"spike": spike, "solver": check_solver(solver), "reuse": reuse}
         layers = []
@@ -117,7 +124,9 @@ class S5RF(Spelled, SequenceModel):
             turned = i == 0 and how == "zoh" and spectrum == "hippo"
             drop = dropout if dropout_at == "all" or i in inner else 0.0
             options: dict[str, Any] = {"discretisation": how, "rotate": turned, "dropout": drop}
-            layers.append(S5(d_model if i else d_input, d_model, **options, **start, **fire))
+            layers.append(S5(d_model if i else d_input, d_model, **options, **time, **fire))
+            if start == "alive":
+                multiplied(layers[-1].dense.weight, LOUDER)
         self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # whose types leave out what it holds
         self.readout = LeakyReadout(d_model, d_output)
 

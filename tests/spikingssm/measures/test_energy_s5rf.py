@@ -20,7 +20,7 @@ WIDTH, CLASSES = 8, 4
 def lively(n_layers=3, d_input=3, factor=20.0, **options):
     """A model whose layers all fire."""
     options = {"num_blocks": 2, "eta_min": 0.05, "eta_max": 0.4, "solver": "loop", **options}
-    model = S5RF(d_input, CLASSES, WIDTH, n_layers, **options)
+    model = S5RF(d_input, CLASSES, WIDTH, n_layers, start="published", **options)
     with torch.no_grad():
         for layer in model.layers:
             layer.dense.weight.mul_(factor)

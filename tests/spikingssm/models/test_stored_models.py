@@ -18,7 +18,7 @@ WEIGHTS = {  # parameters, and a digest of the names and shapes in the state_dic
     "brf": (254, "3decb9c32afd5292"),
 }  # fmt: skip
 
-LATER = {"SpikingSSM": {"learn"}}
+LATER = {"SpikingSSM": {"learn"}, "S5RF": {"start"}, "RSNN": {"start"}}
 """Arguments that came later, which a stored configuration does not have."""
 
 

@@ -239,7 +239,7 @@ def test_at_the_start_nothing_spikes_and_the_loss_is_that_of_chance(task, seed):
     inputs, hidden, classes, steps, density, omega, offset = STARTS[task]
     torch.manual_seed(seed)
     learn = {"omega": sdn.uniform(*omega), "b_offset": sdn.uniform(*offset)}
-    model = RSNN(inputs, classes, hidden, learn=learn)
+    model = RSNN(inputs, classes, hidden, learn=learn, start="published")
     x = (torch.rand(4, steps, inputs) < density).float()
     (spikes,) = spikes_of(model, x).values()
     assert not spikes.any()

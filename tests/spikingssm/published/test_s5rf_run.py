@@ -168,7 +168,7 @@ def test_the_mean_of_the_leaky_integrator_has_the_published_closed_form():
 
 def test_the_loss_at_the_start_is_that_of_chance_while_the_last_layer_is_silent():
     """As measured on the published network: its start values emit no spike in the last layer."""
-    model = S5RF(1, 10, 128, 2)
+    model = S5RF(1, 10, 128, 2, start="published")
     found, logits = spikes_of(model, torch.rand(2, 200, 1))
     assert not found[-1].any()
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor([3, 7]))
