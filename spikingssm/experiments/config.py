@@ -23,18 +23,25 @@ from spikingssm.experiments.ending import quoted
 from spikingssm.experiments.overrides import check_key, one_line, parse
 from spikingssm.experiments.runfolder import FITTED, stored
 
-__all__ = ["MOVABLE", "call", "has_recipes", "load"]
+__all__ = ["MOVABLE", "call", "has_recipes", "load", "load_config"]
 
 MOVABLE = (
     "data.root", "data.path", "data.test_path", "data.num_workers", "threads", "trainer.enable_progress_bar",
     "checkpoint.every_n_steps", "checkpoint.every_minutes", "logger.wandb",
 )  # fmt: skip
 """Keys that may change on resume: where things lie and how fast they go, not what comes out."""
+UNNAMED = "unnamed"
+"""Name of a run in ``configs/config.yaml``; data of one's own give theirs."""
 WRONG = (TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError)
 """What builders raise for arguments of another kind or size than they take."""
 
 
 def load(overrides: Sequence[str]) -> DictConfig:
+    """`load_config` under its older name; a trained network is opened by `spikingssm.load_model`."""
+    return load_config(overrides)
+
+
+def load_config(overrides: Sequence[str]) -> DictConfig:
     """The configuration that overrides of ``configs/config.yaml`` give; with ``resume=FOLDER`` that of the run there.
 
     Args:
@@ -46,8 +53,8 @@ def load(overrides: Sequence[str]) -> DictConfig:
     """
     if isinstance(overrides, str):
         raise ArgumentError(
-            f"load takes a list of overrides, such as ['experiment=spikingssm/digits'], got the text {overrides!r}; a "
-            "finished run is opened by spikingssm.experiments.evaluation.load_run."
+            f"load_config takes a list of overrides, such as ['experiment=spikingssm/digits'], got the text "
+            f"{overrides!r}; a trained network is opened by spikingssm.load_model({overrides!r})."
         )
     parsed = parse(overrides)
     runs = [o.value() for o in parsed if o.key_or_group == "resume"]
@@ -57,7 +64,8 @@ def load(overrides: Sequence[str]) -> DictConfig:
     if run is None:
         return _compose(parsed)
     run = str(run)  # a folder may have a number for its name
-    found, moved = stored(run), [o for o in parsed if o.key_or_group in MOVABLE]
+    found = stored(run)
+    moved = [o for o in parsed if o.key_or_group in MOVABLE or _is_longer(found, o)]
     for override in moved:
         check_key(found, override, _nulls(_folder()))
         OmegaConf.update(found, override.key_or_group, override.value(), force_add=True)
@@ -72,12 +80,19 @@ def load(overrides: Sequence[str]) -> DictConfig:
         first = f"{differ[0]}={old.get(differ[0])}, not {new.get(differ[0])}"
         more = f" (and {len(differ) - 1} more keys differ)" if len(differ) > 1 else ""
         raise ValueError(
-            f"the run in resume={asked.resume} has {first}{more}; a resumed run keeps its configuration: leave the "
-            "overrides out, or train a new run from its weights: the command of that run with the new values and "
-            f"weights={quoted(run)} in place of resume=."
+            f"the run in resume={asked.resume} has {first}{more}; a resumed run keeps its configuration but for more "
+            "trainer.max_epochs: leave the overrides out, or train a new run from its weights: the command of that run "
+            f"with the new values and weights={quoted(run)} in place of resume=."
         )
     found.resume = str(asked.resume)
     return found
+
+
+def _is_longer(found: DictConfig, override: Override) -> bool:
+    """Whether an override asks a run for more epochs than it has."""
+    known, value = found.trainer.get("max_epochs"), override.value() if not override.is_delete() else None
+    is_key = override.key_or_group == "trainer.max_epochs"
+    return is_key and isinstance(value, int) and isinstance(known, int) and value > known
 
 
 def call(section: str, node: DictConfig, **known: Any) -> Any:
@@ -117,9 +132,14 @@ def _compose(parsed: list[Override]) -> DictConfig:
     groups = [o for o in parsed if _is_group(folder, o.key_or_group)]
     for override in groups:
         _check_file(folder, override.key_or_group, override.value())
-        if override.is_delete() and override.key_or_group in ("experiment", "model", "tier"):
+        if override.is_delete() and override.key_or_group in ("experiment", "model", "recipe", "tier"):
             raise ValueError(f"{override.input_line} takes away what others go by; choose another, or leave it out.")
     chosen = {o.key_or_group: o.value() for o in groups}
+    if chosen.get("recipe") is not None and chosen.get("experiment") is not None:
+        raise ValueError(
+            f"recipe={chosen['recipe']} is for data of your own and experiment={chosen['experiment']} has its data; "
+            "choose one of them."
+        )
     recipes, model = _recipes(chosen.get("experiment")), chosen.get("model")
     if recipes and model is not None and model not in recipes:
         raise ValueError(
@@ -135,6 +155,9 @@ def _compose(parsed: list[Override]) -> DictConfig:
         value = None if override.is_sweep_override() or override.is_delete() else override.value()
         if isinstance(value, dict) and "_target_" in value:
             OmegaConf.update(config, override.key_or_group, value, merge=False, force_add=True)
+    path = config.data.get("path")
+    if path is not None and config.name == UNNAMED and "name" not in chosen:
+        config.name = "-".join([Path(str(path)).stem, *([str(chosen["recipe"])] if chosen.get("recipe") else [])])
     return config
 
 
@@ -160,8 +183,8 @@ def _check_taken(folder: Path, config: DictConfig, parsed: list[Override]) -> No
 
 
 def _recipes(experiment: Any) -> list[str]:
-    """The networks that an experiment has a recipe for, where it is for several (``configs/tables/recipe.yaml``)."""
-    rows = (row.rpartition("/") for row in _tables(_folder())["recipe"])
+    """The networks that an experiment has a recipe for, where it is for several (``configs/tables/network.yaml``)."""
+    rows = (row.rpartition("/") for row in _tables(_folder())["network"])
     return sorted(model for name, _, model in rows if name == experiment)
 
 

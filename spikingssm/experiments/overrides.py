@@ -28,9 +28,14 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         ValueError: one that its grammar refuses; the line says what to write.
     """
     try:
-        return OverridesParser.create().parse_overrides([ALIASES.get(text, text) for text in overrides])
+        return OverridesParser.create().parse_overrides([_renamed(text) for text in overrides])
     except (HydraException, RecursionError, ValueError) as error:  # ValueError: a number of too many digits
         raise ValueError(shortened(f"{one_line(error).split(' See https')[0]}; {_way_out(overrides)}")) from None
+
+
+def _renamed(text: str) -> str:
+    """An override under our name for it."""
+    return ALIASES.get(text, f"weights={text.removeprefix('init_from=')}" if text.startswith("init_from=") else text)
 
 
 def _way_out(overrides: Sequence[str]) -> str:

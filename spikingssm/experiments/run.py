@@ -22,10 +22,11 @@ from sdn.runs.folder import log_to, read_metrics
 from sdn.runs.lock import locked
 from sdn.runs.signals import explained
 from spikingssm.datasets import SequenceData
+from spikingssm.datasets.described import described
 from spikingssm.experiments.build import build, check_keys
 from spikingssm.experiments.ending import go_on, quoted, remembered
 from spikingssm.experiments.figures import learning_curve, raster
-from spikingssm.experiments.runfolder import keep_artifact, keep_fitted, solver_name, start_from
+from spikingssm.experiments.runfolder import keep_artifact, keep_fitted, solver_name, start_from, stored
 from spikingssm.measures.activity import state_of
 from spikingssm.measures.spikes import spikes_of
 from spikingssm.processes.distributed import first_process, leave
@@ -58,7 +59,7 @@ def run(config: DictConfig, changed: str = "") -> Path:
         ValueError, OSError, NotImplementedError, ImportError: what data, model and training refuse.
     """
     folder, resume = Path(str(config.resume or config.run_dir)), config.resume is not None
-    if resume and (folder / "summary.json").is_file():
+    if resume and (folder / "summary.json").is_file() and not _is_extended(config, folder):
         logger.info(f"{folder} is finished; its results are in summary.json")
         with contextlib.suppress(OSError), locked(folder):  # which removes the lock of a process that was killed there
             pass
@@ -69,10 +70,25 @@ def run(config: DictConfig, changed: str = "") -> Path:
             open_here.enter_context(locked(folder, "choose another run_dir=FOLDER"))
             if not resume:
                 _refuse_held(folder)
+            elif _is_extended(config, folder):
+                _keep_result(folder, stored(folder).trainer.max_epochs)
             open_here.enter_context(remembered(folder))
         _run(config, folder, resume, changed)
         leave()
     return folder
+
+
+def _is_extended(config: DictConfig, folder: Path) -> bool:
+    """Whether a finished run is to go on for more epochs than its configuration has."""
+    known, wanted = stored(folder).trainer.get("max_epochs"), config.trainer.get("max_epochs")
+    return isinstance(known, int) and isinstance(wanted, int) and wanted > known
+
+
+def _keep_result(folder: Path, epochs: int) -> None:
+    """Put the result of a run that goes on under another name."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / "summary.json").rename(folder / f"summary-{epochs}-epochs.json")
+        logger.info(f"{folder} goes on; its result so far is in summary-{epochs}-epochs.json")
 
 
 def _refuse_held(folder: Path) -> None:
@@ -103,10 +119,12 @@ def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
             partial.write_text(f"# {command}\n# variant: {changed}\n{OmegaConf.to_yaml(config)}")
         if not resume:
             (folder / "metrics.csv").unlink(missing_ok=True)
+        data.interface.write(folder)
     handler = log_to(folder / "run.log" if writes else None)
     try:
         facts = ", ".join(f"{key} {value}" for key, value in data.facts().items() if "digest" not in key)
         logger.info(f"{folder} | {facts} | {_count(module)} parameters")
+        logger.info(f"{data.name}: {described(data)}")
         if first is not None and not resume:
             logger.info(f"starting from the weights in {first}")
         more = {"callbacks": callbacks, "loggers": loggers, **_trainer(config)}

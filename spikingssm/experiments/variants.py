@@ -57,6 +57,7 @@ def _variants(overrides: Sequence[str]) -> list[str]:
     named = any(o.key_or_group == "name" for o in parsed)  # by the user: it says nothing of the experiment
     usual = ("tier", "name", "seed", "run_dir", "resume", *MOVABLE, *(() if named else ("experiment",)))
     usual = (*usual, "model") if _names_its_model(parsed) else usual
+    usual = usual if named else (*usual, "recipe")  # which is in the name
     return [o.input_line.lstrip("+") for o in parsed if o.key_or_group not in usual and o.input_line]
 
 

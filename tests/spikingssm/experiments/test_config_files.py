@@ -27,7 +27,7 @@ def test_no_file_says_what_another_says() -> None:
         content = OmegaConf.to_yaml(OmegaConf.load(path), sort_keys=True)
         assert content not in said, f"{path.relative_to(CONFIGS)} is {said[content].relative_to(CONFIGS)}"
         said[content] = path
-    assert 50 < len(FILES) <= 60
+    assert 50 < len(FILES) <= 63
 
 
 def test_every_row_of_a_table_is_of_something_that_there_is() -> None:
@@ -37,10 +37,10 @@ def test_every_row_of_a_table_is_of_something_that_there_is() -> None:
     assert {"small", "smoke"} < tiers
     assert {name.partition("/")[2] for name in rows("tier_model")} == models
     assert {name.partition("/")[2] for name in rows("tier_experiment")} <= experiments
-    for name in rows("recipe"):
+    for name in rows("network"):
         experiment, _, model = name.rpartition("/")
         assert (experiment in experiments, model in models) == (True, True), name
-    assert {path.stem for path in (CONFIGS / "tables").iterdir()} == {"recipe", "tier_experiment", "tier_model"}
+    assert {path.stem for path in (CONFIGS / "tables").iterdir()} == {"network", "tier_experiment", "tier_model"}
 
 
 def test_every_experiment_with_files_has_a_stand_in() -> None:
@@ -48,12 +48,12 @@ def test_every_experiment_with_files_has_a_stand_in() -> None:
     assert drawn == options("experiment") - {"spikingssm/digits"}
 
 
-@pytest.mark.parametrize("table", ["recipe", "tier_model", "tier_experiment"])
+@pytest.mark.parametrize("table", ["network", "tier_model", "tier_experiment"])
 def test_a_row_changes_the_configuration_as_it_says(table) -> None:
     for name, says in rows(table).items():
-        first, _, second = name.rpartition("/") if table == "recipe" else name.partition("/")
+        first, _, second = name.rpartition("/") if table == "network" else name.partition("/")
         words = {
-            "recipe": [f"experiment={first}", f"model={second}"],
+            "network": [f"experiment={first}", f"model={second}"],
             "tier_model": [f"model={second}", f"+tier={first}"],
             "tier_experiment": [f"experiment={second}", f"+tier={first}"],
         }[table]

@@ -1,4 +1,4 @@
-"""Silent and saturated layers are named after the first epoch, with a factor that works; bare models say it once."""
+"""Silent and saturated layers are named before the first epoch, with a factor that works; bare models say it once."""
 
 import math
 import re
@@ -52,7 +52,8 @@ def trained(file, *more, epochs=2):
     """The lines of the log of a short training."""
     words = [
         "dataset=arrays", f"data.path={file}", "data.batch_size=8", "data.val_fraction=0.2", "model=brf",
-        "model.d_model=24", "model.pool=last", f"trainer.max_epochs={epochs}", "trainer.accelerator=cpu", "threads=1",
+        "model.d_model=24", "model.pool=last", "model.start=published",
+        f"trainer.max_epochs={epochs}", "trainer.accelerator=cpu", "threads=1",
         "trainer.enable_progress_bar=false", f"run_dir={file.parent / 'run'}",
     ]  # fmt: skip
     folder = run(load([*words, *more]))
@@ -63,14 +64,14 @@ def places(lines, *words):
     return [i for i, line in enumerate(lines) if all(word in line for word in words)]
 
 
-def test_a_dead_network_is_named_after_the_first_epoch_and_the_advice_works(file):
+def test_a_dead_network_is_named_before_the_first_epoch_and_the_advice_works(file):
     """newcomer.md 1: a whole training at ln(classes), and a word only when it was over."""
     lines = trained(file)
     said = places(lines, "WARNING", "layers.0: silent")
     assert len(said) == 2  # once, and once more at the end
-    assert said[0] < places(lines, "epoch 2/2")[0]
+    assert said[0] < places(lines, "epoch 1/2")[0]
     first, last = (lines[i] for i in said)
-    assert "in the validation of epoch 1, 100% of its neurons never fired" in first
+    assert "before the first epoch, 100% of its neurons never fired" in first
     assert f"standard deviation {waves()[0].std():.1f}"[:-1] in first
     assert "or lower model.dynamics.threshold" in first
     assert "silent to the end, spike rate 0.0000 on the test rows" in last
@@ -133,7 +134,9 @@ def rates_at(model, x, factor):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: RSNN(2, 3, 24), lambda: S5RF(2, 3, 64, 2, eta_min=0.05)], ids=["rsnn", "s5rf"]
+    "make",
+    [lambda: RSNN(2, 3, 24, start="published"), lambda: S5RF(2, 3, 64, 2, eta_min=0.05, start="published")],
+    ids=["rsnn", "s5rf"],
 )
 def test_the_factor_is_the_smallest_that_works_for_all_layers(make):
     model, x = make().eval(), torch.from_numpy(waves(8)[0])
@@ -269,7 +272,7 @@ def test_own_arrays_are_scaled_and_say_so(file):
     assert all(torch.equal(30 * one.x, other.x) for one, other in pairs)
     assert scaled.facts()["scale"] == 30
     assert "scale" not in plain.facts()
-    with pytest.raises(ValueError, match=r"scale must be a number > 0, got -1"):
+    with pytest.raises(ValueError, match=r"scale must be a number > 0, auto, standardise or unit, got -1"):
         arrays(file, scale=-1)
 
 
