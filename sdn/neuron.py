@@ -71,6 +71,7 @@ class Neuron(SpikingLayer):
         spike: slope that stands in for the derivative of the step; None is the dynamics' own.
         solver: "fused", "loop", "parallel", "surrogate", or a value such as ``Fused(detach_reset=False)`` or
             ``Surrogate("my.safetensors")``.
+        return_state: False gives the spikes alone, as `torch.nn.Sequential` takes them; `sdn.Sequential` keeps states.
 
     Raises:
         ValueError: a field that the dynamics does not have or cannot learn, a start out of range, or a solver that
@@ -81,6 +82,8 @@ class Neuron(SpikingLayer):
     `state_dict` fits every solver.
     """
 
+    return_state: bool = True
+
     def __init__(
         self,
         dynamics: Dynamics,
@@ -89,9 +92,11 @@ class Neuron(SpikingLayer):
         learn: Mapping[str, Start] | None = None,
         spike: SpikeGradient | None = None,
         solver: str | Solver = "fused",
+        return_state: bool = True,
     ) -> None:
         super().__init__()
         who = type(self).__name__
+        self.return_state = return_state
         check_dynamics(who, dynamics)
         check_count(who, "channels", channels, least=0)
         self.channels = channels
@@ -151,8 +156,8 @@ class Neuron(SpikingLayer):
                 before its input. For plots, and for losses on the membrane, through which gradients flow.
 
         Returns:
-            spikes (B, L, H), 0 or 1, in the current's dtype, of any strides, and the state. With ``record="mem"`` a
-            ``Trajectory(input, mem, spike, state)``.
+            spikes (B, L, H), 0 or 1, in the current's dtype, of any strides, and the state (but for
+            ``return_state=False``). With ``record="mem"`` a ``Trajectory(input, mem, spike, state)``.
 
         Raises:
             ValueError: a current of another shape or with NaN, or something else to record.
@@ -160,7 +165,7 @@ class Neuron(SpikingLayer):
         """
         if record is None:
             spikes, state = self._solved(self.solver.run, current, state)
-            return spikes.to(current.dtype), state
+            return (spikes.to(current.dtype), state) if self.return_state else spikes.to(current.dtype)
         if record != "mem":
             raise ArgumentError(f"Neuron: record must be 'mem' or None, got {shown(record)}.")
         if not hasattr(self.solver, "record"):
@@ -179,8 +184,8 @@ class Neuron(SpikingLayer):
     def step(self, current: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """One step: (B, H) -> spikes (B, H) and the state."""
         check_step(type(self).__name__, "x", current, getattr(self, "d_input", self.channels))
-        spikes, state = self(current.unsqueeze(1), state)
-        return spikes.squeeze(1), state
+        found: Any = self(current.unsqueeze(1), state)
+        return (found[0].squeeze(1), found[1]) if self.return_state else found.squeeze(1)
 
     def initial_state(self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
         """The state at rest, as the solver of this neuron takes it."""

@@ -274,9 +274,10 @@ def _popper(told: list[Tensor | None]) -> Any:
 
 
 def _teller(name: str, told: list[Tensor | None], look: Callable[[Firing], None]) -> Any:
-    def tell(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: tuple[Tensor, Any]) -> None:
+    def tell(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         current, state = _first_two(module, args, kwargs)
-        look(Firing(name, current, state, output[0], _valid(name, told[-1], output[0])))
+        spikes = output if isinstance(output, Tensor) else output[0]
+        look(Firing(name, current, state, spikes, _valid(name, told[-1], spikes)))
 
     return tell
 

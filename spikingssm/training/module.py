@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from sdn import immediate_checks
+from sdn import detach, immediate_checks
 from sdn.checks.finite import Diverged, arrived
 from spikingssm.datasets.base import Batch
 from spikingssm.measures.classes import MOST
@@ -22,7 +22,7 @@ from spikingssm.processes.distributed import SHARD, Sharded, total
 from spikingssm.tasks import Outcome, Task, WeightedMean, skip_of
 from spikingssm.training.callbacks import averaging
 from spikingssm.training.optim import parameter_groups, warmup_cosine
-from spikingssm.training.tbptt import chunk, detached, labels_every_step, spans
+from spikingssm.training.tbptt import chunk, labels_every_step, spans
 
 __all__ = ["SequenceModule"]
 
@@ -306,7 +306,7 @@ class SequenceModule(lightning.LightningModule):
             optimizer.step()
             if self.schedule == "cosine":
                 schedule.step()
-            state = detached(found.state)
+            state = detach(found.state)
             for metric in (mean, self.losses["fit"]):
                 metric.update(found.loss.detach(), found.count)
             if every or end == length:

@@ -1,14 +1,11 @@
 """Truncated back-propagation through time: where a sequence is cut, and what a chunk of it is asked for."""
 
 import dataclasses
-from typing import Any
-
-from torch import Tensor
 
 from spikingssm.datasets.base import Batch
 from spikingssm.tasks import Task, skip_of
 
-__all__ = ["chunk", "detached", "labels_every_step", "spans"]
+__all__ = ["chunk", "labels_every_step", "spans"]
 
 
 def spans(length: int, steps: int, first: bool = False) -> list[tuple[int, int]]:
@@ -40,13 +37,3 @@ def chunk(task: Task, batch: Batch, start: int, end: int) -> tuple[Task, Batch]:
 def labels_every_step(batch: Batch) -> bool:
     """Whether y is (B, L), and not (B,) or probabilities (B, C)."""
     return batch.y.ndim == 2 and not batch.y.is_floating_point()
-
-
-def detached(state: Any) -> Any:
-    """A nest of tuples and named tuples of tensors without its past."""
-    if isinstance(state, Tensor):
-        return state.detach()
-    if not isinstance(state, tuple):
-        return state
-    parts = [detached(part) for part in state]
-    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)

@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = {
     "sdn": [
-        "checks", "runs", "gradients", "dynamics", "compiler", "ops", "surrogate", "solvers", "neuron", "scoring",
-        "recordings", "__main__",
+        "checks", "runs", "gradients", "dynamics", "compiler", "ops", "surrogate", "solvers", "neuron", "sequential",
+        "scoring", "recordings", "__main__",
     ],
     "spikingssm": [
         "early", "processes", "datasets", "layers", "models", "tasks", "measures", "training", "experiments",

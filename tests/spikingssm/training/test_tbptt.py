@@ -19,7 +19,7 @@ from spikingssm.tasks import Classification, EveryStepClassification, StepClassi
 from spikingssm.training.callbacks import StepCheckpoint
 from spikingssm.training.fit import SequenceModule, fit
 from spikingssm.training.optim import parameter_groups
-from spikingssm.training.tbptt import chunk, detached, spans
+from spikingssm.training.tbptt import chunk, spans
 
 TRAINER = {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "enable_progress_bar": False}
 LENGTH = 11
@@ -104,7 +104,7 @@ def by_hand(model, task, batches, cuts, lrs, clip=None, skip=0, every=False):
                     group["lr"] = lr * (slow if group["name"] == "slow" else 1)
                 optimizer.step()
                 losses.append((loss.item(), count))
-            state = detached(state)
+            state = sdn.detach(state)
     return losses
 
 

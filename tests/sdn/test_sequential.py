@@ -1,0 +1,113 @@
+"""`sdn.Sequential`, `sdn.detach` and neurons in `torch.nn.Sequential`: what a plain loop needs."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from helpers import assert_lively
+from torch import nn
+
+import sdn
+from spikingssm import S4D, spikes_of
+
+
+def network(**more):
+    torch.manual_seed(4)
+    return sdn.Sequential(
+        nn.Linear(3, 16), sdn.Neuron(sdn.LIF(0.9), 16, **more), nn.Linear(16, 8), nn.Dropout(0.5),
+        sdn.Neuron(sdn.ALIF(), 8, **more), nn.Linear(8, 2),
+    )  # fmt: skip
+
+
+def by_hand(net, x):
+    first, one, second, drop, two, last = net
+    spikes, a = one(first(x))
+    more, b = two(drop(second(spikes)))
+    assert_lively(spikes)
+    return last(more), (None, a, None, None, b, None)
+
+
+def same(one, other):
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one is other is None or torch.equal(one, other)
+
+
+def test_it_is_what_one_would_write_by_hand():
+    net, x = network().eval(), 3 * torch.randn(2, 40, 3)
+    y, state = net(x)
+    wanted, kept = by_hand(net, x)
+    assert torch.equal(y, wanted)
+    assert same(state, kept)
+    y.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_chunks_and_steps_are_the_whole():
+    net, x = network().eval(), 3 * torch.randn(2, 40, 3)
+    y, state = net(x)
+    first, half = net(x[:, :17])
+    second, end = net(x[:, 17:], half)
+    torch.testing.assert_close(torch.cat([first, second], 1), y)
+    torch.testing.assert_close(end[1], state[1])
+    now, steps = net.initial_state(2), []
+    for step in x.unbind(1):
+        out, now = net.step(step, now)
+        steps.append(out)
+    torch.testing.assert_close(torch.stack(steps, 1), y, atol=1e-5, rtol=1e-5)
+
+
+def test_nests_and_layers_of_other_kinds():
+    inner = sdn.Sequential(nn.Linear(3, 6), sdn.Neuron(sdn.LIF(0.5), 6))
+    net = sdn.Sequential(inner, S4D(6, 4), nn.Linear(6, 2)).eval()
+    x = 3 * torch.randn(2, 20, 3)
+    y, state = net(x)
+    assert [part is None for part in state] == [False, False, True]
+    first, half = net(x[:, :8], net.initial_state(2))
+    torch.testing.assert_close(torch.cat([first, net(x[:, 8:], half)[0]], 1), y, atol=1e-5, rtol=1e-5)
+    assert set(spikes_of(net, x)) == {"0.1"}
+    again = pickle.loads(pickle.dumps(copy.deepcopy(net)))
+    assert torch.equal(again(x)[0], y)
+
+
+def test_a_state_of_another_network_is_refused():
+    net = network()
+    with pytest.raises(ValueError, match="one part for each of 6 modules, got 2"):
+        net(torch.randn(1, 4, 3), (None, None))
+    with pytest.raises(ValueError, match="one part for each of 6 modules, got"):
+        net(torch.randn(1, 4, 3), torch.zeros(3))
+
+
+def test_detach_cuts_the_past_and_nothing_else():
+    net = network().eval()
+    state = net(3 * torch.randn(2, 9, 3))[1]
+    nest = {"a": [state, None, 3], "b": state}
+    cut = sdn.detach(nest)
+    assert same(cut["b"], state)
+    assert type(cut["a"][0][1]) is type(state[1])
+    assert cut["a"][1:] == [None, 3]
+    assert state[1].u.requires_grad
+    assert not cut["b"][1].u.requires_grad
+    x = (3 * torch.randn(2, 9, 3)).requires_grad_()
+    state = net(x)[1]
+    net(torch.randn(2, 9, 3), sdn.detach(state))[0].sum().backward()
+    assert x.grad is None
+
+
+def test_neurons_without_states_go_into_torch_s_own_sequential():
+    torch.manual_seed(4)
+    neuron = sdn.Neuron(sdn.LIF(0.9), 16, return_state=False)
+    net = nn.Sequential(nn.Linear(3, 16), neuron, nn.Linear(16, 2))
+    x = 3 * torch.randn(2, 40, 3)
+    spikes = sdn.Neuron(sdn.LIF(0.9), 16)(net[0](x))[0]
+    assert_lively(spikes)
+    assert torch.equal(net(x), net[2](spikes))
+    assert torch.equal(spikes_of(net, x)["1"], spikes)
+    assert torch.equal(neuron.step(net[0](x[:, 0])), spikes[:, 0])
+    assert neuron(net[0](x), record="mem").mem.shape == (2, 40, 16)
+    assert torch.equal(neuron.with_solver("loop")(net[0](x)), spikes)
+    kept = sdn.Sequential(*net)
+    assert kept(x)[1] == (None, None, None)
+    with pytest.raises(ValueError, match="return_state"):
+        sdn.Neuron(sdn.LIF(), 4, return_state="no")
