@@ -27,8 +27,8 @@ def recurrent_run(folder: Path, *more: str, model: str = "brf", epochs: int = 1)
     words = [
         "dataset=arrays", f"data.path={data}", f"data.classes={CLASSES}", "data.batch_size=8", "data.val_fraction=0.2",
         "task=steps", "task.unlabelled_as=0", f"model={model}", "model.d_model=7", "model.pool=each",
-        "model.tau_mean=4", "model.tau_std=1", "optim.lr=0.05", "optim.weight_decay=0", "threads=1",
-        f"trainer.max_epochs={epochs}", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
-        f"name={model}-small",
+        "model.tau_mean=4", "model.tau_std=1", "model.start=published", "optim.lr=0.05",
+        "optim.weight_decay=0", "threads=1", f"trainer.max_epochs={epochs}", "trainer.accelerator=cpu",
+        "trainer.enable_progress_bar=false", f"name={model}-small",
     ]  # fmt: skip
     return run(load([*words, *more, f"run_dir={folder}"]))

@@ -80,6 +80,8 @@ def run(config: DictConfig, changed: str = "") -> Path:
 
 def _is_extended(config: DictConfig, folder: Path) -> bool:
     """Whether a finished run is to go on for more epochs than its configuration has."""
+    if not (folder / "config.yaml").is_file():
+        return False
     known, wanted = stored(folder).trainer.get("max_epochs"), config.trainer.get("max_epochs")
     return isinstance(known, int) and isinstance(wanted, int) and wanted > known
 

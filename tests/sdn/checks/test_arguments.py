@@ -169,7 +169,7 @@ VALUES = [
     (lambda: Neuron(LIF(), 8, solver=sdn.ArcTan()), r"a spike gradient is passed as spike=ArcTan\(alpha=2.0\)"),
     (lambda: Neuron(LIF(), 2)(X, torch.zeros(1, 2)), r"must be a LIFState\('u',\), got Tensor; pass what the neur"),
     (lambda: Neuron(LIF(), 2)(X, LIF.State(torch.zeros(5, 2))), r"\(5, 2\), this current needs \(1, 2\); it is of ano"),
-    (lambda: load("runs/mine-0"), r"load takes a list of overrides.*spikingssm.experiments.evaluation.load_run"),
+    (lambda: load("runs/mine-0"), r"load_config takes a list of overrides.*spikingssm.load_model\('runs/mine-0'\)"),
     (lambda: sdn.Triangle("2"), r"Triangle: width must be a number > 0, got '2'\."),
 ]
 FIELDS = [

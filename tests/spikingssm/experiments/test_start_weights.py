@@ -66,11 +66,10 @@ def test_what_a_run_found_in_its_data_goes_with_its_weights(tmp_path, trained, b
     assert begin(*words, folder=tmp_path / "three")[0].data.classes == 2
 
 
-def test_a_longer_run_is_a_new_one_from_the_weights(trained):
-    with pytest.raises(
-        ValueError, match=rf"max_epochs=1, not 3; .* with the new values and weights={trained} in place"
-    ):
-        load([f"resume={trained}", "trainer.max_epochs=3"])
+def test_another_run_is_a_new_one_from_the_weights(trained):
+    assert load([f"resume={trained}", "trainer.max_epochs=3"]).trainer.max_epochs == 3  # the same run, longer
+    with pytest.raises(ValueError, match=rf"lr=.*, not 3; .* with the new values and weights={trained} in place"):
+        load([f"resume={trained}", "optim.lr=3"])
 
 
 def test_weights_that_are_not_there_are_named(tmp_path, trained):

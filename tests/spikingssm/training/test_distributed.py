@@ -89,10 +89,12 @@ def test_the_command_writes_one_run_folder(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     log = (tmp_path / "run" / "run.log").read_text().splitlines()
-    assert [line.split(" | ")[2].split(" ")[0] for line in log][1:] == ["2", "epoch", f"{tmp_path}/run/summary.json"]
-    assert "2 processes: a step of the optimiser sees 16 rows, not 8" in log[1]
+    assert [line.split(" | ")[2].split(" ")[0] for line in log][1:] == [
+        "digits:", "2", "epoch", f"{tmp_path}/run/summary.json",
+    ]  # fmt: skip
+    assert "2 processes: a step of the optimiser sees 16 rows, not 8" in log[2]
     said = [line for line in done.stderr.splitlines() if not line.startswith("sdn: compiling")]
-    assert len(said) == len(log) == 4, done.stderr
+    assert len(said) == len(log) == 5, done.stderr
     assert len(table(tmp_path / "run")) == 1
     assert table(tmp_path / "run")[0]["step"] == 4  # 64 rows, two processes, batches of 8
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
