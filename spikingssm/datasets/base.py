@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from sdn.checks.arguments import check_count
 from spikingssm.datasets.fingerprint import fingerprint
-from spikingssm.datasets.inputs import Inputs, Interface, Numbers, Tokens
+from spikingssm.datasets.inputs import Inputs, Numbers, Tokens
+from spikingssm.datasets.interface import Interface
 from spikingssm.datasets.order import EpochSampler, limited, shared_batches, split_rows
 
 __all__ = ["IGNORED", "Batch", "Rows", "Selected", "SequenceData"]

@@ -1,26 +1,20 @@
 """How raw data become what a network reads: plain values, which a run keeps so that it is of use without its data."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sdn.runs.files import read_json, write_json
 from spikingssm.datasets.audio import PEAK, fitted, resampled
 from spikingssm.datasets.binning import Binning
+from spikingssm.datasets.rows import as_rows
 
-__all__ = ["FILE", "Audio", "Inputs", "Interface", "Numbers", "Spikes", "Tokens", "as_rows"]
+__all__ = ["Audio", "Inputs", "Numbers", "Spikes", "Tokens"]
 
-FILE = "inputs.json"
-"""File of a run folder that holds its `Interface`."""
-VERSION = 1
-LONGEST, MOST_CLASSES = 2**31, 2**24
-"""Of steps and channels, and of classes."""
 LONGEST_CLIP = 2**26
 """Samples, tokens or bins of a row."""
 HIGHEST = 192_000
@@ -216,114 +210,6 @@ class Tokens:
 
 
 Inputs = Numbers | Audio | Spikes | Tokens
-KINDS: dict[str, type[Inputs]] = {kind.kind: kind for kind in (Numbers, Audio, Spikes, Tokens)}
-
-
-@dataclass(frozen=True)
-class Interface:
-    """What a network and its data have agreed on: sizes, names of the classes, and how raw data are read.
-
-    Args:
-        name: of the data set.
-        length: steps of a row, as the network reads it.
-        d_input: channels.
-        d_output: classes, or numbers that are answered.
-        inputs: raw data -> what the network reads; None where that is a function, which no file can hold.
-        vocab: number of tokens, or None.
-        pairs: whether a row is two sequences of tokens.
-        stream: whether rows follow one another in one long stream.
-        classes: their names, or None.
-    """
-
-    name: str
-    length: int
-    d_input: int
-    d_output: int
-    inputs: Inputs | None
-    vocab: int | None = None
-    pairs: bool = False
-    stream: bool = False
-    classes: tuple[str, ...] | None = None
-
-    def class_name(self, number: int) -> str:
-        """The name of a class; its number where none is known."""
-        return str(number) if self.classes is None else self.classes[number]
-
-    def write(self, folder: str | Path) -> None:
-        """Write `FILE` into a run folder; nothing where ``inputs`` is None."""
-        if self.inputs is None:
-            return
-        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "inputs"}
-        write_json(Path(folder) / FILE, {"version": VERSION, **content, self.inputs.kind: asdict(self.inputs)})
-
-    @classmethod
-    def read(cls, folder: str | Path) -> "Interface":
-        """The interface in a run folder; nothing in the file is trusted.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: another kind of file, or values out of range.
-        """
-        path = Path(folder) / FILE
-        try:
-            return _interface(read_json(path))
-        except FileNotFoundError:
-            raise
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            raise ValueError(f"{path}: not what a run of ours keeps ({' '.join(str(error).split())[:120]}).") from None
-
-
-def as_rows(x: Any, channels: int, lengths: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Sequences in any of the usual forms -> (N, L, C), and the valid steps of each row.
-
-    Args:
-        x: (N, L, C) or (L, C) numbers; for one channel also (N, L) or (L,); or a list of (L, C) or (L,), which may
-            differ in length.
-        channels: C of the network.
-        lengths: (N,) valid steps, from 1 to L; None for all. Not with a list.
-
-    Returns:
-        rows (N, L, C), zeros behind the end of a list's shorter ones, and (N,) integers or None.
-
-    Raises:
-        ValueError: another shape, what is no number, NaN or infinity, or lengths out of range.
-    """
-    if isinstance(x, (list, tuple)):
-        if not x:
-            raise ValueError("x is an empty list; give at least one sequence.")
-        if lengths is not None:
-            raise ValueError("lengths goes with one array (N, L, C); a list of sequences has its own lengths.")
-        parts = [as_rows(row, channels)[0] for row in x]
-        if wrong := [i for i, part in enumerate(parts) if len(part) != 1]:
-            raise ValueError(f"x[{wrong[0]}] must be one sequence (L, {channels}), got {np.shape(x[wrong[0]])}.")
-        lengths = np.array([part.shape[1] for part in parts])
-        found = np.zeros((len(parts), int(lengths.max()), channels), np.result_type(*parts))
-        for row, part in zip(found, parts, strict=True):
-            row[: part.shape[1]] = part[0]
-        return found, lengths
-    found = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
-    if found.dtype.kind not in "fiub":
-        raise ValueError(f"x must hold real numbers, got dtype {found.dtype}.")
-    shape = found.shape
-    if channels == 1 and found.ndim in (1, 2) and shape[-1:] != (1,):
-        found = found.reshape(-1, shape[-1], 1)
-    elif found.ndim == 2:
-        found = found[None]
-    if found.ndim != 3 or found.shape[2] != channels or not found.size:
-        turned = found.ndim == 3 and found.shape[1] == channels
-        way = "; x.transpose(0, 2, 1) puts the channels last" if turned else ""
-        raise ValueError(f"x must be (N, L, {channels}) for this network, got {shape}{way}.")
-    if found.dtype.kind == "f" and not np.isfinite(found).all():
-        bad = int(np.argmin(np.isfinite(found).all(axis=(1, 2))))
-        raise ValueError(f"x holds NaN or infinity, first in row {bad}; clean it first.")
-    return found, None if lengths is None else _valid(lengths, found.shape)
-
-
-def _valid(lengths: Any, shape: tuple[int, ...]) -> np.ndarray:
-    valid = lengths.cpu().numpy() if isinstance(lengths, Tensor) else np.asarray(lengths)
-    if valid.shape != shape[:1] or valid.dtype.kind not in "iu" or valid.min() < 1 or valid.max() > shape[1]:
-        raise ValueError(f"lengths must be ({shape[0]},) integers from 1 to {shape[1]}, got {valid!r:.80}.")
-    return valid.astype(np.int64)
 
 
 def _samples(clip: np.ndarray) -> np.ndarray:
@@ -346,25 +232,3 @@ def _check_numbers(divide: float, scale: float, mean: Sequence[float] = (), std:
         raise ValueError("inputs: what x is divided, shifted and multiplied by must be finite numbers.")
     if divide <= 0 or scale == 0 or len(mean) != len(std) or any(s <= 0 for s in std):
         raise ValueError(f"inputs: divide={divide} and std must be above 0, and one mean for each std.")
-
-
-def _interface(found: Mapping[str, Any]) -> Interface:
-    if found["version"] != VERSION:
-        raise ValueError(f"version {found['version']!r:.20}, this program reads {VERSION}")
-    values = {f.name: found[f.name] for f in fields(Interface) if f.name != "inputs"}
-    kind = next(name for name in (*KINDS, "") if name in found or not name)
-    made: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(found[kind]).items()}
-    for key, most in (("length", LONGEST), ("d_input", LONGEST), ("d_output", MOST_CLASSES), ("vocab", LONGEST)):
-        value = values[key]
-        if not (value is None and key == "vocab") and (type(value) is not int or not 1 <= value < most):
-            raise ValueError(f"{key} is {value!r:.40}")
-    classes = values["classes"]
-    if classes is not None and not (
-        isinstance(classes, list) and len(classes) == values["d_output"] and all(isinstance(c, str) for c in classes)
-    ):
-        raise ValueError("classes must be one name for each output")
-    if not isinstance(values["name"], str) or not all(type(values[key]) is bool for key in ("pairs", "stream")):
-        raise ValueError("name must be text, pairs and stream true or false")
-    values["classes"] = None if classes is None else tuple(classes)
-    build: Any = KINDS[kind]
-    return Interface(**values, inputs=build(**made))

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spikingssm.datasets.audio import rate_of
-from spikingssm.datasets.inputs import Audio, Numbers, as_rows
+from spikingssm.datasets.inputs import Audio, Numbers
 from spikingssm.datasets.numpy_files import read_npz
+from spikingssm.datasets.rows import as_rows
 from spikingssm.datasets.sequences import SOUND, files_below, read_csv, read_sequences
 
 __all__ = ["Found", "read_own"]

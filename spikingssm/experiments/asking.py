@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from sdn.runs.files import writing
-from spikingssm.datasets.inputs import Audio, Interface, Spikes, Tokens
+from spikingssm.datasets.inputs import Audio, Spikes, Tokens
+from spikingssm.datasets.interface import Interface
 from spikingssm.datasets.sequences import Sequences, read_sequences
 from spikingssm.experiments.shipped import shipped
 from spikingssm.experiments.trained import Prediction, TrainedModel, class_numbers, load_model

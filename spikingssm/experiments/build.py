@@ -12,7 +12,7 @@ from torch import nn
 
 from sdn.runs.folder import load_checkpoint, seed_everything
 from spikingssm.datasets import SequenceData
-from spikingssm.datasets.inputs import Interface
+from spikingssm.datasets.interface import Interface
 from spikingssm.experiments.config import call
 from spikingssm.experiments.consistency import check_together, check_tokens_are_read
 from spikingssm.experiments.runfolder import check_sizes

@@ -3,7 +3,7 @@
 from torch import nn
 
 from spikingssm.datasets.base import SequenceData
-from spikingssm.datasets.inputs import Interface
+from spikingssm.datasets.interface import Interface
 from spikingssm.models.base import answers_of, patch_of, pool_of
 from spikingssm.tasks import LanguageModel, Task, skip_of
 

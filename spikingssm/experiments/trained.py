@@ -14,7 +14,7 @@ from sdn import Solver
 from sdn.runs.files import read_json, write_json, writing
 from sdn.runs.tensor_files import save_tensors
 from spikingssm.datasets.base import IGNORED
-from spikingssm.datasets.inputs import FILE, Interface
+from spikingssm.datasets.interface import FILE, Interface
 from spikingssm.experiments.build import open_module
 from spikingssm.experiments.runfolder import ARTIFACT, stored
 from spikingssm.experiments.shipped import folder_of

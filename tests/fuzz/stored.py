@@ -21,7 +21,8 @@ from sdn.surrogate.settings import read_config
 from sdn.surrogate.training import load_sdn
 from spikingssm import RSNN, S5RF, SpikingSSM
 from spikingssm.datasets.images import _order
-from spikingssm.datasets.inputs import Audio, Inputs, Interface, Numbers, Spikes, Tokens
+from spikingssm.datasets.inputs import Audio, Inputs, Numbers, Spikes, Tokens
+from spikingssm.datasets.interface import Interface
 from spikingssm.published.brf import rsnn_from_pt, rsnn_to_pt
 from spikingssm.published.s5rf import s5rf_from_npz, s5rf_to_npz
 from spikingssm.reports.tables import report

@@ -9,7 +9,9 @@ import torch
 
 from spikingssm import datasets
 from spikingssm.datasets.audio import PEAK, read_sound
-from spikingssm.datasets.inputs import Audio, Interface, Numbers, Spikes, Tokens, as_rows
+from spikingssm.datasets.inputs import Audio, Numbers, Spikes, Tokens
+from spikingssm.datasets.interface import Interface
+from spikingssm.datasets.rows import as_rows
 from spikingssm.datasets.sequences import read_csv, read_sequences
 
 DRAWN = {

@@ -7,7 +7,7 @@ import torch
 
 from spikingssm.datasets import arrays
 from spikingssm.datasets.described import described
-from spikingssm.datasets.inputs import Interface
+from spikingssm.datasets.interface import Interface
 
 DRAW = np.random.default_rng(7)
 X = (DRAW.normal(size=(40, 9, 2)) * [3.0, 50.0] + [10.0, -4.0]).astype(np.float32)

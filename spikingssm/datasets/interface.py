@@ -1,0 +1,94 @@
+"""What a network and its data have agreed on, as a file that a run keeps."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sdn.runs.files import read_json, write_json
+from spikingssm.datasets.inputs import Audio, Inputs, Numbers, Spikes, Tokens
+
+__all__ = ["FILE", "Interface"]
+
+FILE = "inputs.json"
+"""File of a run folder that holds its `Interface`."""
+VERSION = 1
+LONGEST, MOST_CLASSES = 2**31, 2**24
+"""Of steps and channels, and of classes."""
+KINDS: dict[str, type[Inputs]] = {kind.kind: kind for kind in (Numbers, Audio, Spikes, Tokens)}
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a network and its data have agreed on: sizes, names of the classes, and how raw data are read.
+
+    Args:
+        name: of the data set.
+        length: steps of a row, as the network reads it.
+        d_input: channels.
+        d_output: classes, or numbers that are answered.
+        inputs: raw data -> what the network reads; None where that is a function, which no file can hold.
+        vocab: number of tokens, or None.
+        pairs: whether a row is two sequences of tokens.
+        stream: whether rows follow one another in one long stream.
+        classes: their names, or None.
+    """
+
+    name: str
+    length: int
+    d_input: int
+    d_output: int
+    inputs: Inputs | None
+    vocab: int | None = None
+    pairs: bool = False
+    stream: bool = False
+    classes: tuple[str, ...] | None = None
+
+    def class_name(self, number: int) -> str:
+        """The name of a class; its number where none is known."""
+        return str(number) if self.classes is None else self.classes[number]
+
+    def write(self, folder: str | Path) -> None:
+        """Write `FILE` into a run folder; nothing where ``inputs`` is None."""
+        if self.inputs is None:
+            return
+        content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "inputs"}
+        write_json(Path(folder) / FILE, {"version": VERSION, **content, self.inputs.kind: asdict(self.inputs)})
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Interface":
+        """The interface in a run folder; nothing in the file is trusted.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: another kind of file, or values out of range.
+        """
+        path = Path(folder) / FILE
+        try:
+            return _interface(read_json(path))
+        except FileNotFoundError:
+            raise
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise ValueError(f"{path}: not what a run of ours keeps ({' '.join(str(error).split())[:120]}).") from None
+
+
+def _interface(found: Mapping[str, Any]) -> Interface:
+    if found["version"] != VERSION:
+        raise ValueError(f"version {found['version']!r:.20}, this program reads {VERSION}")
+    values = {f.name: found[f.name] for f in fields(Interface) if f.name != "inputs"}
+    kind = next(name for name in (*KINDS, "") if name in found or not name)
+    made: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in dict(found[kind]).items()}
+    for key, most in (("length", LONGEST), ("d_input", LONGEST), ("d_output", MOST_CLASSES), ("vocab", LONGEST)):
+        value = values[key]
+        if not (value is None and key == "vocab") and (type(value) is not int or not 1 <= value < most):
+            raise ValueError(f"{key} is {value!r:.40}")
+    classes = values["classes"]
+    if classes is not None and not (
+        isinstance(classes, list) and len(classes) == values["d_output"] and all(isinstance(c, str) for c in classes)
+    ):
+        raise ValueError("classes must be one name for each output")
+    if not isinstance(values["name"], str) or not all(type(values[key]) is bool for key in ("pairs", "stream")):
+        raise ValueError("name must be text, pairs and stream true or false")
+    values["classes"] = None if classes is None else tuple(classes)
+    build: Any = KINDS[kind]
+    return Interface(**values, inputs=build(**made))
