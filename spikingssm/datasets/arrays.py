@@ -1,6 +1,5 @@
 """Your own data: sequences and labels in an `.npz` or `.csv` file, or a folder of one folder a class."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,16 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from loguru import logger
 
-from spikingssm.datasets.audio import fitted, level
 from spikingssm.datasets.base import IGNORED, Rows, SequenceData
-from spikingssm.datasets.inputs import Audio, Inputs, Numbers
+from spikingssm.datasets.labels import class_names, class_numbers
 from spikingssm.datasets.numpy_files import npz_names
 from spikingssm.datasets.own import Found, read_own
+from spikingssm.datasets.scaling import check_scale, inputs_for, to_length
 
 __all__ = ["arrays"]
 
 FEW_CLASSES, MOST_CLASSES = 10_000, 2**24
-SCALES = ("auto", "standardise", "unit")
 
 
 def arrays(
@@ -46,15 +44,15 @@ def arrays(
         test_path: the file of the test rows.
         name: of the data set in results; the file's name by default.
         classes: number of classes, or their names in the order of their numbers; by default the largest label + 1, or
-            all names in the order of the alphabet.
+            all names: whole numbers in their order, words in that of the alphabet, see `spikingssm.datasets.labels`.
         test_fraction: part of the rows to test on, the same for every seed, where the files hold no test rows.
         scale: factor on x, > 0; what neurons without a norm in front need to fire, see docs/experiments.md. Bytes may
             be pixels, which take 1 / 255, or spikes, which take 1: they are left as they are, and the log says so.
             "standardise": minus the mean and by the standard deviation of each channel over the real steps of the
             training rows. "unit": divided by the largest size in the training rows. "auto": spikes, which are 0 and 1,
             as they are, and other numbers standardised.
-        scaling: what "standardise" or "unit" has found, as a run keeps it: ``{mean, std}`` or ``{divide}``; None finds
-            it in the training rows.
+        scaling: what "auto", "standardise" or "unit" has found, as a run keeps it: ``{mean, std}`` or ``{divide}``;
+            None finds it in the training rows. It is used whatever ``scale`` is, and a number comes on top.
         hertz: samples a second that sound is brought to; None is the rate of the first file.
         samples: of a row of sound; None is the longest clip of the training.
         test_only: read the test rows only, for `spikingssm.evaluate`: those of ``test_path``, else ``x_test`` and
@@ -68,11 +66,7 @@ def arrays(
     """
     if path is None:
         raise ValueError("arrays: no file given; set data.path=FILE.npz with x (N, L, C) and y (N,).")
-    is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-    if scale not in SCALES and not (is_number and 0 < float(scale) < math.inf):
-        raise ValueError(
-            f"arrays: scale must be a number > 0, {', '.join(SCALES[:-1])} or {SCALES[-1]}, got {scale!r}."
-        )
+    check_scale(scale)
     given: Any = classes
     listed = isinstance(given, (list, tuple)) and all(isinstance(each, str) for each in given)
     listed = listed and len(set(given)) == len(given)
@@ -90,8 +84,8 @@ def arrays(
             "to tell apart; add rows of another class, or set data.classes to their number."
         )
     _check_bytes(path, train.x, test.x, scale)
-    inputs, more = _inputs(train, scale, scaling, found.hertz, samples)
-    train, test = (_to_length(inputs, rows) for rows in (train, test))
+    inputs, more = inputs_for(train, scale, scaling, found.hertz, samples)
+    train, test = (to_length(inputs, rows) for rows in (train, test))
     return SequenceData(
         name or Path(path).stem,
         train,
@@ -149,58 +143,17 @@ def _parts(
 
 def _names(path: str | Path, labels: Sequence[np.ndarray], classes: Any) -> tuple[str, ...] | None:
     """The names of the classes, where labels or the setting are names."""
-    named = {name for y in labels if y.dtype.kind == "U" for name in y.ravel().tolist()}
-    if not isinstance(classes, Sequence):
-        return tuple(sorted(named)) or None
-    known = tuple(map(str, classes))
-    if strange := sorted(named - set(known)):
-        raise ValueError(f"{path}: has the label {strange[0]!r}, data.classes names {', '.join(known)}.")
-    return known
-
-
-def _inputs(
-    train: Rows, scale: float | str, scaling: Mapping[str, Any] | None, hertz: int | None, samples: int | None
-) -> tuple[Inputs, dict[str, Any]]:
-    """How x becomes what the network reads, and what was found for that in the training rows."""
-    lengths = np.full(len(train.x), train.x.shape[1]) if train.lengths is None else train.lengths
-    if hertz is not None:
-        if scaling is None:
-            energy = np.square(train.x, dtype=np.float64).sum((1, 2))
-            scaling = {"divide": level("arrays", energy, int(lengths.sum()))}
-        own = 1.0 if isinstance(scale, str) else scale
-        rows = int(lengths.max()) if samples is None else samples
-        return Audio(hertz, float(scaling["divide"]) / own, 1, rows), {
-            "scaling": dict(scaling),
-            "samples": rows,
-            "hertz": hertz,
-        }
-    if samples is not None:
-        raise ValueError(f"arrays: samples is for folders of sound, got {samples}; leave data.samples out.")
-    if not isinstance(scale, str):
-        return Numbers(scale=scale), {}
-    if scale == "auto" and scaling is None and np.isin(train.x, (0, 1)).all():
-        return Numbers(), {}
-    if scaling is None:
-        real = np.concatenate([row[:n].reshape(n, -1) for row, n in zip(train.x, lengths, strict=True)])
-        if scale == "unit":
-            scaling = {"divide": float(np.abs(real).max()) or 1.0}
-        else:
-            mean, std = real.mean(0, dtype=np.float64), real.std(0, dtype=np.float64)
-            scaling = {"mean": mean.tolist(), "std": np.where(std > 0, std, 1.0).tolist()}
-    numbers = {key: tuple(value) if isinstance(value, Sequence) else value for key, value in scaling.items()}
-    if set(numbers) not in ({"mean", "std"}, {"divide"}):
-        raise ValueError(f"arrays: scaling must be {{mean, std}} or {{divide}}, got {dict(scaling)}.")
-    made: Any = Numbers
-    return made(**numbers), {"scaling": {k: list(v) if isinstance(v, tuple) else v for k, v in numbers.items()}}
-
-
-def _to_length(inputs: Inputs, rows: Rows) -> Rows:
-    """Rows of sound at the length that the network reads; others as they are."""
-    if not isinstance(inputs, Audio):
-        return rows
-    lengths = np.full(len(rows.x), rows.x.shape[1]) if rows.lengths is None else rows.lengths
-    x = np.stack([fitted(row[:n, 0], inputs.length) for row, n in zip(rows.x, lengths, strict=True)])
-    return Rows(x[:, :, None], rows.y, np.minimum(lengths, inputs.length))
+    if isinstance(classes, Sequence):
+        return tuple(classes)
+    try:
+        found = class_names(labels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if found is not None and classes not in (None, len(found)):
+        raise ValueError(
+            f"{path}: the labels name {len(found)} classes and data.classes is {classes}; list all their names there."
+        )
+    return found
 
 
 def _check_bytes(path: str | Path, train: np.ndarray, test: np.ndarray, scale: float | str) -> None:
@@ -246,9 +199,11 @@ def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str, classes: 
             f"{path}: no array named {' and '.join(missing)}; it holds {there}: write np.savez(..., x=, y=)."
         )
     x, y = (found[key] for key in wanted)
-    if y.dtype.kind == "U" and classes is not None:
-        y = np.searchsorted(np.sort(classes), y)
-        y = np.argsort(classes)[y]
+    if classes is not None and y.dtype.kind in "iuU":
+        try:
+            y = class_numbers(y, classes, len(classes))
+        except ValueError as error:
+            raise ValueError(f"{path}: {wanted[1]}: {error}") from None
     lengths = found.get(f"lengths{suffix}")
     if x.ndim != 3 or not x.size:
         way = "each is at least 1, one channel is x[:, :, None]"

@@ -14,13 +14,10 @@ from sdn.checks.arguments import check_count
 from spikingssm.datasets.fingerprint import fingerprint
 from spikingssm.datasets.inputs import Inputs, Numbers, Tokens
 from spikingssm.datasets.interface import Interface
+from spikingssm.datasets.labels import IGNORED
 from spikingssm.datasets.order import EpochSampler, limited, shared_batches, split_rows
 
 __all__ = ["IGNORED", "Batch", "Rows", "Selected", "SequenceData"]
-
-IGNORED = -100
-"""The label of a step that has none."""
-
 
 LABELS_AT_ONCE = 2**22
 

@@ -23,7 +23,8 @@ def described(data: SequenceData) -> str:
         x = data.train_set.prepare(torch.as_tensor(rows.x[some])).float()
         size = f"{x.min():.3g} to {x.max():.3g}, mean {x.mean():.3g}, standard deviation {x.std(correction=0):.3g}"
         parts.append(f"the network reads {size}")
-    parts.append(_classes(data, np.asarray(rows.y[chosen.tolist()])))
+    if data.vocab is None or len(rows.y.shape) == 1:  # a text names none
+        parts.append(_classes(data, np.asarray(rows.y[chosen.tolist()])))
     return "; ".join(part for part in parts if part)
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikingssm.datasets.audio import PEAK, fitted, resampled
+from spikingssm.datasets.audio import LONGEST_SOUND, PEAK, fitted, resampled
 from spikingssm.datasets.binning import Binning
 from spikingssm.datasets.rows import as_rows
 
 __all__ = ["Audio", "Inputs", "Numbers", "Spikes", "Tokens"]
 
-LONGEST_CLIP = 2**26
-"""Samples, tokens or bins of a row."""
+LONGEST_CLIP = 2**20
+"""Tokens or bins of a row."""
 HIGHEST = 192_000
 """Samples a second of a recording at most."""
 
@@ -46,8 +46,13 @@ class Numbers:
 
     def __post_init__(self) -> None:
         _check_numbers(self.divide, self.scale, self.mean, self.std)
-        if self.order is not None and sorted(self.order) != list(range(len(self.order))):
+        whole = self.order is None or all(type(place) is int for place in self.order)
+        if self.order is not None and (not whole or sorted(self.order) != list(range(len(self.order)))):
             raise ValueError(f"inputs: order must hold each of 0 to {len(self.order) - 1} once.")
+
+    def fits(self, length: int, channels: int) -> bool:
+        """Whether rows of that many steps and channels can come of it."""
+        return len(self.mean) in (0, channels) and (self.order is None or len(self.order) == length)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Stored rows -> what the network reads."""
@@ -91,9 +96,17 @@ class Audio:
 
     def __post_init__(self) -> None:
         _check_numbers(self.scaling, 1.0)
-        sizes = {"hertz": (self.hertz, HIGHEST), "down": (self.down, HIGHEST), "length": (self.length, LONGEST_CLIP)}
+        sizes = {
+            "hertz": (self.hertz, HIGHEST),
+            "down": (self.down, HIGHEST),
+            "length": (self.length, LONGEST_SOUND * HIGHEST),
+        }
         if not all(_is_count(value, most) for value, most in sizes.values()):
             raise ValueError(f"inputs: audio of {self.hertz} Hz / {self.down} in rows of {self.length} samples.")
+
+    def fits(self, length: int, channels: int) -> bool:
+        """Whether rows of that many steps and channels can come of it."""
+        return channels == 1 and -(-self.length // self.down) == length
 
     def __call__(self, x: Tensor) -> Tensor:
         """Stored samples int16 -> what the network reads."""
@@ -137,6 +150,10 @@ class Spikes:
         if not (_is_count(self.hertz, HIGHEST) and self.hertz >= 4_000):
             raise ValueError(f"inputs: a model of the ear hears 4000 to {HIGHEST} samples a second, got {self.hertz}.")
         self._binning()
+
+    def fits(self, length: int, channels: int) -> bool:
+        """Whether rows of that many steps and channels can come of it."""
+        return self.channels == channels and self._binning().length == length
 
     def __call__(self, x: Tensor) -> Tensor:
         """Stored frames -> what the network reads."""
@@ -182,6 +199,10 @@ class Tokens:
         sizes = _is_count(self.length, LONGEST_CLIP) and _is_count(self.end + 1, 256)
         if self.text not in ("", "bytes") or not sizes or self.length < 2:
             raise ValueError(f"inputs: tokens of text {self.text!r} that ends in {self.end}, {self.length} a row.")
+
+    def fits(self, length: int, channels: int) -> bool:
+        """Whether rows of that many steps and channels can come of it."""
+        return channels == 1 and (not self.text or self.length == length)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Stored tokens -> what the network reads; 0 where a row of a stream is filled up."""

@@ -5,8 +5,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sdn.runs.files import read_json, write_json
 from spikingssm.datasets.inputs import Audio, Inputs, Numbers, Spikes, Tokens
+from spikingssm.datasets.labels import class_numbers
 
 __all__ = ["FILE", "Interface"]
 
@@ -47,6 +50,16 @@ class Interface:
     def class_name(self, number: int) -> str:
         """The name of a class; its number where none is known."""
         return str(number) if self.classes is None else self.classes[number]
+
+    def numbers(self, labels: Any) -> np.ndarray | None:
+        """Labels as numbers of the classes, of the same shape; None where there are none.
+
+        Raises:
+            ValueError: a class that the network does not have.
+        """
+        if labels is None or not len(labels):
+            return None
+        return class_numbers(labels, self.classes, self.d_output)
 
     def write(self, folder: str | Path) -> None:
         """Write `FILE` into a run folder; nothing where ``inputs`` is None."""
@@ -91,4 +104,7 @@ def _interface(found: Mapping[str, Any]) -> Interface:
         raise ValueError("name must be text, pairs and stream true or false")
     values["classes"] = None if classes is None else tuple(classes)
     build: Any = KINDS[kind]
-    return Interface(**values, inputs=build(**made))
+    inputs = build(**made)
+    if not inputs.fits(values["length"], values["d_input"]):
+        raise ValueError(f"{kind} of another size than {values['length']} steps x {values['d_input']}")
+    return Interface(**values, inputs=inputs)

@@ -9,7 +9,7 @@ from spikingssm.datasets.audio import rate_of
 from spikingssm.datasets.inputs import Audio, Numbers
 from spikingssm.datasets.numpy_files import read_npz
 from spikingssm.datasets.rows import as_rows
-from spikingssm.datasets.sequences import SOUND, files_below, read_csv, read_sequences
+from spikingssm.datasets.sequences import SOUND, WORDS, files_below, read_csv, read_sequences, read_table, whole
 
 __all__ = ["Found", "read_own"]
 
@@ -94,7 +94,7 @@ def _folder(path: Path, hertz: int | None, channels: int | None) -> Found:
             f"{path}: the files in it do not lie in one folder a class; make folders named as the classes are."
         )
     if rate is None:
-        channels = channels or (found.x[0].shape[-1] if found.x[0].ndim == 2 else 1)
+        channels = channels or (found.x[0].shape[-1] if found.x[0].ndim > 1 else 1)
         x, lengths = as_rows(found.x, channels)
     else:
         x, lengths = as_rows(found.x, 1)
@@ -104,44 +104,14 @@ def _folder(path: Path, hertz: int | None, channels: int | None) -> Found:
 
 
 def _table(path: Path) -> dict[str, np.ndarray]:
-    names, numbers = read_csv(path, texts=("sequence", "label"))
-    if "sequence" not in names or "label" not in names:
-        if names and "label" in names:
-            raise ValueError(f"{path}: has a column label and none named sequence, which says what belongs together.")
-        if numbers.shape[1] < 3:
-            raise ValueError(f"{path}: {numbers.shape[1]} columns; a row is a label and the steps of its sequence.")
-        return {"x": numbers[:, 1:, None], "y": _whole(numbers[:, 0])}
-    return _long(path, names, numbers)
-
-
-def _long(path: Path, names: list[str], table: np.ndarray) -> dict[str, np.ndarray]:
-    """A row a step: rows of one sequence follow one another."""
-    sequence, label = table[:, names.index("sequence")], table[:, names.index("label")]
-    channels = [i for i, name in enumerate(names) if name not in ("sequence", "label")]
-    starts = np.flatnonzero(np.concatenate([[True], sequence[1:] != sequence[:-1]]))
-    if len(starts) != len(np.unique(sequence)):
-        raise ValueError(f"{path}: rows of one sequence must follow one another; sort the table by sequence.")
-    parts = np.split(np.arange(len(table)), starts[1:])
-    x, lengths = as_rows([table[part][:, channels].astype(np.float64) for part in parts], len(channels))
-    assert lengths is not None
-    steps = any(len(np.unique(label[part])) > 1 for part in parts)
-    if not steps:
-        return {"x": x, "y": _whole(label[starts]), "lengths": lengths}
-    y = np.full(x.shape[:2], -100)
-    for row, part in enumerate(parts):
-        y[row, : len(part)] = _whole(label[part])
-    return {"x": x, "y": y, "lengths": lengths}
-
-
-def _whole(values: np.ndarray) -> np.ndarray:
-    """Labels: integers where all are whole numbers, else as they are."""
-    if values.dtype.kind == "f" and (values == np.rint(values)).all():
-        return values.astype(np.int64)
-    if values.dtype.kind in "OUS":
-        texts = values.astype(str)
-        try:
-            numbers = texts.astype(np.float64)
-        except ValueError:
-            return texts
-        return numbers.astype(np.int64) if (numbers == np.rint(numbers)).all() else texts
-    return values
+    names, numbers = read_csv(path, texts=WORDS)
+    if "sequence" in names and "label" in names:
+        found = read_table(path)
+        assert found.labels is not None
+        return {"x": found.x, "y": np.asarray(found.labels), "lengths": np.asarray(found.lengths)}
+    if "label" in names or "sequence" in names:
+        there, other = ("label", "sequence") if "label" in names else ("sequence", "label")
+        raise ValueError(f"{path}: has a column named {there} and none named {other}; a row a step needs both.")
+    if numbers.shape[1] < 3:
+        raise ValueError(f"{path}: {numbers.shape[1]} columns; a row is a label and the steps of its sequence.")
+    return {"x": numbers[:, 1:, None], "y": whole(numbers[:, 0])}

@@ -10,12 +10,16 @@ import numpy as np
 from sdn.runs.files import check_regular
 from spikingssm.datasets.audio import read_sound
 from spikingssm.datasets.inputs import Audio, Inputs, Spikes, Tokens
+from spikingssm.datasets.labels import IGNORED
 from spikingssm.datasets.numpy_files import npz_names, read_npy, read_npz
+from spikingssm.datasets.rows import as_rows
 
-__all__ = ["SOUND", "Sequences", "files_below", "read_csv", "read_sequences"]
+__all__ = ["SOUND", "WORDS", "Sequences", "files_below", "read_csv", "read_sequences", "read_table", "whole"]
 
 SOUND = (".wav", ".flac", ".ogg")
 ARRAYS = (".npz", ".npy", ".csv")
+WORDS = ("sequence", "label")
+"""Columns of a table that are no channels, and may hold words."""
 LARGEST_TEXT = 2**31
 """Bytes of a table or a text."""
 MOST_FILES = 1_000_000
@@ -41,7 +45,7 @@ def read_sequences(path: str | Path, inputs: Inputs) -> Sequences:
     """The sequences in a file, or in all files below a folder.
 
     - ``.npz``: ``x`` (N, L, C) or (L, C); ``lengths`` (N,) and ``y`` where they are there. ``.npy``: x alone.
-    - ``.csv``: one sequence, a row a step and a column a channel; a first row of names is left out.
+    - ``.csv``: one sequence, or several, see `read_table`.
     - ``.wav``, ``.flac``, ``.ogg``: one clip, for networks that hear.
     - ``.txt``: one text, for networks that read bytes.
     - a folder: all of these below it. Where they lie in folders of its own, these are the names of the classes.
@@ -120,6 +124,54 @@ def read_csv(path: str | Path, texts: Sequence[str] = ()) -> tuple[list[str], np
     return names, np.array(rows, object if words else np.float64)
 
 
+def read_table(path: str | Path) -> Sequences:
+    """The sequences in a ``.csv``: a row a step and a column a channel, of one sequence or of several.
+
+    A column named ``sequence`` says which rows belong together, and one named ``label`` the class of a row; both may
+    hold words. Several sequences are padded to one length; a label that is the same in all rows of each sequence is
+    one a sequence.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `read_csv`, or rows of a sequence that do not follow one another.
+    """
+    path = Path(path)
+    names, table = read_csv(path, texts=WORDS)
+    channels = [i for i in range(table.shape[1]) if not names or names[i] not in WORDS]
+    if not channels:
+        raise ValueError(f"{path}: no column of numbers besides {' and '.join(names)}.")
+    x = table[:, channels].astype(np.float64)
+    label = whole(table[:, names.index("label")]) if "label" in names else None
+    if "sequence" not in names:
+        return Sequences([path.name], [x[None]])
+    sequence = table[:, names.index("sequence")]
+    starts = np.flatnonzero(np.concatenate([[True], sequence[1:] != sequence[:-1]]))
+    if len(starts) != len(set(sequence.tolist())):
+        raise ValueError(f"{path}: rows of one sequence must follow one another; sort the table by sequence.")
+    parts = np.split(np.arange(len(table)), starts[1:])
+    rows, lengths = as_rows([x[part] for part in parts], len(channels))
+    said = [f"{path.name}[{sequence[start]}]" for start in starts]
+    if label is None or all(len(set(label[part].tolist())) == 1 for part in parts):
+        return Sequences(said, rows, lengths, None if label is None else label[starts])
+    y = np.full(rows.shape[:2], "" if label.dtype.kind == "U" else IGNORED, label.dtype)
+    for row, part in enumerate(parts):
+        y[row, : len(part)] = label[part]
+    return Sequences(said, rows, lengths, y)
+
+
+def whole(values: np.ndarray) -> np.ndarray:
+    """Labels: integers where all are whole numbers, else as they are."""
+    if values.dtype.kind == "f" and (values == np.rint(values)).all():
+        return values.astype(np.int64)
+    if values.dtype.kind in "OUS":
+        texts = values.astype(str)
+        try:
+            numbers = texts.astype(np.float64)
+        except ValueError:
+            return texts
+        return numbers.astype(np.int64) if (numbers == np.rint(numbers)).all() else texts
+    return values
+
+
 def _read(path: Path, inputs: Inputs) -> Sequences:
     """The sequences in one file."""
     if not path.is_file():
@@ -134,7 +186,7 @@ def _read(path: Path, inputs: Inputs) -> Sequences:
         check_regular(path)
         return Sequences([path.name], [path.read_bytes()[:LARGEST_TEXT].decode(errors="replace")])
     if suffix == ".csv":
-        return Sequences([path.name], [read_csv(path)[1]])
+        return read_table(path)
     found = {"x": read_npy(path)} if suffix == ".npy" else read_npz(path, ("x", "y", "lengths"))
     if "x" not in found:
         raise ValueError(f"{path}: no array named x; it holds {', '.join(npz_names(path)) or 'nothing'}.")

@@ -12,7 +12,7 @@ from spikingssm.datasets.inputs import Audio, Spikes, Tokens
 from spikingssm.datasets.interface import Interface
 from spikingssm.datasets.sequences import Sequences, read_sequences
 from spikingssm.experiments.shipped import shipped
-from spikingssm.experiments.trained import Prediction, TrainedModel, class_numbers, load_model
+from spikingssm.experiments.trained import Prediction, TrainedModel, load_model
 
 __all__ = ["ask", "described"]
 
@@ -105,7 +105,7 @@ def _lines(part: Sequences, answer: Prediction, interface: Interface) -> Iterato
 def _numbers(labels: Any, interface: Interface) -> np.ndarray | None:
     """Labels of sequences as numbers of the network's classes; None where there are none, or other ones."""
     try:
-        found = class_numbers(labels, interface)
+        found = interface.numbers(labels)
     except ValueError:  # a folder that is no class, say: the question is still answered
         return None
     return found if found is not None and found.ndim == 1 else None

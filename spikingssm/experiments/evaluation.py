@@ -21,7 +21,7 @@ from spikingssm.experiments.consistency import check_together
 from spikingssm.experiments.runfolder import solver_name, stored
 from spikingssm.experiments.shipped import folder_of
 from spikingssm.experiments.targets import takes
-from spikingssm.experiments.trained import class_numbers, interface_of
+from spikingssm.experiments.trained import interface_of
 from spikingssm.measures.agreement import Agreement, exactly
 from spikingssm.measures.spikes import neurons_of
 from spikingssm.models.base import able
@@ -145,7 +145,10 @@ def load_run_on(
     inputs = interface.inputs
     assert inputs is not None
     found = read_sequences(path, inputs)
-    y = class_numbers(found.labels, interface)
+    try:
+        y = interface.numbers(found.labels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if y is None:
         raise ValueError(
             f"{path}: no labels in it; give an .npz with x and y, or a folder of one folder a class, named "

@@ -211,7 +211,8 @@ INPUTS = [
 
 
 def _inputs(kind: Inputs) -> Callable[[Path], None]:
-    return lambda folder: Interface("own", 3, 1, 2, kind, classes=("a", "b")).write(folder)
+    length, channels = {"audio": (200, 1), "spikes": (20, 140), "tokens": (64, 1)}.get(kind.kind, (3, 1))
+    return lambda folder: Interface("own", length, channels, 2, kind, classes=("a", "b")).write(folder)
 
 
 def _read_inputs() -> Any:

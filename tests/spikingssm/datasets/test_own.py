@@ -32,8 +32,32 @@ def test_names_are_labels_in_the_order_of_the_alphabet(tmp_path):
     assert told.d_output == 5
     assert [told.class_names[label] for label in told.test_set.rows.y] == names.tolist()
     assert arrays(tmp_path / "b.npz", batch_size=4, classes=told.fitted["classes"]).class_names == told.class_names
-    with pytest.raises(ValueError, match=r"has the label 'fall', data.classes names walk, run"):
+    with pytest.raises(ValueError, match=r"y: there is no class 'fall'; the classes are walk, run"):
         arrays(tmp_path / "b.npz", classes=["walk", "run"])
+
+
+def test_numbers_that_are_names_mean_the_same_in_every_kind_of_file(tmp_path):
+    """Twelve folders 0 to 11 beside a file of integers: text would sort them 0, 1, 10, 11, 2."""
+    for label in range(12):
+        for number in range(3):
+            path = tmp_path / "folders" / str(label) / f"{number}.csv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(str(100 * label + step) for step in range(4)))
+    y = np.arange(12).repeat(3)
+    file = npz(tmp_path / "file.npz", x=(100.0 * y[:, None, None] + np.arange(4)[:, None]), y=y)
+    for train, test in ((file, tmp_path / "folders"), (tmp_path / "folders", file)):
+        data = arrays(train, test_path=test, batch_size=2)
+        assert data.class_names == tuple(map(str, range(12)))
+        for part in (data.train_set, data.test_set):
+            np.testing.assert_array_equal(part.rows.y, part.rows.x[:, 0, 0] // 100)
+    words = npz(tmp_path / "words.npz", x=X, y=np.array(["a", "b", "c", "d"])[Y])
+    numbers = npz(tmp_path / "numbers.npz", x=X, y=Y)
+    with pytest.raises(ValueError, match="some labels are names such as 'a' and others numbers such as 0"):
+        arrays(words, test_path=numbers)
+    told = arrays(words, test_path=numbers, classes=["d", "c", "b", "a"], batch_size=2)
+    np.testing.assert_array_equal(told.test_set.rows.y, Y)
+    with pytest.raises(ValueError, match=r"name 4 classes and data\.classes is 9; list all their names"):
+        arrays(words, classes=9)
 
 
 def test_standardised_and_unit_rows_by_hand_and_kept_for_other_rows(tmp_path):
@@ -49,12 +73,24 @@ def test_standardised_and_unit_rows_by_hand_and_kept_for_other_rows(tmp_path):
     assert unit.inputs.divide == np.abs(real).max()
     flat = arrays(npz(tmp_path / "c.npz", x=np.ones((30, 5, 1)), y=Y[:30]), batch_size=4, scale="standardise")
     assert float(flat.train_set[0].x.abs().max()) == 0  # a channel that never changes
+    factor = arrays(npz(tmp_path / "d.npz", x=9 * X, y=Y), batch_size=4, scale=2.0, **kept(data))  # it comes on top
+    np.testing.assert_allclose(factor.inputs(torch.as_tensor(X[30:])), 2 * wanted, atol=1e-5)
+    with pytest.raises(ValueError, match="scaling has 1 means for 2 channels"):
+        arrays(path, scale="standardise", scaling={"mean": [0.0], "std": [1.0]})
     with pytest.raises(ValueError, match=r"scaling must be {mean, std} or {divide}"):
         arrays(path, scale="unit", scaling={"mean": [1.0]})
 
 
 def kept(data):
     return {"scaling": data.fitted["scaling"]}
+
+
+def test_spikes_stay_as_they_are_and_so_do_counts_behind_them(tmp_path):
+    spikes = (DRAW.random((40, 9, 2)) < 0.2).astype(np.uint8)
+    data = arrays(npz(tmp_path / "a.npz", x=spikes, y=Y), batch_size=4, scale="auto")
+    counts = arrays(npz(tmp_path / "b.npz", x=3 * spikes, y=Y), batch_size=4, scale="auto", **kept(data))
+    np.testing.assert_array_equal(counts.inputs(torch.as_tensor(3 * spikes)), 3 * spikes)
+    assert arrays(tmp_path / "b.npz", batch_size=4, scale="auto").inputs.mean  # by themselves they are numbers
 
 
 def test_a_table_with_a_row_a_step(tmp_path):
@@ -81,6 +117,15 @@ def test_a_table_with_a_row_a_step(tmp_path):
     path.write_text(labelled + "2,1,3\n3,0,4\n")
     steps = arrays(path, batch_size=1, test_fraction=0.5, val_fraction=0.5)
     assert steps.train_set.rows.y.shape[1] == 2
+    path.write_text("sequence,label,u\na,up,5\na,down,6\nb,up,7\nc,up,3\nd,down,4\n")
+    named = arrays(path, batch_size=1, test_fraction=0.5, val_fraction=0.5)
+    assert named.class_names == ("down", "up")
+    both = {
+        float(x[0, 0]): y.tolist()
+        for rows in (named.train_set.rows, named.test_set.rows)
+        for x, y in zip(*rows[:2], strict=True)
+    }
+    assert both == {5.0: [1, 0], 7.0: [1, -100], 3.0: [1, -100], 4.0: [0, -100]}
     path.write_text("sequence,label,u\n0,1,5\n1,1,6\n0,1,7\n")
     with pytest.raises(ValueError, match="must follow one another"):
         arrays(path)
