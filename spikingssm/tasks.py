@@ -196,7 +196,12 @@ class EveryStepClassification(_CrossEntropy):
         return Outcome(self.loss(logits, labels, training), len(labels), state, {"accuracy": (mean, hard)})
 
     def answer(self, logits: Tensor, lengths: Tensor | None) -> Tensor:
-        """Logits (B, L, C) -> their means over the recorded steps, (B, C)."""
+        """Logits (B, L, C) -> their means over the recorded steps, (B, C).
+
+        Raises:
+            ValueError: a skip that leaves nothing of a sequence.
+        """
+        self._check_skip(self.skip, logits.shape[1] if lengths is None else int(lengths.min()))
         logits = logits[:, self.skip :].to(torch.promote_types(logits.dtype, torch.float32))
         if lengths is None:
             return logits.mean(1)
@@ -216,7 +221,6 @@ class EveryStepClassification(_CrossEntropy):
                 f"EveryStepClassification: logits must be (B, L, C) and labels (B,), got {tuple(logits.shape)} and "
                 f"{tuple(batch.y.shape)}; use model.pool=each, and task=steps where every step has a label."
             )
-        self._check_skip(self.skip, logits.shape[1] if batch.lengths is None else int(batch.lengths.min()))
         mean = self.answer(logits, batch.lengths)
         logits = logits[:, self.skip :].to(torch.promote_types(logits.dtype, torch.float32))
         labels = batch.y[:, None].expand(*logits.shape[:2], *batch.y.shape[1:])

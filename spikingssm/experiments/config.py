@@ -75,7 +75,9 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
     keys = [k for k in old | new if k not in ("resume", "run_dir", *(o.key_or_group for o in moved))]
     if not any(_is_group(_folder(), key) for key in changed):
         keys = [k for k in keys if any(f"{k}.".startswith(f"{key}.") for key in changed)]
-    keys = [k for k in keys if not (k in FITTED and new.get(k) is None)]
+    filled = [key for key in FITTED if OmegaConf.select(asked, key) is None]
+    keys = [k for k in keys if not any(f"{k}.".startswith(f"{key}.") for key in filled)]
+    keys = [k for k in keys if k != "name" or asked.name != UNNAMED]  # it follows from data.path, which may move
     if differ := [k for k in keys if old.get(k) != new.get(k)]:
         first = f"{differ[0]}={old.get(differ[0])}, not {new.get(differ[0])}"
         more = f" (and {len(differ) - 1} more keys differ)" if len(differ) > 1 else ""

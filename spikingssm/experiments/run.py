@@ -29,6 +29,7 @@ from spikingssm.experiments.figures import learning_curve, raster
 from spikingssm.experiments.runfolder import keep_artifact, keep_fitted, solver_name, start_from, stored
 from spikingssm.measures.activity import state_of
 from spikingssm.measures.spikes import spikes_of
+from spikingssm.models.base import placed
 from spikingssm.processes.distributed import first_process, leave
 from spikingssm.training.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.training.fit import SequenceModule, fit, score
@@ -70,8 +71,6 @@ def run(config: DictConfig, changed: str = "") -> Path:
             open_here.enter_context(locked(folder, "choose another run_dir=FOLDER"))
             if not resume:
                 _refuse_held(folder)
-            elif _is_extended(config, folder):
-                _keep_result(folder, stored(folder).trainer.max_epochs)
             open_here.enter_context(remembered(folder))
         _run(config, folder, resume, changed)
         leave()
@@ -112,10 +111,17 @@ def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
     first = start_from(config) if config.get("weights") is not None else None
     data, module = build(config, last if resume and last.is_file() else first)
     keep_fitted(config, data.fitted)
+    longer = resume and _is_extended(config, folder)
+    if writes and longer:
+        _keep_result(folder, stored(folder).trainer.max_epochs)
     if writes:
         keep_artifact(config, module, folder)
     callbacks, loggers = _callbacks(config, module, folder), _loggers(config, folder)
     command, changed = _header(folder, resume, changed)
+    if longer:
+        epochs = f"trainer.max_epochs={config.trainer.max_epochs}"
+        others = [part for part in changed.split(", ") if part and not part.startswith("trainer.max_epochs=")]
+        changed = ", ".join([*others, epochs])
     if writes:
         with writing(folder / "config.yaml") as partial:
             partial.write_text(f"# {command}\n# variant: {changed}\n{OmegaConf.to_yaml(config)}")
@@ -152,7 +158,7 @@ def _report(
     logger.info(f"{folder}/summary.json | {quality} | spikes {found['spike_rate']:.4f}")
     for layer, rate in found["spike_rates"].items():
         if state := state_of(rate):
-            way = module.advice.get(layer, "look at the scale of the data and at its threshold")
+            way = module.advice.get((layer, state), "look at the scale of the data and at its threshold")
             logger.warning(f"{layer}: {state} to the end, spike rate {rate:.4f} on the test rows; {way}")
 
 
@@ -197,7 +203,7 @@ def _count(module: SequenceModule) -> int:
 def _draw(folder: Path, module: SequenceModule, data: SequenceData) -> None:
     """The learning curve, and the first layer's spikes on the first test sequence."""
     learning_curve(read_metrics(folder / "metrics.csv"), folder / "figures" / "learning_curve.png")
-    x = data.test_set[int(data.test_rows[0])].x.to(next(module.parameters()).device)
+    x = placed(module.model, data.test_set[int(data.test_rows[0])].x)
     name, spikes = next(iter(spikes_of(module.model, x).items()))
     raster(spikes[0], f"{name}, first test sequence", folder / "figures" / "raster.png")
 

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -13,16 +12,16 @@ from torch import Tensor, nn
 from sdn import Solver
 from sdn.runs.files import read_json, write_json, writing
 from sdn.runs.tensor_files import save_tensors
-from spikingssm.datasets.base import IGNORED
 from spikingssm.datasets.interface import FILE, Interface
+from spikingssm.datasets.labels import IGNORED
 from spikingssm.experiments.build import open_module
 from spikingssm.experiments.runfolder import ARTIFACT, stored
 from spikingssm.experiments.shipped import folder_of
 from spikingssm.measures.spikes import Firing, watch_neurons
-from spikingssm.models.base import able
+from spikingssm.models.base import able, placed
 from spikingssm.tasks import Task, answer_of
 
-__all__ = ["Prediction", "TrainedModel", "class_numbers", "interface_of", "load_model"]
+__all__ = ["Prediction", "TrainedModel", "interface_of", "load_model"]
 
 PLACES = ("root", "path", "test_path")
 """Keys of the data that say where they lie."""
@@ -158,6 +157,8 @@ class TrainedModel(nn.Module):
             shutil.copyfile(self.folder / ARTIFACT, out / ARTIFACT)
         config = copy.deepcopy(self.config)
         config["data"] |= {key: None for key in PLACES if key in config["data"]}
+        if isinstance(solver := config["model"].get("solver"), dict) and "artifact" in solver:
+            solver["artifact"] = ARTIFACT  # which `stored` looks for beside it
         config |= {"run_dir": f"runs/{config['name']}", "resume": None, "weights": None}
         with writing(out / "config.yaml") as partial:
             partial.write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
@@ -180,10 +181,10 @@ class TrainedModel(nn.Module):
             found = fired.sum((1, 2), dtype=torch.float64).long().reshape(len(x), -1).sum(1).cpu()
             counts[seen.name] = counts.get(seen.name, 0) + found
 
-        device = next((p.device for p in self.parameters()), x.device)
+        x = placed(self.network, x)
         with watch_neurons(self.network, count):
-            real = None if valid is None else valid.to(device)
-            logits = self.network(x.to(device), None, lengths=real)[0]
+            real = None if valid is None else valid.to(x.device)
+            logits = self.network(x, None, lengths=real)[0]
         return answer_of(self.task, logits, real).cpu(), counts
 
     def _prediction(self, logits: Tensor, valid: Tensor | None, layers: dict[str, Tensor]) -> Prediction:
@@ -236,33 +237,6 @@ def interface_of(folder: str | Path) -> Interface:
             "of their own. `python -m spikingssm evaluate` opens it with its data; or train it again."
         )
     return Interface.read(folder)
-
-
-def class_numbers(labels: Any, interface: Interface) -> np.ndarray | None:
-    """Labels as numbers of a network's classes, (N,) or (N, L); None where there are none.
-
-    Args:
-        labels: numbers, or names of the classes.
-        interface: of the network.
-
-    Raises:
-        ValueError: a class that the network does not have.
-    """
-    if labels is None or not len(labels):
-        return None
-    classes = [interface.class_name(number) for number in range(interface.d_output)]
-    found = np.asarray(labels)
-    if found.dtype.kind in "US":
-        names = found.astype(str)
-        if strange := sorted(set(names.tolist()) - set(classes)):
-            raise ValueError(f"the network has no class {strange[0]!r}; its classes are {', '.join(classes[:40])}.")
-        return np.array([classes.index(name) for name in names.tolist()])
-    if found.dtype.kind not in "iu":
-        raise ValueError(f"labels must be numbers or names of classes, got {found.dtype}.")
-    real = found[found != IGNORED] if found.ndim == 2 else found
-    if real.size and (real.min() < 0 or real.max() >= interface.d_output):
-        raise ValueError(f"labels are from {real.min()} to {real.max()}; the network has {interface.d_output} classes.")
-    return found.astype(np.int64)
 
 
 def _summary(folder: Path) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Activity(Callback):
     """Name each silent or saturated layer once: before the first epoch, or after the first one in which it is one.
 
     What would make it fire is tried out on a few rows of the validation, with the weights as they are then. What was
-    said is kept in the module's ``advice`` by the name of the layer, for the end of the run.
+    said is kept in the module's ``advice`` by the name of the layer and its state, for the end of the run.
     """
 
     def __init__(self) -> None:
@@ -51,6 +51,7 @@ class Activity(Callback):
         x, y, lengths = data.val_set.__getitems__(data.val_rows[:ROWS].tolist())
         device = pl_module.device
         rows = Batch(x.to(device), y.to(device), None if lengths is None else lengths.to(device))
+        rows = trainer.precision_plugin.convert_input(rows)
         self._take(rows)
         with contextlib.suppress(ValueError):  # it diverges: the training says so in its own words
             self._say(pl_module, _looked_at(pl_module.model, rows), BEFORE, self._rows)
@@ -79,14 +80,14 @@ class Activity(Callback):
         rates, silent = record.rates(), record.silent()
         begins = when == BEFORE
         states = {name: state_of(rate) or ("loud" if begins and rate > LOUD else "") for name, rate in rates.items()}
-        found = {name: state for name, state in states.items() if state and _short(name) not in pl_module.advice}
+        found = {n: state for n, state in states.items() if state and (_short(n), state) not in pl_module.advice}
         tried = rows is not None
         factors = {} if rows is None or not found else working_factors(pl_module.model, rows, found)
         for name, state in found.items():
             never = f", {silent[name]:.0%} of its neurons never fired" if silent[name] else ""
             scale = "" if self._std is None else f", the data have standard deviation {self._std:.3g}"
             way = _way(pl_module.model, name, state, factors.get(name), tried)
-            pl_module.advice[_short(name)] = way
+            pl_module.advice[_short(name), state] = way
             logger.warning(f"{_short(name)}: {state}, spike rate {rates[name]:.4f} {when}{never}{scale}; {way}")
 
 

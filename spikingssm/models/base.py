@@ -13,7 +13,7 @@ from spikingssm.layers.heads import EachStep, LastStep, MeanOverTime
 
 __all__ = [
     "Predictor", "SequenceModel", "able", "answers_of", "as_predictor", "blocks_of", "parameters_named", "patch_of",
-    "pool_of", "synapses_of",
+    "placed", "pool_of", "synapses_of",
 ]  # fmt: skip
 
 
@@ -166,6 +166,12 @@ def patch_of(module: nn.Module) -> int:
     """Steps of x that make up one step of the neurons in a module."""
     found = getattr(module, "patch", 1)
     return 1 if isinstance(found, nn.Module) else int(found)  # a part of that name is no number
+
+
+def placed(model: nn.Module, x: Tensor) -> Tensor:
+    """Data on the device of a model's weights and, where both are floating-point, in their precision."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), x)
+    return x.to(weight.device, weight.dtype if x.is_floating_point() else x.dtype)
 
 
 def pool_of(model: nn.Module) -> nn.Module | None:

@@ -213,5 +213,7 @@ def score(module: SequenceModule, data: SequenceData, loop: lightning.Trainer) -
     device = loop.strategy.root_device
     spikes = module._spikes.summed(lambda counts: loop.strategy.reduce(counts.to(device), reduce_op="sum"))
     costs = account(module.model, spikes, sequences=2 if data.pairs else 1)
-    classes = {} if module.confusion is None else {"by_class": by_class(module.confusion.compute(), data.class_names)}
+    # the test has moved the module to the CPU, and processes gather on their devices
+    matrix = None if module.confusion is None else module.confusion.to(device).compute()
+    classes = {} if matrix is None else {"by_class": by_class(matrix, data.class_names)}
     return {**{name: found[f"test/{name}"] for name in names}, "spike_rates": layers, **costs, **classes}

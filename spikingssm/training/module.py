@@ -118,7 +118,7 @@ class SequenceModule(lightning.LightningModule):
         self._open = ExitStack()
         self._spikes: SpikeRecord | None = None
         self.seen: SpikeRecord | None = None  # by all processes in the last validation
-        self.advice: dict[str, str] = {}  # about layers that are silent or saturated, see `Activity`
+        self.advice: dict[tuple[str, str], str] = {}  # about layers that are silent or saturated, see `Activity`
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, weighted so that the mean over all processes is the mean over all their labels."""

@@ -1,9 +1,7 @@
 """``recipe=NAME data.path=FILE``: a network and its optimiser for data of one's own, of any size; longer runs."""
 
-import contextlib
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +11,7 @@ from spikingssm.experiments.evaluation import evaluate
 from spikingssm.experiments.run import run
 from spikingssm.experiments.variants import folder_label
 
-ROOT = Path(__file__).parents[3]
 QUIET = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _at_root():
-    with contextlib.chdir(ROOT):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +79,19 @@ def test_a_finished_run_goes_on_for_more_epochs_and_others_start_from_it(waves, 
         load_config([f"resume={folder}", "trainer.max_epochs=3"])
     with pytest.raises(ValueError, match=r"optim\.lr=0\.02, not 0\.1"):
         load_config([f"resume={folder}", "trainer.max_epochs=9", "optim.lr=0.1"])
+    assert json.loads((folder / "summary.json").read_text())["variant"].endswith("trainer.max_epochs=4")
+    assert load_config([*words, "trainer.max_epochs=4", f"resume={folder}"]).resume == str(folder)  # its own command
+    kept, there = (folder / "summary.json").read_bytes(), waves / "waves1.npz"
+    there.rename(waves / "elsewhere.npz")
+    with pytest.raises(FileNotFoundError):
+        run(load_config([f"resume={folder}", "trainer.max_epochs=9"]))
+    (waves / "elsewhere.npz").rename(there)
+    assert (folder / "summary.json").read_bytes() == kept
+    plain = ["dataset=arrays", "model=brf", "model.pool=each", "task=every_step", "model.d_model=64", words[1], *QUIET]
+    scaled = run(load_config([*plain, f"init_from={folder}", "trainer.max_epochs=1", f"run_dir={tmp_path / 'scaled'}"]))
+    assert (
+        "standard deviation 1;" in (scaled / "run.log").read_text()
+    )  # with the scaling of the run that it starts from
     other = load_config([*words, f"init_from={folder}", "trainer.max_epochs=1", f"run_dir={tmp_path / 'other'}"])
     assert other.weights == str(folder)
     found = evaluate(run(other))

@@ -3,12 +3,12 @@
 import contextlib
 import copy
 import csv
+import dataclasses
 import io
 import json
 import pickle
 import shutil
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,15 +23,8 @@ from spikingssm.experiments.evaluation import evaluate, load_run, measure
 from spikingssm.experiments.run import run
 from spikingssm.measures.spikes import spikes_of
 
-ROOT = Path(__file__).parents[3]
 QUIET = ["threads=1", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
 TINY = ["model.d_model=8", "model.n_layers=2", "optim.lr=0.02", *QUIET]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _at_root():
-    with contextlib.chdir(ROOT):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -232,12 +225,42 @@ def test_what_cannot_be_asked_says_why(runs, tmp_path):
     with pytest.raises(ValueError, match="no labels in it"):
         evaluate(folder, data=tmp_path / "no_labels.npz")
     np.savez(tmp_path / "strange.npz", x=np.zeros((3, 24, 2)), y=np.array([0, 1, 2]))
-    with pytest.raises(ValueError, match="labels are from 0 to 2; the network has 2 classes"):
+    with pytest.raises(ValueError, match=r"strange\.npz: labels are from 0 to 2, 2 classes take 0 to 1"):
         evaluate(folder, data=tmp_path / "strange.npz")
     with pytest.raises(ValueError, match=r"--root .* for the data of the training"):
         evaluate(folder, data=tmp_path / "strange.npz", root=tmp_path)
     with pytest.raises(ValueError, match=r"load_config takes a list .*load_model\('runs/a'\)"):
         spikingssm.load("runs/a")
+
+
+def test_a_network_of_64_bits_answers_raw_numbers_as_its_test_does(runs, tmp_path):
+    folder = runs["spikingssm"][0]
+    rows = runs["spikingssm"][1].data.test_set.rows
+    double = spikingssm.load_model(folder).double()
+    found = double.predict(*rows[::2])
+    assert found.logits.dtype == torch.float64
+    torch.testing.assert_close(found.logits.float(), spikingssm.load_model(folder).predict(*rows[::2]).logits)
+
+
+def test_a_sequence_that_a_task_skips_whole_is_refused(runs):
+    model = spikingssm.load_model(runs["every step"][0])
+    model.task = dataclasses.replace(model.task, skip=10)
+    x = runs["every step"][1].data.test_set.rows.x
+    assert model.predict(x).probabilities.isfinite().all()
+    for given, lengths in ((x[:, :10], None), (x, np.full(len(x), 10))):
+        with pytest.raises(ValueError, match="skip=10 leaves nothing of a sequence of 10 steps"):
+            model.predict(given, lengths)
+
+
+def test_classes_are_counted_where_processes_gather_them(runs, monkeypatch):
+    """Lightning moves a module to the CPU behind the test; NCCL gathers on devices only."""
+    opened, calls = runs["spikingssm"][1], []
+    kind, compute = type(opened.module.confusion), opened.module.confusion.compute
+    to = kind.to
+    monkeypatch.setattr(kind, "to", lambda self, *where: (calls.append(("to", *map(str, where))), to(self, *where))[1])
+    monkeypatch.setattr(opened.module.confusion, "compute", lambda: (calls.append("compute"), compute())[1])
+    measure(opened)
+    assert calls[-2:] == [("to", "cpu"), "compute"]
 
 
 def test_data_with_a_function_of_their_own_are_said(runs, tmp_path):

@@ -85,6 +85,31 @@ def test_a_dead_network_is_named_before_the_first_epoch_and_the_advice_works(fil
     assert float(loss[1]) < 0.97 * math.log(CLASSES)
 
 
+def test_networks_of_64_bits_are_looked_at_too(file):
+    words = ["model=s5rf", "model.start=published", "model.d_model=16", "model.num_blocks=2"]
+    data = ["dataset=arrays", f"data.path={file}", "data.batch_size=8", "data.val_fraction=0.2"]
+    quiet = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "threads=1", "trainer.enable_progress_bar=false"]
+    where = ["trainer.precision=64-true", f"run_dir={file.parent / 'wide'}"]
+    folder = run(load([*data, *words, *quiet, *where]))
+    lines = (folder / "run.log").read_text().splitlines()
+    said = places(lines, "WARNING", "layers.0.neuron: silent", "before the first epoch")
+    assert len(said) == 1
+    assert "multiply the data by" in lines[said[0]]
+
+
+def test_a_loud_layer_that_falls_silent_gets_the_advice_of_a_silent_one(lines):
+    model, x, activity = Fires(), torch.linspace(4.0, 20.0, 40).view(2, 10, 2), Activity()
+    module = SimpleNamespace(model=model, seen=None, advice={})
+    with record_spikes(model) as record:
+        model(x)
+    activity._say(module, record, "before the first epoch", None)
+    with record_spikes(model) as record:
+        model(0 * x)
+    activity._say(module, record, "in the validation of epoch 1", None)
+    assert [state for _, state in module.advice] == ["saturated", "silent"]
+    assert len(lines) == 2
+
+
 def test_a_saturated_layer_is_named_once(lines):
     """The callback by itself: three epochs of a layer that always fires."""
     model, x, activity = Fires(), torch.linspace(4.0, 20.0, 40).view(2, 10, 2), Activity()
