@@ -1,7 +1,9 @@
 """How an operator is made known to torch: one that `torch.compile` and autograd see as a single step."""
 
 import functools
-from collections.abc import Callable
+import inspect
+import typing
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,7 +46,7 @@ def operator(
     Returns:
         a function; its attribute ``overload`` is the operator as torch knows it.
     """
-    torch.library.define(name, torch.library.infer_schema(function, mutates_args=mutates))
+    torch.library.define(name, torch.library.infer_schema(_older(function), mutates_args=mutates))
     torch.library.impl(name, "default", _on_plain_tensors(function))
     torch.library.register_fake(name, fake)
     if backward is not None:
@@ -52,6 +54,23 @@ def operator(
     namespace, short = name.split("::")
     run = getattr(getattr(torch.ops, namespace), short).default
     return _called(run, run if mutates else transformed(name, run, backward, setup_context, tangent))
+
+
+def _older(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The signature of a function with the older names of lists and sequences, the only ones that torch 2.6 knows."""
+    found = inspect.signature(function, eval_str=True)
+    given = [p.replace(annotation=_older_type(p.annotation)) for p in found.parameters.values()]
+
+    def same() -> None: ...
+
+    same.__signature__ = found.replace(parameters=given)  # type: ignore[attr-defined]
+    return same
+
+
+def _older_type(kind: Any) -> Any:
+    names = {list: typing.List, Sequence: typing.Sequence}  # noqa: UP006
+    name: Any = names.get(typing.get_origin(kind))
+    return kind if name is None else name[typing.get_args(kind)]
 
 
 def _called(run: Any, elsewhere: Callable[..., Any]) -> Any:
