@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":  # torch takes seconds to import; a signal then ends with one line too
-    runpy.run_path(str(Path(__file__).with_name("spikingssm") / "early.py"))["listen"]()
+    runpy.run_path(str(Path(__file__).with_name("sdn") / "early.py"))["listen"]()
 
 try:
     from sdn.runs.cli import entry_point

@@ -39,9 +39,10 @@ PURPOSE = {
     "spikingssm.layers": "holds the parts of networks: state space layers, blocks, heads, encoders",
     "spikingssm.datasets": "gives each data set as one function that returns a `SequenceData`",
     "spikingssm.processes": "lets several processes work on one training",
-    "spikingssm.early": "answers a signal while torch is still being imported",
     "sdn": "is what `import sdn` offers: its public names",
     "sdn.__main__": "reads `python -m sdn ...` and calls the room that does it",
+    "sdn.doctor": "says what a machine has, which fast paths it runs, and what is wrong with it",
+    "sdn.commands": "does what a command asks: trajectories, checks, warming up, the doctor",
     "sdn.recordings": "reads recordings of neurons, fits a known neuron to one, or learns a new one",
     "sdn.scoring": "says how far a surrogate is from the exact neuron",
     "sdn.sequential": "is modules one after another with one state, for loops of one's own",
@@ -53,6 +54,7 @@ PURPOSE = {
     "sdn.dynamics": "says what one neuron does in a step, one file a neuron",
     "sdn.gradients": "holds the spike and the slopes that stand in for its derivative",
     "sdn.runs": "gives a run its files, folders, locks, signals and logs",
+    "sdn.early": "answers a signal while torch is still being imported",
     "sdn.checks": "refuses what cannot be right, and says what to write instead",
 }
 """What each room is for; the words of the page."""
@@ -117,7 +119,7 @@ def heights(graph: Graph) -> dict[str, int]:
 
 COLUMNS = {
     "sdn.runs": -1.0, "spikingssm.processes": -1.0, "spikingssm.reports": -1.0,
-    "spikingssm.datasets": 1.0, "spikingssm.tasks": 1.0, "spikingssm.published": 1.0, "spikingssm.early": 2.0,
+    "spikingssm.datasets": 1.0, "spikingssm.tasks": 1.0, "spikingssm.published": 1.0, "sdn.early": 2.0,
 }  # fmt: skip
 """Rooms beside the middle of the picture."""
 LANES = {

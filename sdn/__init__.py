@@ -8,6 +8,11 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sdn import early
+
+if early.is_command(sys.argv, sys.orig_argv):  # a command comes by here before its own code
+    early.listen()
+
 __version__ = "0.1.0"
 
 from sdn.checks.finite import immediate as immediate_checks

@@ -1,20 +1,55 @@
-"""`python -m sdn COMMAND`: what is done with surrogates beside making one. `python -m sdn --help` lists it."""
+"""Spiking neurons and their surrogates: trajectories, training, reduction, checks, and the state of this machine."""
 
 import argparse
+import re
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sdn import __version__
+from sdn.commands import doctor, notebooks, reduce, warmup
 from sdn.runs.cli import entry_point
 from sdn.surrogate.artifact import Artifact, copy_artifact
 
 __all__ = ["main"]
 
 
+def _generate(argv: Sequence[str]) -> None:
+    from sdn.commands.generate import main as generate
+
+    generate(argv, f"{program()} generate")
+
+
+def _train(argv: Sequence[str]) -> None:
+    from sdn.surrogate.command import main as train
+
+    if argv and re.match(r"[+~]{0,2}[\w./@]+=", argv[0]):
+        raise ValueError(f"{argv[0]} is for networks: spikingssm train {argv[0]}. `sdn train` trains a surrogate.")
+    train(argv, f"{program()} train")
+
+
+WHOLE = {
+    "generate": ("write trajectories of a neuron: sdn generate dataset", _generate),
+    "train": ("train a surrogate network on them: sdn train --save exp", _train),
+}
+"""Commands with a command line of their own, which the scripts `generate.py` and `train.py` share."""
+
+
+def program() -> str:
+    """How this was called, for help and errors."""
+    return "sdn" if Path(sys.argv[0]).stem == "sdn" else "python -m sdn"
+
+
 def parser() -> argparse.ArgumentParser:
     """The commands and their flags."""
-    p = argparse.ArgumentParser(prog="python -m sdn", description=__doc__)
+    p = argparse.ArgumentParser(program(), description=__doc__)
+    p.add_argument("--version", action="version", version=f"sdn-spikingssm {__version__}")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (text, _) in WHOLE.items():
+        commands.add_parser(name, help=text, add_help=False)
+    reduce.add(commands)
     check = commands.add_parser("check", help="compare a surrogate with the exact neuron: a table, JSON, a picture")
     check.add_argument("surrogate", help=f"an artifact, or the name of a neuron with a shipped one: {_words()}")
     check.add_argument("--rounds", type=int, help="of the exact neuron (default 3 with a seam network)")
@@ -24,17 +59,19 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--json", type=Path, help="file to write all numbers to")
     check.add_argument("--plot", type=Path, help="picture to write")
     check.add_argument("--store", action="store_true", help="keep the numbers in the artifact")
-    check.set_defaults(run=_check)
+    check.set_defaults(run_command=_check)
     read = commands.add_parser("import", help="make an artifact of the published surrogate network")
     read.add_argument("file", type=Path, help="the published archive (.pkl); nothing in it is executed")
     read.add_argument("out", type=Path, help="artifact to write, .safetensors")
     read.add_argument("--decay", type=float, default=0.125, help="of the LIF that it stands for (default 0.125)")
-    read.set_defaults(run=_import)
+    read.set_defaults(run_command=_import)
     zoo = commands.add_parser("zoo", help="train the artifacts that ship, and write the table of their card")
     zoo.add_argument("names", nargs="*", help="which ones (default all)")
     zoo.add_argument("--out", type=Path, help="folder (default: where the package keeps them)")
     zoo.add_argument("--seed", type=int, default=0, help="of currents and weights (default 0)")
-    zoo.set_defaults(run=_zoo)
+    zoo.set_defaults(run_command=_zoo)
+    for command in (doctor, warmup, notebooks):
+        command.add(commands)
     return p
 
 
@@ -88,8 +125,11 @@ def _zoo(args: argparse.Namespace) -> None:
 @entry_point
 def main() -> None:
     """Run one command."""
+    if len(sys.argv) > 1 and sys.argv[1] in WHOLE:
+        WHOLE[sys.argv[1]][1](sys.argv[2:])
+        return
     args: Any = parser().parse_args()
-    args.run(args)
+    args.run_command(args)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,7 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
-from spikingssm import early
-
-if sys.argv[:1] == ["-m"]:  # `python -m spikingssm` comes by here before its own code
-    early.listen()
-
+import sdn  # noqa: F401  # first: it answers signals while the command `spikingssm` imports torch
 from spikingssm.layers import S4D, S5, Recurrent, Residual, SpikingBlock
 from spikingssm.measures.spikes import record_spikes, spikes_of
 from spikingssm.models import RSNN, S5RF, SpikingSSM

@@ -1,16 +1,21 @@
-"""``python -m spikingssm evaluate RUN``, ``import FILE.pt``, ``study NAME RUN...``, ``report RUN...`` and more."""
+"""``spikingssm train experiment=NAME``, ``evaluate RUN``, ``predict RUN FILE``, ``report RUN...`` and more."""
 
 import argparse
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
+from sdn import __version__
 from sdn.runs.cli import entry_point
 from spikingssm.commands import studies as study
 
 
 def main() -> None:
     """Do what the command line asks for."""
+    if sys.argv[1:2] == ["train"]:  # which has a command line of its own
+        _train(sys.argv[2:])
+        return
     warnings.filterwarnings("ignore", ".*(LeafSpec|does not have many workers).*")
     parser = _parser()
     given, rest = parser.parse_known_args()  # overrides may stand between options, which argparse takes for too many
@@ -20,16 +25,18 @@ def main() -> None:
     given.overrides = rest
     todo = {
         "evaluate": _evaluate, "import": _import, "study": study.run, "report": _report, "cochlea": _cochlea,
-        "explain": _explain, "demo": _demo, "predict": _predict,
+        "explain": _explain, "demo": _demo, "predict": _predict, "configs": _configs,
     }  # fmt: skip
     todo[given.command](given)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m spikingssm", description="Results of trained networks, spikes of recorded digits, the demo."
+        _program(), description="Train spiking networks on sequences, test them, and ask them about files."
     )
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser.add_argument("--version", action="version", version=f"sdn-spikingssm {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("train", add_help=False, help="train a network: train experiment=spikingssm/digits")
 
     test = commands.add_parser(
         "evaluate",
@@ -94,9 +101,32 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--dt", type=float, default=0.01, help="length of a step (default 0.01)")
     explain.add_argument("--length", type=int, default=800, metavar="L", help="steps (default 800)")
 
+    configs = commands.add_parser("configs", help="write the configurations into a folder, to change and add to them")
+    configs.add_argument("out", metavar="FOLDER", help="new folder; SPIKINGSSM_CONFIGS=FOLDER then uses it")
+
     demo = commands.add_parser("demo", help="trajectories, SDN, reduction, SpikingSSM on digits, both neurons")
     demo.add_argument("--out", default="demo", help="folder to work in (default demo)")
     return parser
+
+
+def _program() -> str:
+    """How this was called, for help and errors."""
+    return "spikingssm" if Path(sys.argv[0]).stem == "spikingssm" else "python -m spikingssm"
+
+
+def _train(argv: list[str]) -> None:
+    from spikingssm.commands.train import main as train
+
+    if argv and argv[0] in ("--save", "-s", "--resume", "-r"):
+        raise ValueError(f"{argv[0]} is for surrogates: sdn {' '.join(['train', *argv])}. A network is trained by "
+                         "spikingssm train experiment=NAME.")  # fmt: skip
+    train(argv, f"{_program()} train")
+
+
+def _configs(given: argparse.Namespace) -> None:
+    from spikingssm.commands.configs import copy_configs
+
+    print(copy_configs(given.out))
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -213,5 +243,8 @@ def _demo(given: argparse.Namespace) -> None:
     run_demo(given.out)
 
 
+command = entry_point(main)
+"""What the console command `spikingssm` runs."""
+
 if __name__ == "__main__":
-    entry_point(main)()
+    command()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from sdn.runs.shortage import shortage
 from sdn.runs.signals import STOPPING, Stopped, listening, speaks
@@ -59,7 +60,7 @@ def entry_point(main: Callable[[], None]) -> Callable[[], None]:
 def said(error: BaseException) -> str | None:
     """An error of the user in one line, its notes included; None for a bug."""
     if isinstance(error, ModuleNotFoundError):
-        text = f"the package {error.name} is missing; install the extras: pip install -e '.[train,data]'"
+        text = f"the package {error.name} is missing; install the extras: pip install '{_ours()}[train,data]'"
     elif (short := shortage(error)) is not None:
         text = short
     elif isinstance(error, (ValueError, OSError, NotImplementedError, ImportError)):
@@ -71,6 +72,12 @@ def said(error: BaseException) -> str | None:
     return shortened(" ".join(text.split()))
 
 
+def _ours() -> str:
+    """What pip installs us as: the checkout, or the package."""
+    root = Path(__file__).parents[2]
+    return str(root) if (root / "pyproject.toml").is_file() else "sdn-spikingssm"
+
+
 def shortened(text: str) -> str:
     """A text of at most `LONGEST` characters: the middle of a longer one, where a value stands, is left out."""
     part = LONGEST // 2 - 3
@@ -80,7 +87,7 @@ def shortened(text: str) -> str:
 def _deafen() -> None:
     """Ignore signals while a stopped script is taken down, where Python would leave them to the system.
 
-    That is a script that listened before it imported anything, see `spikingssm.early`; elsewhere nothing changes.
+    That is a script that listened before it imported anything, see `sdn.early`; elsewhere nothing changes.
     """
     for number in STOPPING:
         if getattr(signal.getsignal(number), "__name__", "") == "end":

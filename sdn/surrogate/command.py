@@ -32,9 +32,9 @@ from sdn.surrogate.trajectory_files import TrajectoryFile, load_trajectories
 __all__ = ["main", "parser"]
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], program: str = "train.py") -> None:
     """Train, score every split, and write checkpoints, metrics, the summary and the reduced artifact."""
-    args = parser().parse_args(argv)
+    args = parser(program).parse_args(argv)
     if args.threads < 1 or args.num_workers < 0:
         raise ValueError(f"--threads must be >= 1 and --num_workers >= 0, got {args.threads} and {args.num_workers}.")
     torch.set_num_threads(args.threads)

@@ -41,13 +41,13 @@ HELP = {
 }  # fmt: skip
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(program: str = "train.py") -> argparse.ArgumentParser:
     """The flags; the published ones keep their names and meaning. None means: the recipe's, or the resumed run's."""
     p = argparse.ArgumentParser(
-        prog="train.py",
-        description="Train a surrogate dynamic network: python train.py --save exp",
-        epilog="A first argument key=value trains a network instead: python train.py experiment=spikingssm/digits; "
-        "--cfg job behind it shows every key.",
+        prog=program,
+        description="Train a surrogate dynamic network: python train.py --save exp, or sdn train --save exp",
+        epilog="A network is trained by python train.py experiment=spikingssm/digits, or spikingssm train "
+        "experiment=spikingssm/digits. --cfg job behind it shows every key.",
     )
     place = p.add_mutually_exclusive_group()
     place.add_argument("-s", "--save", type=Path, help="run folder to write (default exp)")

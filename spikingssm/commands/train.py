@@ -16,17 +16,18 @@ from spikingssm.experiments.variants import folder_label, sweep, variant
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], program: str = "train.py") -> None:
     """Do what a command line asks for: ``experiment=spikingssm/digits seed=1``, ``--cfg job``, ``--multirun seed=0,1``.
 
     Args:
         argv: overrides and options, without the program's name.
+        program: that name, for help and errors.
 
     Raises:
         ValueError, OSError, NotImplementedError, ImportError: with one line that says the way out.
         SystemExit: runs of a sweep have failed; the others have run nevertheless.
     """
-    parser = argparse.ArgumentParser("train.py", description="Train a network as an experiment says.")
+    parser = argparse.ArgumentParser(program, description="Train a network as an experiment says.")
     parser.add_argument("overrides", nargs="*", help="experiment=..., +tier=smoke, key=value, resume=RUN_FOLDER")
     parser.add_argument("--cfg", "-c", choices=["job"], help="print the resolved configuration and stop")
     parser.add_argument("--multirun", "-m", action="store_true", help="one run for each combination of key=a,b")

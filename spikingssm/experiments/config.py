@@ -1,5 +1,6 @@
 """Configurations out of ``configs/`` and overrides: with `launch` and `overrides` all that knows Hydra."""
 
+import os
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -23,13 +24,15 @@ from spikingssm.experiments.ending import quoted
 from spikingssm.experiments.overrides import check_key, one_line, parse
 from spikingssm.experiments.runfolder import FITTED, stored
 
-__all__ = ["MOVABLE", "call", "has_recipes", "load", "load_config"]
+__all__ = ["MOVABLE", "call", "config_folder", "has_recipes", "load", "load_config"]
 
 MOVABLE = (
     "data.root", "data.path", "data.test_path", "data.num_workers", "threads", "trainer.enable_progress_bar",
     "checkpoint.every_n_steps", "checkpoint.every_minutes", "logger.wandb",
 )  # fmt: skip
 """Keys that may change on resume: where things lie and how fast they go, not what comes out."""
+CONFIGS = "SPIKINGSSM_CONFIGS"
+"""Variable of the environment that names a folder of configurations of one's own."""
 UNNAMED = "unnamed"
 """Name of a run in ``configs/config.yaml``; data of one's own give theirs."""
 WRONG = (TypeError, ArithmeticError, RuntimeError, LookupError, AttributeError, MemoryError)
@@ -67,13 +70,13 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
     found = stored(run)
     moved = [o for o in parsed if o.key_or_group in MOVABLE or _is_longer(found, o)]
     for override in moved:
-        check_key(found, override, _nulls(_folder()))
+        check_key(found, override, _nulls(config_folder()))
         OmegaConf.update(found, override.key_or_group, override.value(), force_add=True)
     asked = _compose([o for o in parsed if o not in moved])
     changed = [o.key_or_group for o in parsed if o.key_or_group != "resume" and o not in moved]
     old, new = (_leaves(OmegaConf.to_container(config, resolve=True)) for config in (found, asked))
     keys = [k for k in old | new if k not in ("resume", "run_dir", *(o.key_or_group for o in moved))]
-    if not any(_is_group(_folder(), key) for key in changed):
+    if not any(_is_group(config_folder(), key) for key in changed):
         keys = [k for k in keys if any(f"{k}.".startswith(f"{key}.") for key in changed)]
     filled = [key for key in FITTED if OmegaConf.select(asked, key) is None]
     keys = [k for k in keys if not any(f"{k}.".startswith(f"{key}.") for key in filled)]
@@ -130,7 +133,7 @@ def call(section: str, node: DictConfig, **known: Any) -> Any:
 
 
 def _compose(parsed: list[Override]) -> DictConfig:
-    folder = _folder()
+    folder = config_folder()
     groups = [o for o in parsed if _is_group(folder, o.key_or_group)]
     for override in groups:
         _check_file(folder, override.key_or_group, override.value())
@@ -186,7 +189,7 @@ def _check_taken(folder: Path, config: DictConfig, parsed: list[Override]) -> No
 
 def _recipes(experiment: Any) -> list[str]:
     """The networks that an experiment has a recipe for, where it is for several (``configs/tables/network.yaml``)."""
-    rows = (row.rpartition("/") for row in _tables(_folder())["network"])
+    rows = (row.rpartition("/") for row in _tables(config_folder())["network"])
     return sorted(model for name, _, model in rows if name == experiment)
 
 
@@ -229,14 +232,24 @@ def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
         raise ValueError(shortened(one_line(error))) from None
 
 
-def _folder() -> Path:
-    """``configs/`` beside the package, else that of the current folder."""
-    places = [Path(spikingssm.__file__).parents[1] / "configs", Path.cwd() / "configs"]
+def config_folder() -> Path:
+    """The folder that ``SPIKINGSSM_CONFIGS`` names, else that of the package, else that of the checkout.
+
+    Raises:
+        FileNotFoundError: none of them has a ``config.yaml``.
+    """
+    if named := os.environ.get(CONFIGS):
+        if not (Path(named) / "config.yaml").is_file():
+            raise FileNotFoundError(
+                f"{CONFIGS}={named}: no config.yaml there; `spikingssm configs FOLDER` writes a folder to start from."
+            )
+        return Path(named)
+    places = [Path(spikingssm.__file__).with_name("configs"), Path(spikingssm.__file__).parents[1] / "configs"]
     for folder in places:
         if (folder / "config.yaml").is_file():
             return folder
     raise FileNotFoundError(
-        f"no config.yaml in {places[0]} or {places[1]}; run from a checkout of the project, which holds configs/."
+        f"no config.yaml in {places[0]} or {places[1]}; install the package anew, or set {CONFIGS}=FOLDER."
     )
 
 

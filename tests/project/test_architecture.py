@@ -34,7 +34,7 @@ def test_an_arrow_is_left_out_where_a_longer_way_leads_there():
 
 def test_a_changed_import_is_seen_in_the_picture(tmp_path):
     graph = {room: set(targets) for room, targets in architecture.rooms().items()}
-    graph["spikingssm.early"].add("sdn.runs")
+    graph["sdn.early"].add("sdn.runs")
     assert architecture.arrows(graph) - architecture.arrows_of(architecture.PICTURE.read_text())
     architecture.draw(tmp_path / "x.svg", graph)
     assert architecture.arrows_of((tmp_path / "x.svg").read_text()) == architecture.arrows(graph)

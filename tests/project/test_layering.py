@@ -12,11 +12,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = {
     "sdn": [
-        "checks", "runs", "gradients", "dynamics", "compiler", "ops", "surrogate", "solvers", "neuron", "sequential",
-        "scoring", "recordings", "__main__",
+        "early", "checks", "runs", "gradients", "dynamics", "compiler", "ops", "surrogate", "solvers", "neuron",
+        "sequential", "scoring", "recordings", "doctor", "commands", "__main__",
     ],
     "spikingssm": [
-        "early", "processes", "datasets", "layers", "models", "tasks", "measures", "training", "experiments",
+        "processes", "datasets", "layers", "models", "tasks", "measures", "training", "experiments",
         "published", "reports", "studies", "commands", "__main__",
     ],
 }  # fmt: skip

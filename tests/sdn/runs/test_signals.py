@@ -310,7 +310,9 @@ def test_stopped_is_a_system_exit_for_who_does_not_know_it():
     assert caught.value.code == 143
 
 
-@pytest.mark.parametrize("words", [["train.py"], ["generate.py"], ["-m", "spikingssm"]], ids=lambda w: w[-1])
+@pytest.mark.parametrize(
+    "words", [["train.py"], ["generate.py"], ["-m", "spikingssm"], ["-m", "sdn"]], ids=lambda w: w[-1]
+)
 def test_a_signal_while_torch_is_imported_is_one_line_too(tmp_path, words):
     """A module named torch waits instead."""
     (tmp_path / "torch.py").write_text(
@@ -462,8 +464,8 @@ def test_a_finished_network_is_rid_of_the_lock_of_a_killed_process(tmp_path):
 
 @pytest.mark.parametrize(("begun", "says"), [(False, "nothing had begun yet"), (True, "the work had ended")])
 def test_a_signal_beside_the_work_says_so(monkeypatch, begun, says):
+    from sdn import early
     from sdn.runs import cli
-    from spikingssm import early
 
     def main():
         monkeypatch.setattr(cli, "begun", begun)
@@ -512,3 +514,24 @@ def test_a_second_signal_while_a_script_is_taken_down_changes_nothing(tmp_path):
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
     assert ended(process)[::2] == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("argv", "whole", "ours"),
+    [
+        (["-m", "check", "brf"], ["python", "-m", "sdn", "check", "brf"], True),
+        (["-m"], ["python", "-u", "-mspikingssm"], True),
+        (["-m", "sdn"], ["python", "-m", "theirs", "sdn"], False),
+        (["-m", "-m", "sdn"], ["python", "-m", "theirs", "-m", "sdn"], False),
+        (["/usr/bin/sdn", "check"], ["python", "/usr/bin/sdn", "check"], True),
+        (["C:\\spikingssm.exe".replace("\\", "/")], ["python"], True),
+        (["sdn.py"], ["python", "sdn.py"], False),
+        ([""], ["python"], False),
+        ([], [], False),
+    ],
+    ids=str,
+)
+def test_only_our_own_commands_listen_from_the_start(argv, whole, ours):
+    from sdn import early
+
+    assert early.is_command(argv, whole) is ours

@@ -1,0 +1,131 @@
+"""What pip installs is the whole program: built here, unpacked, and run outside of the checkout."""
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from sdn.dynamics import LIF
+from sdn.surrogate.trajectory_files import trajectory_file_name
+from spikingssm.commands.configs import copy_configs
+from spikingssm.experiments.config import load_config
+
+SPLITS = {"training": 200, "test": 50}
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder of an unpacked wheel, with nothing of the checkout in its way."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+RUN = """
+import contextlib, io, json, runpy, sys
+found = []
+for module, *words in json.loads(sys.argv[1]):
+    sys.argv = [module, *words]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as stop:
+            code = stop.code
+    found.append([code or 0, out.getvalue(), err.getvalue()])
+import sdn
+print(json.dumps([sdn.__file__, found]))
+"""
+"""Commands one after another in one process, since torch takes seconds to import."""
+
+
+def ran(installed, *commands, cwd, **more):
+    """(exit code, output, errors) of each command; the words of one are parted by blanks."""
+    env = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1", **more}
+    command = [sys.executable, "-c", RUN, json.dumps([words.split() for words in commands])]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    where, found = json.loads(done.stdout.splitlines()[-1])
+    assert where.startswith(str(installed))
+    return found
+
+
+def names(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_wheel_holds_configurations_notebooks_and_the_network(installed):
+    inside = names(installed)
+    for path in names(ROOT / "configs"):
+        assert (installed / "spikingssm" / "configs" / path).read_text() == (ROOT / "configs" / path).read_text()
+    assert {"sdn/notebooks/convert.ipynb", "sdn/notebooks/own_neuron.ipynb", "sdn/py.typed"} <= inside
+    assert any(name.startswith("spikingssm/networks/spoken-digits/") for name in inside)
+    assert not [name for name in inside if name.startswith(("tests/", "benchmarks/", "configs/"))]
+    assert sum((installed / name).stat().st_size for name in inside) < 6 * 2**20
+
+
+def test_the_commands_of_the_wheel_are_those_of_the_project(installed):
+    (written,) = installed.glob("*.dist-info/entry_points.txt")
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert set(scripts) == {"sdn", "spikingssm"}
+    for name, target in scripts.items():
+        assert f"{name} = {target}" in written.read_text()
+
+
+def test_the_program_is_whole_outside_of_a_checkout(installed, tmp_path):
+    """Configurations, notebooks, and what a network's command says to words of the other one."""
+    shown, wrong, taken, again, written, held = ran(
+        installed, "spikingssm train experiment=spikingssm/cifar --cfg job", "spikingssm train --save exp",
+        "spikingssm configs mine", "spikingssm configs mine", "sdn notebooks here", "sdn notebooks here", cwd=tmp_path,
+    )  # fmt: skip
+    assert "d_model: " in shown[1], shown
+    assert wrong[:2] == [2, ""]
+    assert "sdn train --save exp" in wrong[2]
+    assert taken[:2] == [0, "mine: set SPIKINGSSM_CONFIGS=mine to use it\n"]
+    assert names(tmp_path / "mine") == names(ROOT / "configs")
+    assert "mine exists; choose another folder" in again[2]
+    expected = {path.name for folder in (ROOT, ROOT / "docs" / "tutorials") for path in folder.glob("*.ipynb")}
+    assert written[0] == 0
+    assert names(tmp_path / "here") == expected
+    assert len(expected) >= 3
+    assert held[0] == 2
+    assert "exists; choose another folder, or --force" in held[2]
+
+
+def test_configurations_can_be_changed(tmp_path, monkeypatch):
+    copy_configs(tmp_path / "mine")
+    own = tmp_path / "mine" / "experiment" / "spikingssm" / "own.yaml"
+    own.write_text((own.parent / "digits.yaml").read_text() + "\nseed: 4321\n")
+    monkeypatch.setenv("SPIKINGSSM_CONFIGS", str(tmp_path / "mine"))
+    assert load_config(["experiment=spikingssm/own"]).seed == 4321
+    monkeypatch.setenv("SPIKINGSSM_CONFIGS", "nowhere")
+    with pytest.raises(
+        FileNotFoundError, match=r"SPIKINGSSM_CONFIGS=nowhere: no config\.yaml there; `spikingssm configs"
+    ):
+        load_config(["experiment=spikingssm/digits"])
+
+
+def test_a_surrogate_is_trained_and_reduced_by_the_command(installed, tmp_path):
+    files = [trajectory_file_name(LIF(0.125), rows, 64, 0.0, 1.0, split) for split, rows in SPLITS.items()]
+    made = [f"sdn generate dataset -n {split} -N {rows} -T 64 -t 0.125" for split, rows in SPLITS.items()]
+    quick = "--epochs 2 --steps_per_epoch 20 --batch_size 8 --members 2"
+    *_, trained, reduced, again, nothing = ran(
+        installed, *made, f"sdn train --training dataset/{files[0]} --test dataset/{files[1]} --save exp {quick}",
+        "sdn reduce exp", "sdn reduce exp", "sdn reduce elsewhere", cwd=tmp_path,
+    )  # fmt: skip
+    assert trained[0] == 0, trained
+    assert "LIF(decay=0.125" in reduced[1], reduced
+    assert "193 parameters become 153" in reduced[1]
+    assert (tmp_path / "exp" / "converted.safetensors").is_file()
+    assert "converted.safetensors exists; choose another --out, or --force" in again[2]
+    assert "best.ckpt: no such file; RUN is a folder that `sdn train --save RUN` has written" in nothing[2]
