@@ -127,7 +127,7 @@ class _Compiling(event.Listener):
         self.depth += 1
         if self.depth == 1 and function.__module__.startswith(("sdn.", "sdn_generated")):
             kept = "no folder to keep it in" if isinstance(kernel._cache, caching.NullCache) else "kept on disk"
-            text = f"sdn: compiling {function.__name__} (once for these types, 1 to 10 s; {kept})"
+            text = f"sdn: compiling {_label(function)} (once for these types, 1 to 10 s; {kept})"
             print(text, file=sys.stderr, flush=True)
             self.open.enter_context(_switched_on())
 
@@ -135,6 +135,14 @@ class _Compiling(event.Listener):
         self.depth -= 1
         if self.depth == 0:
             self.open.close()
+
+
+def _label(function: Callable[..., Any]) -> str:
+    """What a kernel is of: "lif forward" of the generated ``sdn_generated_lif_forward_65b6``, "scan" elsewhere."""
+    module = function.__module__
+    if module.startswith("sdn_generated_"):
+        return " ".join(module.split("_")[2:-1])
+    return f"{module.split('.')[2]} {function.__name__.strip('_')}" if module.count(".") > 2 else function.__name__
 
 
 _register: Any = event.register
