@@ -37,10 +37,10 @@ def packages() -> tuple[dict[str, str | None], list[str]]:
                 f"{name} {found[name]} fails to import beside torch {found['torch']} ({why}), and Lightning imports "
                 f"it: pip uninstall {name}, or install the one that fits."
             )
-    if missing := [name for name in TRAIN if found[name] is None]:
-        problems.append(
-            f"no {', '.join(missing)}: networks cannot be trained. pip install 'sdn-spikingssm[train,data]'"
-        )
+    missing = [name for name in TRAIN if found[name] is None]
+    found["training"] = (
+        f"needs {', '.join(missing)}: pip install 'sdn-spikingssm[train,data]'" if missing else "everything is there"
+    )
     return found, problems
 
 

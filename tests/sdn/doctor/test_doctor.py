@@ -49,6 +49,14 @@ def test_a_stranger_that_does_not_import_is_named(tmp_path, monkeypatch):
     assert any("nms does not exist" in line and "pip uninstall torchvision" in line for line in problems)
 
 
+def test_a_plain_install_is_no_fault(monkeypatch):
+    version = machine._version
+    monkeypatch.setattr(machine, "_version", lambda name: None if name == "lightning" else version(name))
+    found, problems = machine.packages()
+    assert found["training"] == "needs lightning: pip install 'sdn-spikingssm[train,data]'"
+    assert not problems
+
+
 def test_threads_folders_and_wrong_spikes_are_named(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("SDN_CACHE_DIR", str(tmp_path / "file" / "below"))
