@@ -5,8 +5,9 @@ VENV ?= .venv
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DEVELOPED := $(VENV)/.developed
 
-.PHONY: help demo test check lint types install notebook bench bench-quick bench-experiments bench-peers gpu-code fuzz kill studies zoo clean
+.PHONY: help demo test test-other check lint types install develop notebook bench bench-quick bench-experiments bench-peers gpu-code fuzz kill studies zoo clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -15,25 +16,27 @@ help: ## what there is
 demo: install ## the main job in a few minutes: trajectories -> SDN -> reduction -> SpikingSSM on digits
 	$(PY) -m spikingssm demo
 
-test: install ## the tests
+test: develop ## the tests
 	$(PY) -m pytest -n auto --dist loadfile
 
 # KILL_OPTIONS such as "--seed 1" or "--kills 24 --jobs sdn".
 KILL_OPTIONS ?=
 
-kill: install ## 100 kills at random moments, each compared with a run that nobody stopped (about six minutes)
+kill: develop ## 100 kills at random moments, each compared with a run that nobody stopped (about six minutes)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(PY) -W ignore -m kill $(KILL_OPTIONS)
 
 check: lint types test ## what CI runs: format, lint, types, tests
 
-lint: install ## ruff, format and rules
+lint: develop ## ruff, format and rules
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 
-types: install ## mypy, strict for sdn and spikingssm
+types: develop ## mypy, strict for sdn and spikingssm
 	$(PY) -m mypy
 
 install: $(STAMP) ## the environment in .venv, with the pinned torch first
+
+develop: $(DEVELOPED) ## and what the tests need, Triton among it (1 GB)
 
 # torch alone and pinned first: a later requirement then finds it installed and does not fetch another build. An index
 # that cannot be reached is skipped with a warning.
@@ -42,8 +45,26 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "== installing into $(VENV) (once; a few minutes)"
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 1 --timeout 15) "$$(grep '^torch==' constraints.txt)"
-	$(PY) -m pip install --quiet -c constraints.txt -e ".[train,data,notebook,sweep,dev]"
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[train,data,notebook,sweep]"
 	@touch $(STAMP)
+
+$(DEVELOPED): $(STAMP)
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[train,data,notebook,sweep,dev]"
+	@touch $(DEVELOPED)
+
+# The tests of neurons, operators and models in an environment of its own, with another torch or Python than the pinned:
+# make test-other TORCH=2.6.0 OTHER_PYTHON=python3.12
+TORCH ?= $(shell sed -n 's/.*"torch>=\([0-9.]*\)".*/\1.0/p' pyproject.toml)
+OTHER_PYTHON ?= $(PYTHON)
+OTHER ?= .venv-other
+
+test-other: ## the tests of neurons and models with the oldest torch that pyproject.toml allows; downloads 3 GB
+	$(OTHER_PYTHON) -m venv $(OTHER)
+	@echo '*' > $(OTHER)/.gitignore
+	$(OTHER)/bin/python -m pip install --quiet "torch==$(TORCH)"
+	$(OTHER)/bin/python -m pip install --quiet -e ".[train,data,dev]"
+	$(OTHER)/bin/python -m pytest tests/sdn/dynamics tests/sdn/neuron tests/sdn/ops/test_operators.py tests/sdn/solvers \
+		tests/spikingssm/models
 
 notebook: install ## run convert.ipynb top to bottom on the run that `make demo` leaves
 	SDN_RUN=demo/sdn $(PY) -m jupyter nbconvert --to notebook --execute convert.ipynb --output-dir demo --output convert.ipynb
@@ -79,13 +100,13 @@ $(PEERS_STAMP): pyproject.toml constraints.txt benchmarks/peers.txt
 zoo: install ## train the surrogates that ship, one for every built-in neuron, and the table of their card (about four minutes)
 	$(PY) -m sdn zoo
 
-gpu-code: install ## registers and stack of the GPU kernels, compiled ahead of time for sm_90, to benchmarks/results
+gpu-code: develop ## registers and stack of the GPU kernels, compiled ahead of time for sm_90, to benchmarks/results
 	env -u TRITON_INTERPRET $(PY) tests/gpu_code.py --write
 
 # FUZZ="--only arrays.npz --case 7" reads one input with its traceback.
 FUZZ ?=
 
-fuzz: install ## 10,000 damaged, edited and hostile inputs for every format and the configurations (about two minutes)
+fuzz: develop ## 10,000 damaged, edited and hostile inputs for every format and the configurations (about two minutes)
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(PY) -m fuzz $(FUZZ)
 
 # RUNS are folders of finished runs; STUDY_OPTIONS go to every study, such as STUDY_OPTIONS="--root FOLDER --limit 500".
