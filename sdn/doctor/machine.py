@@ -18,8 +18,8 @@ from sdn.ops.common import place
 
 __all__ = ["active_paths", "caches", "machine", "packages"]
 
-USED = ("numpy", "numba", "llvmlite", "safetensors", "triton")
-TRAIN = ("lightning", "hydra-core", "omegaconf", "torchmetrics", "loguru", "matplotlib")
+USED = ("numpy", "numba", "llvmlite", "safetensors", "loguru", "tqdm", "triton")
+TRAIN = ("lightning", "hydra-core", "omegaconf", "torchmetrics", "matplotlib")
 STRANGERS = ("torchvision", "torchaudio")
 """Packages that Lightning and torchmetrics import where they are installed, so that a broken one breaks these."""
 

@@ -34,6 +34,7 @@ def installed(tmp_path_factory):
 RUN = """
 import contextlib, io, json, runpy, sys
 found = []
+sys.modules |= dict.fromkeys(sys.argv[2].split())  # None: as if not installed
 for module, *words in json.loads(sys.argv[1]):
     sys.argv = [module, *words]
     out, err, code = io.StringIO(), io.StringIO(), 0
@@ -49,10 +50,10 @@ print(json.dumps([sdn.__file__, found]))
 """Commands one after another in one process, since torch takes seconds to import."""
 
 
-def ran(installed, *commands, cwd, **more):
+def ran(installed, *commands, cwd, without="", **more):
     """(exit code, output, errors) of each command; the words of one are parted by blanks."""
     env = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1", **more}
-    command = [sys.executable, "-c", RUN, json.dumps([words.split() for words in commands])]
+    command = [sys.executable, "-c", RUN, json.dumps([words.split() for words in commands]), without]
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     where, found = json.loads(done.stdout.splitlines()[-1])
@@ -100,6 +101,23 @@ def test_the_program_is_whole_outside_of_a_checkout(installed, tmp_path):
     assert len(expected) >= 3
     assert held[0] == 2
     assert "exists; choose another folder, or --force" in held[2]
+
+
+def test_a_plain_install_has_its_commands(installed, tmp_path):
+    """pip install without extras: trajectories, warming up, the doctor; and what the others ask for."""
+    extras = "lightning hydra omegaconf torchmetrics matplotlib rich tensorboard sklearn scipy soundfile"
+    made, warm, doctor, network, surrogate = ran(
+        installed, "sdn generate d -N 20 -T 20", "sdn warmup scan", "sdn doctor --seconds 0",
+        "spikingssm train experiment=spikingssm/digits", "sdn train --save exp", cwd=tmp_path, without=extras,
+    )  # fmt: skip
+    assert made[0] == 0, made
+    assert len(list((tmp_path / "d").glob("*.pt"))) == 1
+    assert warm[0] == 0, warm
+    assert "scan, complex" in warm[1]
+    assert "fused" in doctor[1], doctor
+    for asked in (network, surrogate):
+        assert asked[0] == 2, asked
+        assert "is missing; install the extras: pip install 'sdn-spikingssm[train,data]'" in asked[2]
 
 
 def test_configurations_can_be_changed(tmp_path, monkeypatch):
