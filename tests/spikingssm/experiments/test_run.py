@@ -243,10 +243,10 @@ def test_a_path_with_other_letters_is_told_how_to_be_written(path) -> None:
 
 
 def test_a_variant_has_a_folder_of_its_own(monkeypatch) -> None:
-    """The lines of the README can be pasted one after another."""
+    """The lines of docs/commands.md can be pasted one after another."""
     folders: list[str] = []
     monkeypatch.setattr("spikingssm.commands.train.run", lambda config, changed: folders.append(config.run_dir))
-    lines = (ROOT / "README.md").read_text().splitlines()
+    lines = (ROOT / "docs" / "commands.md").read_text().splitlines()
     lines = [line for line in lines if line.startswith(("python train.py experiment=", "python train.py --multirun"))]
     for line in lines:
         if "--cfg" not in line:
