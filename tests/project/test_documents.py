@@ -211,3 +211,12 @@ def test_tables_of_speeds_are_those_of_their_files():
     found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
     text = speeds.PAGE.read_text()
     assert speeds.render(text, found) == text, "docs/benchmarks.md is old; run python -m benchmarks.page"
+
+
+def test_public_names_of_the_page_exist():
+    text = (ROOT / "docs" / "names.md").read_text()
+    named = set(re.findall(r"`((?:sdn|spikingssm)\.[A-Za-z_]\w*)", text))
+    assert len(named) > 25
+    packages = {"sdn": sdn, "spikingssm": spikingssm}
+    parts = [name.split(".") for name in named]
+    assert not [(package, name) for package, name in parts if not hasattr(packages[package], name)]
