@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.tables import Row, pivot, times
+from benchmarks.tables import Row, pivot, prose, times
 
 __all__ = ["TABLES", "device"]
 
@@ -71,11 +71,11 @@ def peers(rows: list[Row]) -> str:
     table = pivot(chosen, lambda r: r["variant"], lambda r: r["pass"], cell, "ms (x fused)")
     facts = {r["variant"]: r for r in chosen if "flips" in r}
     said = [
-        f"{name}: {r['flips']} of {r['spikes']} spikes differ, gradients by {r['gradient_error']:.1e}"
-        + (f" ({r['remark']})" if r.get("remark") else "")
+        f"{name}: {r['flips']} of {r['spikes']} spikes differ, gradients by {r['gradient_error']:.1e}."
+        + (f" Remark: {r['remark'].replace('; ', ', ')}." if r.get("remark") else "")
         for name, r in facts.items()
     ]
-    return table + ("\n\nAgainst the loop: " + "; ".join(said) + "." if said else "")
+    return "\n".join([table, *(["", "Against the loop:", ""] if said else []), *(prose(one, "- ") for one in said)])
 
 
 def device(rows: list[Row]) -> str:

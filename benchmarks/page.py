@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import brf_page
 from benchmarks.record import RESULTS
-from benchmarks.tables import Row, pivot, times
+from benchmarks.tables import Row, pivot, prose, times
 from sdn.runs.files import writing
 
 __all__ = ["TABLES", "main", "render"]
@@ -50,13 +50,13 @@ def render(text: str, found: dict[str, Any]) -> str:
 
 
 def source(result: dict[str, Any]) -> str:
-    """Where a table's numbers come from, in one line."""
+    """Where a table's numbers come from: command, day and commit, then the machine, then the versions."""
     facts = result["facts"]
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     commit = (facts["commit"] or "no commit")[:9]
-    return (
-        f"*`python -m benchmarks {result['suite']}`, {facts['date'][:10]}, {commit}; {facts['processor']}, "
-        f"{facts['threads']} thread, load {facts['load'][0] if facts['load'] else '?'}; {versions}.*"
+    return prose(
+        f"*`python -m benchmarks {result['suite']}`, {facts['date'][:10]}, {commit}. {facts['processor']}, "
+        f"{facts['threads']} thread, load {facts['load'][0] if facts['load'] else '?'}. {versions}.*"
     )
 
 
@@ -83,11 +83,11 @@ def _bars(rows: list[Row]) -> str:
     table = pivot(rows, lambda r: r["variant"], lambda r: f"L={r['shape'][1]} {r['pass']}", cell, "ns/element (x relu)")
     facts = {r["variant"]: r for r in rows if "equal dynamics" in r}
     checks = [
-        f"{name}: equal dynamics {row['equal dynamics']}, equal gradient {row['equal gradient']}"
-        + (f" ({row['remark']})" if "remark" in row else "")
+        f"{name}: equal dynamics {row['equal dynamics']}, equal gradient {row['equal gradient']}."
+        + (f" Remark: {row['remark'].replace('; ', ', ')}." if "remark" in row else "")
         for name, row in facts.items()
     ]
-    return table + ("\n\nPeers: " + "; ".join(checks) + "." if checks else "")
+    return "\n".join([table, *(["", "Peers:", ""] if checks else []), *(prose(check, "- ") for check in checks)])
 
 
 def _faster(rows: list[Row]) -> str:

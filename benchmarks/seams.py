@@ -81,8 +81,9 @@ def page(found: dict[str, Any]) -> str:
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     lines += [
         "",
-        "Cosine with the gradient of the exact neuron (its reset detached) at K = 3, lowest of the trainings, and",
-        "relative norm. White: each spike has a weight of its own. Smooth: weights averaged over 32 steps.",
+        "Cosine with the gradient of the exact neuron (its reset detached) at K = 3, lowest of the trainings,",
+        "and relative norm. White: each spike has a weight of its own. Smooth: weights averaged over 32",
+        "steps.",
         "",
         "| neuron | white | smooth | published gradient, white | smooth |",
         "|---|---|---|---|---|",

@@ -1,7 +1,7 @@
 """Spiking neurons over long sequences: exact dynamics, surrogate dynamic networks, and layers that use either.
 
 A *dynamics* says what a neuron does in one step, a *solver* how a whole sequence of steps is run, and a `Neuron` is the
-two together as a module. See the README for the idea in twenty lines.
+two together as a module. The README begins with a training loop.
 """
 
 import importlib.util

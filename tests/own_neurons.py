@@ -28,7 +28,7 @@ class Three(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Quadratic(Dynamics):
-    """The quadratic neuron of the README: not affine in its state."""
+    """The quadratic neuron of docs/neurons.md: not affine in its state."""
 
     a: Value = 0.2
     threshold: Value = 1.0

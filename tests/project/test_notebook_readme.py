@@ -1,4 +1,4 @@
-"""The documents run: every Python block of the README, the notebook, and the commands that they name exist."""
+"""The notebooks run from top to bottom, on the run that they say."""
 
 import json
 import os
@@ -15,27 +15,6 @@ from sdn.surrogate.training import fit
 from sdn.surrogate.trajectory_files import TrajectoryFile
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
-
-
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_the_readme_runs(number, tmp_path, monkeypatch):
-    """Blocks build on one another, so each runs after those before it."""
-    monkeypatch.chdir(tmp_path)
-    shared: dict[str, object] = {"__name__": "readme"}
-    for block in BLOCKS[: number + 1]:
-        exec(compile(block, "README.md", "exec"), shared)
-    assert len(BLOCKS[0].strip().splitlines()) <= 20
-
-
-def test_the_readme_names_only_what_exists():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"`make ([a-z-]+)", README)) <= targets
-    for name in re.findall(r"experiment=([\w/]+)", README):
-        assert (ROOT / "configs" / "experiment" / f"{name}.yaml").is_file(), name
-    for link in re.findall(r"\]\(([\w./-]+)\)", README):
-        assert (ROOT / link).exists(), link
 
 
 def finished(folder: Path, second: int, summary: str = '{"dynamics": {}, "metrics": {}}') -> Path:

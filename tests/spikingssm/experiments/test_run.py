@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from documents import commands
 from omegaconf import OmegaConf
 from test_datasets import write_mnist
 
@@ -243,14 +243,13 @@ def test_a_path_with_other_letters_is_told_how_to_be_written(path) -> None:
 
 
 def test_a_variant_has_a_folder_of_its_own(monkeypatch) -> None:
-    """The lines of the README can be pasted one after another."""
+    """The lines of docs/commands.md can be pasted one after another."""
     folders: list[str] = []
     monkeypatch.setattr("spikingssm.commands.train.run", lambda config, changed: folders.append(config.run_dir))
-    lines = (ROOT / "README.md").read_text().splitlines()
-    lines = [line for line in lines if line.startswith(("python train.py experiment=", "python train.py --multirun"))]
-    for line in lines:
-        if "--cfg" not in line:
-            main(shlex.split(line, comments=True)[2:])
+    for words in commands((ROOT / "docs" / "commands.md").read_text()):
+        is_network = words[1] == "train.py" and any(word.startswith("experiment=") for word in words)
+        if is_network and "--cfg" not in words:
+            main(words[2:])
     assert folders[0] == "runs/spikingssm-digits-0"
     assert len(set(folders)) == len(folders) > 10
     assert all(len(Path(folder).name) <= 140 for folder in folders)
