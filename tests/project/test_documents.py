@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib.util
 import io
 import json
 import linecache
@@ -10,7 +9,6 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import documents
 import pytest
@@ -20,6 +18,7 @@ import sdn.__main__
 import spikingssm.__main__
 from benchmarks import page as speeds
 from benchmarks.record import RESULTS
+from sdn.commands import generate
 from sdn.surrogate import settings
 from spikingssm.commands import train
 
@@ -126,7 +125,7 @@ def taken(words: tuple[str, ...]) -> None:
 
 def _parse(program: str, words: list[str]) -> argparse.Namespace | None:
     if program == "generate":
-        return _generate().parse(words)
+        return generate.parser("generate.py").parse_args(words)
     if program == "sdn":
         return sdn.__main__.parser().parse_args(words)
     if program == "spikingssm":
@@ -140,14 +139,6 @@ def _parse(program: str, words: list[str]) -> argparse.Namespace | None:
         first = [re.sub(r"^([\w./]+=[\w./-]+),[\w.,/-]+$", r"\1", word) for word in words]  # of a sweep
         train.main([*first, "--cfg", "job"])
     return None
-
-
-@cache
-def _generate() -> ModuleType:
-    found = importlib.util.spec_from_file_location("generate", ROOT / "generate.py")
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize(

@@ -140,3 +140,25 @@ def test_the_type_decides_and_not_the_value_that_an_experiment_chose(override) -
 def test_looking_for_a_type_logs_nothing(caplog) -> None:
     load(["name=x", "seed=2", "model.solver=loop", "model.dynamics.decay=0.5"])
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("resume=runs/mine-0-trainer.max_epochs=2", "runs/mine-0-trainer.max_epochs=2"),
+        ("init_from=/a b/mine-seed=3", "/a b/mine-seed=3"),
+        ("data.path=runs/x=1/y.npz", "runs/x=1/y.npz"),
+        ("resume='runs/a=1'", "runs/a=1"),
+        ("data.root=folder", "folder"),
+    ],
+)
+def test_a_path_may_have_an_equal_sign(text, value) -> None:
+    [found] = parse([text])
+    assert found.value() == value
+
+
+def test_paths_of_a_sweep_are_still_parted_by_commas() -> None:
+    [found] = parse(["data.path=a.npz,b.npz"])
+    assert found.is_sweep_override()
+    with pytest.raises(ValueError, match="stands in quotes of its own"):
+        parse(["model.d_model=a=1"])
