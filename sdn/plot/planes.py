@@ -53,7 +53,7 @@ def phase_plane(
         >>> found = sdn.simulate(sdn.BRF(), 60 * torch.randn(1, 400, 1))
         >>> ax = sdn.plot.phase_plane(found, dynamics=sdn.BRF())
     """
-    one, levels = None, {}
+    one, levels = None, dict[str, float]()
     if isinstance(trajectory_or_state, Trajectory):
         if dynamics is None:
             way = "give dynamics=, by which they are found, such as phase_plane(found, dynamics=sdn.BRF())"
@@ -74,10 +74,11 @@ def phase_plane(
     if one is not None:
         at = 1 + np.flatnonzero(one.spike[0, :, 0].numpy())
         ax.plot(x[at - 1] if first == second else x[at], y[at], "o", color=SPIKE, markersize=3.5, label="spikes")
+        word = "threshold" if type(own).rise is Dynamics.rise else "threshold at rest"
         lines = {second: ax.axhline} if first == second else {first: ax.axvline, second: ax.axhline}
         for name, draw in lines.items():
             if name in levels:
-                draw(levels[name], color="black", linestyle="--", linewidth=1, label="threshold at rest")
+                draw(levels[name], color="black", linestyle="--", linewidth=1, label=word)
         ax.legend(ncols=2, **ABOVE)
     ax.set(xlabel=first if first != second else f"{first}, step before", ylabel=second)
     return ax
