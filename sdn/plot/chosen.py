@@ -8,9 +8,10 @@ from torch import Tensor
 from sdn.checks.arguments import ArgumentError
 from sdn.dynamics.base import Dynamics, State, Trajectory, check_dynamics
 from sdn.dynamics.fields import channelwise
+from sdn.dynamics.replay import replay
 from sdn.plot.parts import Array, check_place
 
-__all__ = ["compared", "of", "single", "state_of"]
+__all__ = ["compared", "of", "potential", "single", "state_of"]
 
 
 def single(who: str, trajectory: Any, row: int, neuron: int) -> Trajectory:
@@ -45,6 +46,20 @@ def of(dynamics: Any, trajectory: Trajectory, neuron: int) -> Dynamics:
         **{name: channelwise(value.detach().cpu(), like)[neuron].reshape(1) for name, value in fields.items()}
     )
     return one
+
+
+def potential(one: Trajectory, dynamics: Dynamics, state: State | None = None) -> tuple[Array, Array]:
+    """The membrane with its input, and the threshold in force, (L,) each: a spike is where the first reaches the other.
+
+    Args:
+        one: what one neuron did, (1, L, 1).
+        dynamics: that neuron.
+        state: before the first step, (1, 1) in each field; None is rest.
+    """
+    if type(dynamics).rise is Dynamics.rise:
+        return compared(one, dynamics, None)
+    states = replay(dynamics, one, state)
+    return compared(one, dynamics, type(states)(*(part[0, :-1] for part in states)))  # (L, 1): before every step
 
 
 def compared(one: Trajectory, dynamics: Dynamics, before: State | None) -> tuple[Array, Array]:

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from sdn.dynamics.base import Dynamics, State, Trajectory
-from sdn.dynamics.replay import replay
-from sdn.plot.chosen import compared, of, single, state_of
+from sdn.plot.chosen import of, potential, single, state_of
 from sdn.plot.parts import ABOVE, INPUT, LINE, SPIKE, axes_of, label_time, numbers, pyplot, time_of
 
 __all__ = ["membrane", "traces"]
@@ -60,11 +59,7 @@ def traces(
     current, mem, spikes = (part[0, :, 0].double().numpy() for part in one[:3])  # (L,) each
     threshold = None
     if dynamics is not None:
-        own, before = of(dynamics, trajectory, neuron), None
-        if type(own).rise is not Dynamics.rise:
-            states = replay(own, one, state_of(state, row, neuron))
-            before = type(states)(*(part[0, :-1] for part in states))  # (L, 1): before every step
-        mem, threshold = compared(one, own, before)
+        mem, threshold = potential(one, of(dynamics, trajectory, neuron), state_of(state, row, neuron))
     time = time_of(len(mem), dt)
     top.plot(time, current, color=INPUT, linewidth=0.9)
     top.set_ylabel("input")
@@ -78,7 +73,14 @@ def traces(
 
 
 def membrane(
-    mem: Any, spikes: Any = None, threshold: Any = None, ax: Any = None, *, dt: float | None = None, label: str = ""
+    mem: Any,
+    spikes: Any = None,
+    threshold: Any = None,
+    ax: Any = None,
+    *,
+    dt: float | None = None,
+    label: str = "membrane",
+    color: Any = LINE,
 ) -> Any:
     """A membrane over time, with the threshold as a dashed line and spikes as ticks above it.
 
@@ -89,6 +91,7 @@ def membrane(
         ax: where to draw; None makes a figure.
         dt: length of a step in ms for the time axis; None counts steps.
         label: of the membrane's line in the legend.
+        color: of that line.
 
     Returns:
         the axes.
@@ -109,7 +112,7 @@ def membrane(
             found = f"mem has {len(values)} steps and {name} has shape {other.shape}"
             raise ValueError(f"membrane: {found}; give both of the same steps.")
     ax, time = axes_of("membrane", ax), time_of(len(values), dt)
-    ax.plot(time, values, color=LINE, linewidth=1.2, label=label or "membrane")
+    ax.plot(time, values, color=color, linewidth=1.2, label=label)
     if level is not None:
         adaptive = bool((level != level[0]).any())
         word = "threshold in force" if adaptive else "threshold"
