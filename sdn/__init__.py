@@ -19,7 +19,7 @@ from sdn.ops.neuron.source import source
 from sdn.ops.recurrent.recurrent import RecurrentState, recurrent
 from sdn.ops.resonate.resonate import ResonatorState, resonate
 from sdn.ops.scan.operator import scan
-from sdn.sequential import Sequential, detach
+from sdn.sequential import Sequential, detach, record_membranes
 from sdn.solvers import Certificate, Fused, Loop, Parallel, Solver, Surrogate
 from sdn.surrogate.analytic import analytic, analytic_start
 from sdn.surrogate.artifact import Artifact, load_artifact, save_artifact
@@ -50,8 +50,8 @@ __all__ = [
     "Sequential", "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer", "Surrogate", "Trajectory", "TrajectoryFile",
     "Triangle", "analytic", "analytic_start", "detach", "evaluate", "fidelity", "fit", "fit_dynamics", "generate",
     "immediate_checks", "learn_neuron", "learn_surrogate", "load_artifact", "load_recording", "load_sdn",
-    "load_trajectories", "normal", "recurrent", "reduce", "resonate", "save_artifact", "save_trajectories", "scan",
-    "simulate", "source", "spike", "uniform",
+    "load_trajectories", "normal", "record_membranes", "recurrent", "reduce", "resonate", "save_artifact",
+    "save_trajectories", "scan", "simulate", "source", "spike", "uniform",
 ]  # fmt: skip
 
 _LATER = {
