@@ -11,6 +11,7 @@ if sys.argv[:1] == ["-m"]:  # `python -m spikingssm` comes by here before its ow
     early.listen()
 
 from spikingssm.layers import S4D, S5, Recurrent, Residual, SpikingBlock
+from spikingssm.measures.dead import dead_neurons
 from spikingssm.measures.spikes import record_spikes, spikes_of
 from spikingssm.models import RSNN, S5RF, SpikingSSM
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from spikingssm.experiments.trained import load_model
 
 __all__ = [
-    "RSNN", "S4D", "S5", "S5RF", "Recurrent", "Residual", "SpikingBlock", "SpikingSSM", "evaluate", "load",
-    "load_config", "load_model", "record_spikes", "run", "spikes_of",
+    "RSNN", "S4D", "S5", "S5RF", "Recurrent", "Residual", "SpikingBlock", "SpikingSSM", "dead_neurons", "evaluate",
+    "load", "load_config", "load_model", "record_spikes", "run", "spikes_of",
 ]  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from spikingssm.processes.distributed import first_process, leave
 from spikingssm.training.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.training.fit import SequenceModule, fit, score
 from spikingssm.training.loggers import more_loggers
+from spikingssm.training.monitor import DeadNeurons
 
 __all__ = ["quiet", "run"]
 
@@ -172,11 +173,14 @@ def _header(folder: Path, resume: bool, changed: str) -> tuple[str, str]:
 
 
 def _callbacks(config: DictConfig, module: SequenceModule, folder: Path) -> list[Callback]:
-    """What ``checkpoint`` and ``early_stop`` ask for; the run folder of an older version has neither."""
-    often, stop = config.get("checkpoint") or {}, config.get("early_stop") or {}
+    """What ``checkpoint``, ``early_stop`` and ``dead_neurons`` ask for; the run of an older version lacks some."""
+    often, stop, dead = (config.get(name) or {} for name in ("checkpoint", "early_stop", "dead_neurons"))
     check_keys("checkpoint", often, StepCheckpoint, {"run_dir"})
     check_keys("early_stop", stop, EarlyStop, {"monitor", "mode"})
+    check_keys("dead_neurons", dead, DeadNeurons, set())
     found: list[Callback] = [StepCheckpoint(folder, **often)]
+    if dead.get("every_n_epochs") is not None:
+        found.append(DeadNeurons(**dead))
     if stop.get("patience") is not None:
         found.append(EarlyStop(*module.task.monitor, **stop))
     return found
