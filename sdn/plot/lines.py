@@ -68,6 +68,7 @@ def traces(
     bottom.vlines(time[spikes > 0], 0, 1, color=SPIKE, linewidth=1.2)
     bottom.set(yticks=[], ylim=(-0.1, 1.1), ylabel="spikes")
     label_time(bottom, len(mem), dt)
+    top.set_xlim(bottom.get_xlim())
     top.get_figure().align_ylabels(list(found))
     return found
 

@@ -29,7 +29,7 @@ from spikingssm.experiments.figures import learning_curve, raster
 from spikingssm.experiments.runfolder import keep_artifact, keep_fitted, solver_name, start_from, stored
 from spikingssm.measures.activity import state_of
 from spikingssm.measures.spikes import spikes_of
-from spikingssm.models.base import placed
+from spikingssm.models.base import patch_of, placed
 from spikingssm.processes.distributed import first_process, leave
 from spikingssm.training.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.training.fit import SequenceModule, fit, score
@@ -207,9 +207,12 @@ def _count(module: SequenceModule) -> int:
 def _draw(folder: Path, module: SequenceModule, data: SequenceData) -> None:
     """The learning curve, and the first layer's spikes on the first test sequence."""
     learning_curve(read_metrics(folder / "metrics.csv"), folder / "figures" / "learning_curve.png")
-    x = placed(module.model, data.test_set[int(data.test_rows[0])].x)
-    name, spikes = next(iter(spikes_of(module.model, x).items()))
-    raster(spikes[0], f"{name}, first test sequence", folder / "figures" / "raster.png")
+    row = data.test_set[int(data.test_rows[0])]
+    name, spikes = next(iter(spikes_of(module.model, placed(module.model, row.x)).items()))
+    length = spikes.shape[1]
+    if row.lengths is not None:  # what is behind is padding
+        length = max(1, min(length, -(-int(row.lengths.flatten()[0]) // patch_of(module.model))))
+    raster(spikes[0], f"{name}, first test sequence", folder / "figures" / "raster.png", length)
 
 
 def _summary(

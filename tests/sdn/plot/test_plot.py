@@ -197,6 +197,7 @@ def test_axes_that_are_given_are_drawn_into(monkeypatch):
     monkeypatch.setattr(plt, "show", None)
     found = sdn.simulate(sdn.BRF(), currents(70.0))
     assert list(traces(found, sdn.BRF(), axes=axes[:, 0])) == list(axes[:, 0])
+    assert [ax.get_xlim() for ax in axes[:, 0]] == [(-0.5, 62.5)] * 3
     assert raster(found.spike[0], axes[0, 1]) is axes[0, 1]
     assert rates({"a": 0.1}, axes[1, 1]) is axes[1, 1]
     assert phase_plane(found, ax=axes[2, 1], dynamics=sdn.BRF()) is axes[2, 1]
