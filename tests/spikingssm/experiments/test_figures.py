@@ -1,12 +1,16 @@
 """Pictures of runs and of the demo: whole epochs, no padding, and a threshold that the membranes are compared with."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
 import sdn
-from spikingssm.experiments import figures
+from spikingssm.datasets.base import Batch
+from spikingssm.experiments import figures, run
 
 
 @pytest.fixture
@@ -34,6 +38,18 @@ def test_a_raster_leaves_out_the_padding(drawn):
     (axes,) = drawn[0].axes
     assert axes.get_xlim() == (-0.5, 6.5)
     assert len(axes.collections[0].get_paths()) == 21
+
+
+def test_the_raster_of_a_run_ends_where_its_sequence_does(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(run, "raster", lambda spikes, title, path, length: seen.append((tuple(spikes.shape), length)))
+    monkeypatch.setattr(run, "learning_curve", lambda rows, path: None)
+    model = nn.Sequential(nn.Linear(2, 4), sdn.Neuron(sdn.LIF(), 4, return_state=False))
+    for lengths, patch in ((None, 1), (torch.tensor([7]), 1), (torch.tensor([7]), 3), (torch.tensor([[5, 20]]), 1)):
+        model.patch = patch
+        data = SimpleNamespace(test_rows=[0], test_set=[Batch(torch.randn(1, 20, 2), torch.zeros(1), lengths)])
+        run._draw(tmp_path, SimpleNamespace(model=model), data)
+    assert seen == [((20, 4), length) for length in (20, 7, 3, 5)]
 
 
 def test_the_demo_shows_both_membranes_beside_the_threshold(drawn):
