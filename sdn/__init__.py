@@ -24,7 +24,7 @@ from sdn.ops.neuron.source import source
 from sdn.ops.recurrent.recurrent import RecurrentState, recurrent
 from sdn.ops.resonate.resonate import ResonatorState, resonate
 from sdn.ops.scan.operator import scan
-from sdn.sequential import Sequential, detach
+from sdn.sequential import Sequential, detach, record_membranes
 from sdn.solvers import Certificate, Fused, Loop, Parallel, Solver, Surrogate
 from sdn.surrogate.analytic import analytic, analytic_start
 from sdn.surrogate.artifact import Artifact, load_artifact, save_artifact
@@ -33,6 +33,7 @@ from sdn.surrogate.reduction import reduce
 from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN
 
 if TYPE_CHECKING:
+    from sdn import plot as plot
     from sdn.recordings.data import Recording
     from sdn.recordings.files import load_recording
     from sdn.recordings.fitted import Fitted
@@ -54,8 +55,8 @@ __all__ = [
     "Sequential", "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer", "Surrogate", "Trajectory", "TrajectoryFile",
     "Triangle", "analytic", "analytic_start", "detach", "evaluate", "fidelity", "fit", "fit_dynamics", "generate",
     "immediate_checks", "learn_neuron", "learn_surrogate", "load_artifact", "load_recording", "load_sdn",
-    "load_trajectories", "normal", "recurrent", "reduce", "resonate", "save_artifact", "save_trajectories", "scan",
-    "simulate", "source", "spike", "uniform",
+    "load_trajectories", "normal", "record_membranes", "recurrent", "reduce", "resonate", "save_artifact",
+    "save_trajectories", "scan", "simulate", "source", "spike", "uniform",
 ]  # fmt: skip
 
 _LATER = {
@@ -88,6 +89,8 @@ Dynamics.made_by_name["LearnedNeuron"] = _learned
 
 def __getattr__(name: str) -> Any:
     """Import what makes surrogates when it is first asked for; some of it needs the extra `train`."""
+    if name == "plot":
+        return importlib.import_module("sdn.plot")
     if name not in _LATER:
         way = f"; write {NAMES[name]}" if name in NAMES else ""
         raise AttributeError(f"module 'sdn' has no attribute {name!r}{way}", name=name, obj=sys.modules[__name__])
@@ -106,4 +109,4 @@ def __dir__() -> list[str]:
     modules = [name for name in inside if not name.startswith("_")]
     there = importlib.util.find_spec("lightning") is not None
     absent = {name for name, module in _LATER.items() if module in TRAINING and not there}
-    return sorted({*modules, *__all__, "__version__"} - absent)
+    return sorted({*modules, *__all__, "__version__", "plot"} - absent)

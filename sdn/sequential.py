@@ -1,13 +1,19 @@
-"""Modules one after another in a loop of one's own: states go along, and their past can be cut off."""
+"""What a loop of one's own needs: modules one after another with their states, a past cut off, membranes kept."""
 
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sdn.checks.arguments import ArgumentError, shown
+from sdn.dynamics.base import Trajectory
+from sdn.neuron import SpikingLayer
 
-__all__ = ["Sequential", "detach"]
+__all__ = ["Sequential", "detach", "record_membranes"]
 
 Nest = TypeVar("Nest")
 
@@ -34,6 +40,64 @@ def detach(state: Nest) -> Nest:
     return type(found)(*parts) if hasattr(found, "_fields") else type(found)(parts)  # type: ignore[return-value]
 
 
+@contextmanager
+def record_membranes(model: nn.Module) -> Iterator[dict[str, Trajectory]]:
+    """Keep the membrane of every step of every neuron in a model while the context is open.
+
+    The model is called as always and returns what it always does. Membranes come out of the same loop as the spikes, so
+    a loss on them reaches the parameters. Kept is the last call of each layer. Layers that have no ``record``, such as
+    the neurons of S5-RF, are left out.
+
+    Args:
+        model: any module, such as `Sequential`, `torch.nn.Sequential` or a network of `spikingssm`; layers go by their
+            names in ``model.named_modules()``, and a layer that is the model itself is "neuron".
+
+    Yields:
+        layer name -> `sdn.Trajectory` (input, mem and spike, (B, L, H) each, and the state), filled by each call. It
+        stays valid after the context, and the model is left as it was.
+
+    Raises:
+        ValueError: a model without such layers, or a layer whose solver does not go through all membranes.
+
+    Example:
+        >>> with sdn.record_membranes(net) as found:
+        ...     y, state = net(x)
+        >>> loss = loss + 0.01 * (found["1"].mem ** 2).mean()
+        >>> axes = sdn.plot.traces(found["1"], net[1])
+    """
+    layers = {name or "neuron": part for name, part in model.named_modules() if isinstance(part, SpikingLayer)}
+    layers = {name: part for name, part in layers.items() if "record" in inspect.signature(part.forward).parameters}
+    if not layers:
+        raise ArgumentError(f"record_membranes: {type(model).__name__} holds no sdn.Neuron, so there is no membrane.")
+    for name, part in layers.items():
+        if not hasattr(part.solver, "record"):
+            kind, way = type(part.solver).__name__, "set its solver to 'fused', which is exact"
+            raise ArgumentError(f"record_membranes: {name} runs by {kind}, which keeps no membrane; {way}.")
+    found: dict[str, Trajectory] = {}
+    own = {name: part.__dict__.get("forward") for name, part in layers.items()}
+    try:
+        for name, part in layers.items():
+            part.forward = _recording(part.forward, name, getattr(part, "return_state", True), found)
+        yield found
+    finally:
+        for name, part in layers.items():
+            part.__dict__.pop("forward", None)
+            part.__dict__.update({"forward": own[name]} if own[name] is not None else {})
+
+
+def _recording(forward: Callable[..., Any], name: str, return_state: bool, found: dict[str, Trajectory]) -> Any:
+    """The forward of a layer that keeps its trajectory besides."""
+
+    @functools.wraps(forward)
+    def recording(*args: Any, record: str | None = None, **named: Any) -> Any:
+        seen = found[name] = forward(*args, record="mem", **named)
+        if record is not None:
+            return seen
+        return (seen.spike, seen.state) if return_state else seen.spike
+
+    return recording
+
+
 class Sequential(nn.Sequential):
     """Modules one after another, such as linear maps and neurons, as one module with one state.
 
@@ -44,6 +108,8 @@ class Sequential(nn.Sequential):
         >>> net = sdn.Sequential(nn.Linear(4, 64), sdn.Neuron(sdn.LIF(), 64), nn.Linear(64, 2))
         >>> y, state = net(x)  # x (B, L, 4), y (B, L, 2)
         >>> y, state = net(more, sdn.detach(state))  # the next chunk
+
+    `record_membranes` gives the membranes of its neurons too.
     """
 
     def forward(self, x: Tensor, state: tuple[Any, ...] | None = None) -> tuple[Tensor, tuple[Any, ...]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sdn  # noqa: F401  # first: it answers signals while the command `spikingssm` imports torch
 from spikingssm.layers import S4D, S5, Recurrent, Residual, SpikingBlock
+from spikingssm.measures.dead import dead_neurons
 from spikingssm.measures.spikes import record_spikes, spikes_of
 from spikingssm.models import RSNN, S5RF, SpikingSSM
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from spikingssm.experiments.trained import load_model
 
 __all__ = [
-    "RSNN", "S4D", "S5", "S5RF", "Recurrent", "Residual", "SpikingBlock", "SpikingSSM", "evaluate", "load",
-    "load_config", "load_model", "record_spikes", "run", "spikes_of",
+    "RSNN", "S4D", "S5", "S5RF", "Recurrent", "Residual", "SpikingBlock", "SpikingSSM", "dead_neurons", "evaluate",
+    "load", "load_config", "load_model", "record_spikes", "run", "spikes_of",
 ]  # fmt: skip
 
 

@@ -93,13 +93,20 @@ def _parser() -> argparse.ArgumentParser:
     cochlea.add_argument("root", metavar="ROOT", help="folder or archive of the Free Spoken Digit Dataset")
     cochlea.add_argument("--out", required=True, metavar="FOLDER", help="write fsdd_train.h5 and fsdd_test.h5 there")
 
-    explain = commands.add_parser("explain", help="RF and BRF under a chirp: an animation, .gif or .html")
+    explain = commands.add_parser("explain", help="what neurons do, as an animation, .gif or .html")
     explain.add_argument("--out", required=True, metavar="FILE", help="write it there; the name ends in .gif or .html")
+    explain.add_argument(
+        "--show",
+        choices=["resonance", "neurons"],
+        default="resonance",
+        help="RF and BRF under a chirp (default), or LIF and BRF under one input",
+    )
     explain.add_argument("--frames", type=int, default=100, metavar="N", help="pictures (default 100)")
-    explain.add_argument("--omega", type=float, default=15.0, help="radians per unit of time (default 15)")
-    explain.add_argument("--b_offset", type=float, default=1.0, help="from the boundary; RF's damping (default 1)")
-    explain.add_argument("--dt", type=float, default=0.01, help="length of a step (default 0.01)")
-    explain.add_argument("--length", type=int, default=800, metavar="L", help="steps (default 800)")
+    own = explain.add_argument_group("of the resonance")
+    own.add_argument("--omega", type=float, help="radians per unit of time (default 15)")
+    own.add_argument("--b_offset", type=float, help="from the boundary; RF's damping (default 1)")
+    own.add_argument("--dt", type=float, help="length of a step (default 0.01)")
+    own.add_argument("--length", type=int, metavar="L", help="steps (default 800)")
 
     configs = commands.add_parser("configs", help="write the configurations into a folder, to change and add to them")
     configs.add_argument("out", metavar="FOLDER", help="new folder; SPIKINGSSM_CONFIGS=FOLDER then uses it")
@@ -233,8 +240,17 @@ def _explain(given: argparse.Namespace) -> None:
     from spikingssm.reports.animation import checked, compare, explain, save
 
     checked(given.out, 15)
-    comparison = compare(given.omega, given.b_offset, given.dt, given.length)
-    save(explain(comparison, frames=given.frames), given.out)
+    names = ("omega", "b_offset", "dt", "length")
+    told = {name: getattr(given, name) for name in names if getattr(given, name) is not None}
+    if given.show == "resonance":
+        save(explain(compare(**told), frames=given.frames), given.out)
+        return
+    if told:
+        name, value = next(iter(told.items()))
+        raise ValueError(f"--{name} {value:g} is for --show resonance; leave it out, or show that.")
+    from spikingssm.reports.filling import fill
+
+    save(fill(given.frames), given.out, hold=1.5)
 
 
 def _demo(given: argparse.Namespace) -> None:

@@ -123,4 +123,6 @@ def _figure(out: Path) -> None:
     data, module = build(stored(out / "digits"), out / "digits" / "checkpoints" / "best.ckpt")
     batch = next(iter(data.test_dataloader()))
     layer, spikes = next(iter(spikes_of(module.model, batch.x[:1]).items()))
-    demo_figure(exact, predicted, spikes[0], f"spikes of {layer}, one test digit", out / "figure.png")
+    demo_figure(
+        exact, predicted, artifact.dynamics, spikes[0], f"spikes of {layer}, one test digit", out / "figure.png"
+    )

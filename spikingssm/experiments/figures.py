@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from sdn import Trajectory
+from sdn import Dynamics, Trajectory, plot
+from sdn.plot.parts import ABOVE
 from sdn.runs.files import writing
 
 __all__ = ["demo_figure", "learning_curve", "raster"]
@@ -27,59 +27,60 @@ def learning_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     logged = {key.split("/", 1)[-1] for row in rows for key, value in row.items() if value not in (None, "")}
     quality = "perplexity" if "perplexity" in logged and "accuracy" not in logged else "accuracy"
     for axis, metric in zip(figure.subplots(1, 3), ("loss", quality, "spike_rate"), strict=True):
-        for stage in ("train", "val"):
+        for stage, color in (("train", "C0"), ("val", "C1")):
             known = [row for row in rows if row.get(f"{stage}/{metric}") not in (None, "")]
             if known:
                 epochs = [1 + float(row["epoch"]) for row in known]
-                axis.plot(epochs, [float(row[f"{stage}/{metric}"]) for row in known], marker=".", label=stage)
-        axis.set_xlabel("epoch")
-        axis.set_title(metric.replace("_", " "))
-    figure.axes[1].legend()
+                values = [float(row[f"{stage}/{metric}"]) for row in known]
+                axis.plot(epochs, values, marker=".", color=color, label=stage)
+        axis.set(xlabel="epoch", title=metric.replace("_", " "))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if axis.lines:
+            axis.legend()
     _save(figure, path)
 
 
-def raster(spikes: Tensor, title: str, path: str | Path) -> None:
+def raster(spikes: Tensor, title: str, path: str | Path, length: int | None = None) -> None:
     """Which neuron spiked when, as a PNG.
 
     Args:
         spikes: (L, H), 0 and 1, of one sequence.
         title: above the picture.
         path: of the picture.
+        length: steps that are real; the padding behind them is left out. None draws all.
     """
     figure = Figure(figsize=(8, 3), layout="constrained")
-    _draw_raster(figure.subplots(), spikes, title)
+    plot.raster(spikes, figure.subplots(), length).set_title(title)
     _save(figure, path)
 
 
-def demo_figure(exact: Trajectory, predicted: Tensor, spikes: Tensor, title: str, path: str | Path) -> None:
+def demo_figure(
+    exact: Trajectory, predicted: Tensor, dynamics: Dynamics, spikes: Tensor, title: str, path: str | Path
+) -> None:
     """Input, membrane (exact and predicted) and spikes of one neuron, and the raster of a trained layer, as a PNG.
 
     Args:
         exact: of one neuron, (1, L, 1).
         predicted: (L,) membrane by an SDN.
+        dynamics: of that neuron.
         spikes: (L', H), 0 and 1, of one layer on one sequence.
         title: above the raster.
         path: of the picture.
     """
-    input, mem, fired = (t[0, :, 0].cpu() for t in exact[:3])
-    figure = Figure(figsize=(9, 7), layout="constrained")
-    top, middle, bottom = figure.subplots(3, 1, height_ratios=[1, 2, 2])
-    top.plot(input, color="grey")
-    top.set(ylabel="input", xlim=(0, len(input)))
-    middle.plot(mem, label="exact")
-    middle.plot(predicted.cpu(), "--", label="SDN")
-    for step in fired.nonzero().flatten().tolist():
-        middle.axvline(step, color="black", alpha=0.15)
-    middle.set(ylabel="mem (spikes as bars)", xlabel="step", xlim=(0, len(input)))
-    middle.legend(loc="lower right")
-    _draw_raster(bottom, spikes, title)
+    figure = Figure(figsize=(9, 7.4), layout="constrained")
+    *rows, gap, bottom = figure.subplots(5, 1, height_ratios=[0.8, 2, 0.3, 0.01, 1.8])
+    gap.set_axis_off()
+    plot.traces(exact, dynamics, axes=rows)
+    current = exact.input[0, :, 0].detach().cpu()
+    line = dynamics.distance(predicted.detach().cpu(), current) + dynamics.threshold  # (L,), as `traces` draws it
+    middle = rows[1]
+    middle.lines[0].set(label="membrane, exact", linewidth=3.5, alpha=0.45)
+    middle.plot(line, color="C1", linewidth=1.2, label="membrane, by the SDN")
+    middle.legend(ncols=3, **ABOVE)
+    for axis in rows[:2]:
+        axis.tick_params(labelbottom=False)
+    plot.raster(spikes, bottom).set_title(title)
     _save(figure, path)
-
-
-def _draw_raster(axis: Axes, spikes: Tensor, title: str) -> None:
-    steps, neurons = np.nonzero(spikes.detach().cpu().numpy())
-    axis.scatter(steps, neurons, s=6, marker="|", color="black", linewidths=0.8)
-    axis.set(xlim=(0, spikes.shape[0]), ylim=(-0.5, spikes.shape[1] - 0.5), xlabel="step", ylabel="neuron", title=title)
 
 
 def _save(figure: Figure, path: str | Path) -> None:

@@ -29,11 +29,12 @@ from spikingssm.experiments.figures import learning_curve, raster
 from spikingssm.experiments.runfolder import keep_artifact, keep_fitted, solver_name, start_from, stored
 from spikingssm.measures.activity import state_of
 from spikingssm.measures.spikes import spikes_of
-from spikingssm.models.base import placed
+from spikingssm.models.base import patch_of, placed
 from spikingssm.processes.distributed import first_process, leave
 from spikingssm.training.callbacks import EarlyStop, StepCheckpoint
 from spikingssm.training.fit import SequenceModule, fit, score
 from spikingssm.training.loggers import more_loggers
+from spikingssm.training.monitor import DeadNeurons
 
 __all__ = ["quiet", "run"]
 
@@ -172,11 +173,14 @@ def _header(folder: Path, resume: bool, changed: str) -> tuple[str, str]:
 
 
 def _callbacks(config: DictConfig, module: SequenceModule, folder: Path) -> list[Callback]:
-    """What ``checkpoint`` and ``early_stop`` ask for; the run folder of an older version has neither."""
-    often, stop = config.get("checkpoint") or {}, config.get("early_stop") or {}
+    """What ``checkpoint``, ``early_stop`` and ``dead_neurons`` ask for; the run of an older version lacks some."""
+    often, stop, dead = (config.get(name) or {} for name in ("checkpoint", "early_stop", "dead_neurons"))
     check_keys("checkpoint", often, StepCheckpoint, {"run_dir"})
     check_keys("early_stop", stop, EarlyStop, {"monitor", "mode"})
+    check_keys("dead_neurons", dead, DeadNeurons, set())
     found: list[Callback] = [StepCheckpoint(folder, **often)]
+    if dead.get("every_n_epochs") is not None:
+        found.append(DeadNeurons(**dead))
     if stop.get("patience") is not None:
         found.append(EarlyStop(*module.task.monitor, **stop))
     return found
@@ -203,9 +207,12 @@ def _count(module: SequenceModule) -> int:
 def _draw(folder: Path, module: SequenceModule, data: SequenceData) -> None:
     """The learning curve, and the first layer's spikes on the first test sequence."""
     learning_curve(read_metrics(folder / "metrics.csv"), folder / "figures" / "learning_curve.png")
-    x = placed(module.model, data.test_set[int(data.test_rows[0])].x)
-    name, spikes = next(iter(spikes_of(module.model, x).items()))
-    raster(spikes[0], f"{name}, first test sequence", folder / "figures" / "raster.png")
+    row = data.test_set[int(data.test_rows[0])]
+    name, spikes = next(iter(spikes_of(module.model, placed(module.model, row.x)).items()))
+    length = spikes.shape[1]
+    if row.lengths is not None:  # what is behind is padding
+        length = max(1, min(length, -(-int(row.lengths.flatten()[0]) // patch_of(module.model))))
+    raster(spikes[0], f"{name}, first test sequence", folder / "figures" / "raster.png", length)
 
 
 def _summary(

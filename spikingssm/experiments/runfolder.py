@@ -64,7 +64,7 @@ def _problem(found: dict[str, Any]) -> str | None:
     missing = [key for key in SECTIONS if key not in found] or [k for k in mappings if not isinstance(found[k], dict)]
     if missing:
         return f"not the configuration of a run of ours, {missing[0]!r} is missing or no mapping"
-    for section in ("checkpoint", "early_stop", "logger"):
+    for section in ("checkpoint", "early_stop", "dead_neurons", "logger"):
         if not isinstance(found.get(section), dict | None):
             return f"{section} is {str(found[section])[:40]!r}, it must be a mapping"
     if unnamed := [section for section in BUILT if "_target_" not in found[section]]:

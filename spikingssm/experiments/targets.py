@@ -16,6 +16,7 @@ SECTIONS = {
     "trainer": "lightning.Trainer",
     "checkpoint": "spikingssm.training.callbacks.StepCheckpoint",
     "early_stop": "spikingssm.training.callbacks.EarlyStop",
+    "dead_neurons": "spikingssm.training.monitor.DeadNeurons",
     "logger": "spikingssm.training.loggers.more_loggers",
 }
 """Sections without a ``_target_`` -> what a run builds from their keys."""

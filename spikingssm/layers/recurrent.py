@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from sdn import Dynamics, Fused, Loop, Neuron, RecurrentState, Solver, SpikeGradient, recurrent
-from sdn.checks.arguments import check_count, check_tensor
+from sdn import Dynamics, Fused, Loop, Neuron, RecurrentState, Solver, SpikeGradient, Trajectory, recurrent
+from sdn.checks.arguments import ArgumentError, check_count, check_tensor, shown
 from sdn.checks.axes import mend
+from sdn.dynamics.base import State, at_start
 from sdn.neuron import Start
 from sdn.solvers import as_solver
 from spikingssm.layers.maps import is_plain, weight_of
@@ -75,21 +77,26 @@ class Recurrent(Neuron):
         self.register_buffer("mask", _mask(mask, channels))
 
     def forward(  # type: ignore[override]  # its state holds the last spikes besides
-        self, x: Tensor, state: RecurrentState | None = None
-    ) -> tuple[Tensor, RecurrentState]:
+        self, x: Tensor, state: RecurrentState | None = None, *, record: str | None = None
+    ) -> Any:
         """Spikes and the state after the last step.
 
         Args:
             x: (B, L, d_input).
             state: before the first step; None is rest. Chunks one after another equal the whole.
+            record: "mem" keeps the membrane of every step, by a second loop in PyTorch over the spikes of the first.
 
         Returns:
-            spikes (B, L, H), 0 or 1, in x's dtype, and the state.
+            spikes (B, L, H), 0 or 1, in x's dtype, and the state. With ``record="mem"`` a `sdn.Trajectory` whose
+            ``input`` is the current of each neuron, of x and of the spikes before: tensors (B, L, H), and the state.
 
         Raises:
-            ValueError: x or state of another shape, or neurons that diverged: step, row and neuron are named.
+            ValueError: x or state of another shape, something else to record, or neurons that diverged: step, row and
+                neuron are named.
         """
         check_tensor("Recurrent", "x", x)
+        if record not in (None, "mem"):
+            raise ArgumentError(f"Recurrent: record must be 'mem' or None, got {shown(record)}.")
         if x.ndim != 3 or x.shape[-1] != self.d_input or not x.is_floating_point():
             raise ValueError(
                 f"Recurrent: x must be a floating-point (batch, length, {self.d_input}), got {x.dtype} of shape "
@@ -99,17 +106,35 @@ class Recurrent(Neuron):
         assert isinstance(self.solver, (Fused, Loop))
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             given, weight, bias = self._given(x)
-            spikes, state = recurrent(
-                given.to(wide),
-                weight.to(wide),
+            given, weight, bias = given.to(wide), weight.to(wide), None if bias is None else bias.to(wide)
+            spikes, after = recurrent(
+                given,
+                weight,
                 self.current_dynamics(),
                 state,
-                bias=None if bias is None else bias.to(wide),
+                bias=bias,
                 spike_gradient=self.spike,
                 detach_reset=self.solver.detach_reset,
                 solver="fused" if isinstance(self.solver, Fused) else "loop",
             )
-        return spikes.to(x.dtype), state
+            if record is None:
+                return spikes.to(x.dtype), after
+            before = torch.zeros_like(spikes[:, 0]) if state is None else state.spike.to(spikes)  # (B, H)
+            read = torch.cat([before.unsqueeze(1), spikes[:, :-1]], 1)  # (B, L, H)
+            current = functional.linear(torch.cat([given, read], -1), weight, bias)
+            mem = self._membranes(current, spikes, None if state is None else state.neuron)
+        whole: Any = after  # which holds the last spikes besides
+        return Trajectory(current.to(x.dtype), mem.to(x.dtype), spikes.to(x.dtype), whole)
+
+    def _membranes(self, current: Tensor, spikes: Tensor, state: State | None) -> Tensor:
+        """What the past contributes at every step, (B, L, H), under these currents and spikes (B, L, H)."""
+        dynamics, now = at_start(self.current_dynamics(), current, state)
+        fired = spikes.detach() if self.solver.detach_reset else spikes
+        mems = []
+        for step, spike in zip(current.unbind(1), fired.unbind(1), strict=True):
+            mems.append(dynamics.past(now))
+            now = dynamics.advance(now, step, spike)
+        return torch.stack(mems, 1)
 
     def _given(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Inputs, weights (H, inputs + H), bias: those of the maps, or what ``input`` makes of x and weights of 1."""

@@ -99,6 +99,12 @@ class SpikeRecord:
         self._elements()
         return {name: float((count == 0).double().mean()) for name, count in self._spikes.items()}
 
+    def by_neuron(self) -> dict[str, Tensor]:
+        """Spikes per step of every neuron that was run, layer -> (H,) float64 in [0, 1]."""
+        return {
+            name: self._spikes[name].double() / count for name, count in self.steps.items() if self.rows[name] and count
+        }
+
     def add(self, name: str, spikes: Tensor, valid: Tensor | None = None) -> None:
         """Count one output of a layer.
 

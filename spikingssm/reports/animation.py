@@ -173,13 +173,14 @@ def checked(path: str | Path, fps: int) -> Path:
     return path
 
 
-def save(animation: FuncAnimation, path: str | Path, fps: int = 15) -> None:
+def save(animation: FuncAnimation, path: str | Path, fps: int = 15, hold: float = 0.0) -> None:
     """Write an animation, whole or not at all: ``.gif``, or ``.html`` with a player that needs no other file.
 
     Args:
         animation: from `explain`.
         path: of the file.
         fps: pictures per second, >= 1.
+        hold: seconds that a ``.gif`` shows its last picture longer.
 
     Raises:
         ValueError: another ending, or fps below 1.
@@ -187,16 +188,20 @@ def save(animation: FuncAnimation, path: str | Path, fps: int = 15) -> None:
     path = checked(path, fps)
     with writing(path) as partial, rc_context({"animation.embed_limit": math.inf}):  # else pictures go missing
         if path.suffix == ".gif":
-            animation.save(str(partial), _Gif(fps))
+            animation.save(str(partial), _Gif(fps, hold))
             return
         page = animation.to_jshtml(fps, embed_frames=True, default_mode="loop")
         page = re.sub(r"<link\b[^>]*>", "", page)  # an icon font from the network
         page = re.sub(r'<i class="fa (fa-[a-z-]+)[^"]*"></i>', lambda found: ICONS[found[1]], page)
-        partial.write_text(f'<!doctype html>\n<meta charset="utf-8">\n<title>RF and BRF</title>\n{page}')
+        partial.write_text(f'<!doctype html>\n<meta charset="utf-8">\n<title>spiking neurons</title>\n{page}')
 
 
 class _Gif(PillowWriter):
     """All pictures in the colours of the last one, which has them all: small, and nothing flickers."""
+
+    def __init__(self, fps: int, hold: float) -> None:
+        super().__init__(fps)
+        self.hold = hold
 
     def setup(self, fig: Figure, outfile: str | Path, dpi: float | None = None) -> None:
         super().setup(fig, outfile, dpi)
@@ -207,9 +212,11 @@ class _Gif(PillowWriter):
         self.pictures.append(Image.fromarray(drawn).convert("RGB"))
 
     def finish(self) -> None:
-        colours = self.pictures[-1].quantize(64)
+        colours = self.pictures[-1].quantize(128)
         first, *rest = (p.quantize(palette=colours, dither=Image.Dither.NONE) for p in self.pictures)
-        first.save(self.outfile, "GIF", save_all=True, append_images=rest, duration=round(1000 / self.fps), loop=0)
+        each = [1 / self.fps] * len(rest) + [1 / self.fps + self.hold]
+        times = [round(1000 * seconds) for seconds in each]
+        first.save(self.outfile, "GIF", save_all=True, append_images=rest, duration=times, loop=0)
 
 
 class _Stage:

@@ -125,9 +125,10 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 def figure(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """The learning curves with the epoch that was reached, and the distribution of the radii, as a PNG."""
-    canvas = Figure(figsize=(11, 4), layout="constrained")
+    canvas = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = canvas.subplots(1, 2)
     groups = by_label(results)
+    part = " or ".join(f"{100 * p:g} %" for p in dict.fromkeys(result["part"] for result in results))
     every = [r for result in results for row in result["rows"] for r in row["radii"]]
     low, high = min(every), max(every)
     pad = max(0.02 * (high - low), 1e-4)
@@ -144,10 +145,11 @@ def figure(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         bins = [low - pad + (high - low + 2 * pad) * k / 60 for k in range(61)]
         right.hist(radii, bins, weights=weights, histtype="step", color=color, label=name)
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.set(xlabel="epoch", ylabel="validation accuracy, %", title="learning curve; dot: the epoch it was reached in")
+    title = f"A line is a run, its dot the first epoch with\n{part} of the accuracy of its best epoch"
+    left.set(xlabel="epoch", ylabel="validation accuracy, %", title=title)
     right.axvline(1, color="grey", linewidth=0.8)
-    right.set(xlabel="spectral radius without spikes", ylabel="% of the neurons", title="what a step keeps")
-    right.legend()
+    right.set(xlabel="spectral radius", ylabel="neurons, %", title="What a step without a spike\nkeeps of a membrane")
+    canvas.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     save_figure(canvas, path)
 
 

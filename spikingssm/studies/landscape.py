@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from loguru import logger
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -18,6 +19,10 @@ from spikingssm.measures.spikes import neurons_of
 from spikingssm.studies.common import by_label, facts, generator, label, markdown, open_run, save_figure, shown
 
 __all__ = ["csv_rows", "direction", "figure", "hidden_weights", "landscape", "shape", "table"]
+
+LEVELS = 25
+"""Edges of the colours of a picture."""
+TICKS = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
 
 
 def landscape(
@@ -151,20 +156,28 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def figure(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Every landscape as contours, and below as a surface, as a PNG."""
-    canvas = Figure(figsize=(max(4.2 * len(results), 4.6), 7.5), layout="constrained")
-    for i, result in enumerate(results):
-        loss, n = _grid(result), result["points"]
-        axis = np.array([row["beta"] for row in result["rows"][:n]])
-        title = f"{label(result)}, seed {result['seed']}"
-        top = canvas.add_subplot(2, len(results), 1 + i)
-        filled = top.contourf(axis, axis, np.ma.masked_invalid(loss), levels=24, cmap="viridis")
-        top.plot(0, 0, "+", color="red")
-        top.set(xlabel="beta", ylabel="alpha", title=title, aspect="equal")
-        canvas.colorbar(filled, ax=top, shrink=0.7, label="loss")
-        below = canvas.add_subplot(2, len(results), 1 + len(results) + i, projection="3d")
-        below.plot_surface(*np.meshgrid(axis, axis), loss, cmap="viridis", rstride=1, cstride=1, linewidth=0)
-        below.set(xlabel="beta", ylabel="alpha", box_aspect=(1, 1, 0.8))
+    """Every landscape as contours in the same colours, as a PNG; a point at which a neuron diverged stays white."""
+    canvas = Figure(figsize=(max(4.0 * len(results) + 0.8, 4.8), 4.6), layout="constrained")
+    grids = [np.ma.masked_invalid(_grid(result)) for result in results]
+    known = np.concatenate([grid.compressed() for grid in grids])
+    least, most = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    most = most if most > least else least + max(1e-6, 1e-6 * abs(least))  # one colour
+    logarithmic = least > 0 and most > 4 * least
+    levels = np.geomspace(least, most, LEVELS) if logarithmic else np.linspace(least, most, LEVELS)
+    norm = LogNorm(least, most) if logarithmic else Normalize(least, most)
+    panels = canvas.subplots(1, len(results), squeeze=False, sharey=True)[0]
+    for axis, result, loss in zip(panels, results, grids, strict=True):
+        at = np.array([row["beta"] for row in result["rows"][: result["points"]]])
+        filled = axis.contourf(at, at, loss, levels=levels, norm=norm, cmap="viridis", extend="neither")
+        axis.plot(0, 0, "+", color="red", markersize=10, markeredgewidth=2)
+        title = f"{label(result)}, seed {result['seed']}\nloss of the trained network (+): {result['centre']:.3g}"
+        axis.set(xlabel="beta, along the direction d2", title=title, aspect="equal")
+        axis.title.set_fontsize("medium")
+    panels[0].set_ylabel("alpha, along the direction d1")
+    bar = canvas.colorbar(filled, ax=list(panels), label="loss at W + alpha d1 + beta d2", shrink=0.9)
+    ticks = [tick for tick in TICKS if least <= tick <= most] if logarithmic else []
+    if len(ticks) > 1:
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     save_figure(canvas, path)
 
 

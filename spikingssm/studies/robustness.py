@@ -119,14 +119,15 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 def figure(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """The first metric at every level, a panel for each test, a line with its deviation an experiment, as a PNG."""
     tests = [test for test in TESTS if any(row["test"] == test for result in results for row in result["rows"])]
-    canvas = Figure(figsize=(3.6 * len(tests), 3.6), layout="constrained")
+    canvas = Figure(figsize=(3.6 * len(tests), 3.9), layout="constrained")
     metric = results[0]["metrics"][0]
     for axis, test in zip(canvas.subplots(1, len(tests), squeeze=False, sharey=True)[0], tests, strict=True):
         for i, (name, group) in enumerate(by_label(results).items()):
             known = [(level, found) for level in TESTS[test] if (found := _over_seeds(group, test, level, metric))]
             at = [level for level, _ in known]
             mean, sd = ([percent(metric) * (v or 0) for v in all] for all in zip(*(f for _, f in known), strict=True))
-            axis.plot(at, mean, ".-", color=f"C{i}", label=f"{name} ({len(group)})")
+            seeds = f"{len(group)} seed{'s' if len(group) > 1 else ''}"
+            axis.plot(at, mean, ".-", color=f"C{i}", label=f"{name}, {seeds}")
             low, high = ([m + sign * s for m, s in zip(mean, sd, strict=True)] for sign in (-1, 1))
             axis.fill_between(at, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
         if test == "bits":
@@ -134,8 +135,9 @@ def figure(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
             axis.set_xticks(TESTS[test], [f"{level:g}" for level in TESTS[test]])
             axis.minorticks_off()
         axis.set(xlabel=AXES[test], title=test)
-    canvas.axes[0].set_ylabel(f"{metric}{', %' if percent(metric) == 100 else ''}")
-    canvas.axes[0].legend()
+    canvas.axes[0].set_ylabel(f"{metric.replace('_', ' ')}{', %' if percent(metric) == 100 else ''}")
+    names = canvas.axes[0].get_legend_handles_labels()
+    canvas.legend(*names, loc="outside lower center", ncols=max(1, len(tests)), frameon=False)
     save_figure(canvas, path)
 
 

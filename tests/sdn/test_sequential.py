@@ -1,6 +1,7 @@
-"""`sdn.Sequential`, `sdn.detach` and neurons in `torch.nn.Sequential`: what a plain loop needs."""
+"""`sdn.Sequential`, `detach`, `record_membranes` and neurons in `torch.nn.Sequential`: what a plain loop needs."""
 
 import copy
+import functools
 import pickle
 
 import pytest
@@ -9,7 +10,7 @@ from helpers import assert_lively
 from torch import nn
 
 import sdn
-from spikingssm import S4D, spikes_of
+from spikingssm import S4D, SpikingSSM, spikes_of
 
 
 def network(**more):
@@ -111,3 +112,84 @@ def test_neurons_without_states_go_into_torch_s_own_sequential():
     assert kept(x)[1] == (None, None, None)
     with pytest.raises(ValueError, match="return_state"):
         sdn.Neuron(sdn.LIF(), 4, return_state="no")
+
+
+# ---- membranes
+def test_membranes_are_those_of_each_neuron_and_the_output_is_the_same():
+    net, x = network().eval(), 3 * torch.randn(2, 40, 3)
+    first, one, second, _, two, _ = net
+    with sdn.record_membranes(net) as found:
+        y, state = net(x)
+        assert list(found) == ["1", "4"]
+        kept = dict(found)
+    assert torch.equal(y, net(x)[0])
+    wanted = one(first(x), record="mem")
+    assert_lively(wanted.spike)
+    assert torch.equal(kept["1"].mem, wanted.mem)
+    more = two(second(wanted.spike), record="mem")
+    assert_lively(more.spike)
+    assert torch.equal(kept["4"].mem, more.mem)
+    assert torch.equal(kept["4"].spike, more.spike)
+    assert same(kept["4"].state, state[4])
+    assert found == kept, "the last call outside does not count"
+
+
+def test_a_loss_on_the_membrane_reaches_the_parameters_and_spikes_do_too():
+    net, x = network().eval(), 3 * torch.randn(2, 40, 3)
+    with sdn.record_membranes(net) as found:
+        net(x)
+    found["4"].mem.square().mean().backward()
+    assert net[0].weight.grad.any()
+    assert net[5].weight.grad is None
+    by_hand = [p.grad.clone() for p in (net[0].weight, net[2].weight)]
+    net.zero_grad()
+    spikes = net[1](net[0](x))[0]
+    net[4](net[2](spikes), record="mem").mem.square().mean().backward()
+    for ours, wanted in zip((net[0].weight, net[2].weight), by_hand, strict=True):
+        torch.testing.assert_close(ours.grad, wanted)
+
+
+def test_the_model_is_left_as_it_was_even_when_the_context_fails():
+    net = network()
+    mine = net[4].forward = functools.partial(net[4].forward)
+    before = {name: dict(part.__dict__) for name, part in net.named_modules()}
+    with pytest.raises(ValueError, match="one part for each of 6 modules"), sdn.record_membranes(net):
+        net(torch.randn(1, 4, 3), (None,))
+    assert {name: part.__dict__ for name, part in net.named_modules()} == before
+    assert net[4].forward is mine
+
+
+def test_membranes_of_other_networks():
+    x = 3 * torch.randn(2, 30, 3)
+    plain = nn.Sequential(nn.Linear(3, 8), sdn.Neuron(sdn.LIF(0.9), 8, return_state=False), nn.Linear(8, 2))
+    with sdn.record_membranes(plain) as found:
+        assert plain(x).shape == (2, 30, 2)
+        assert plain[1].step(x[:, 0] @ plain[0].weight.T).shape == (2, 8)
+    assert found["1"].mem.shape == (2, 1, 8)
+    model = SpikingSSM(3, 4, 16, 2, solver="fused").eval()
+    with sdn.record_membranes(model) as found:
+        logits, _ = model(x)
+    assert torch.equal(logits, model(x)[0])
+    spikes = spikes_of(model, x)
+    assert list(found) == list(spikes)
+    for name, trajectory in found.items():
+        assert trajectory.mem.shape == (2, 30, 16)
+        assert torch.equal(trajectory.spike, spikes[name])
+    neuron = sdn.Neuron(sdn.LIF(), 3)
+    with sdn.record_membranes(neuron) as found:
+        neuron(x)
+    assert torch.equal(found["neuron"].mem, neuron(x, record="mem").mem)
+
+
+def test_models_without_a_membrane_are_refused():
+    with (
+        pytest.raises(ValueError, match=r"Linear holds no sdn\.Neuron, so there is no membrane"),
+        sdn.record_membranes(nn.Linear(2, 2)),
+    ):
+        pass
+    net = network(solver="parallel")
+    with (
+        pytest.raises(ValueError, match="1 runs by Parallel, which keeps no membrane; set its solver to 'fused'"),
+        sdn.record_membranes(net),
+    ):
+        pass

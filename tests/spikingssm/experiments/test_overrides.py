@@ -146,7 +146,6 @@ def test_looking_for_a_type_logs_nothing(caplog) -> None:
     ("text", "value"),
     [
         ("resume=runs/mine-0-trainer.max_epochs=2", "runs/mine-0-trainer.max_epochs=2"),
-        ("init_from=/a b/mine-seed=3", "/a b/mine-seed=3"),
         ("data.path=runs/x=1/y.npz", "runs/x=1/y.npz"),
         ("resume='runs/a=1'", "runs/a=1"),
         ("data.root=folder", "folder"),

@@ -55,6 +55,36 @@ def test_a_layer_is_its_two_maps_and_the_neuron():
     assert torch.equal(stepped, spikes[:, 0])
 
 
+@pytest.mark.parametrize("detach_reset", [True, False])
+def test_the_membranes_of_a_layer_are_those_of_its_neurons(detach_reset):
+    """Step by step, with the gradients: each membrane is what the state before its step contributes."""
+    layer = Recurrent(3, BRF(), 6, learn=LEARN, solver=Fused(detach_reset=detach_reset)).double()
+    with torch.no_grad():
+        layer.input.weight.mul_(200)
+        layer.recurrent.weight.mul_(50)
+    x, weights = torch.randn(2, 40, 3, dtype=torch.float64), torch.randn(2, 40, 6, dtype=torch.float64)
+    start = layer(x)[1]
+    with sdn.record_membranes(layer) as found:
+        spikes, _ = layer(x, start)
+    got = found["neuron"]
+    assert_lively(spikes)
+    assert torch.equal(got.spike, spikes)
+    fired, now, mems = start.spike, start.neuron, []
+    for t in range(40):
+        current = layer.input(x[:, t]) + layer.recurrent(fired)
+        out = sdn.simulate(layer.current_dynamics(), current.unsqueeze(1), now, detach_reset=detach_reset)
+        assert_close(got.input[:, t], current)
+        mems.append(out.mem[:, 0])
+        fired, now = out.spike[:, 0], out.state
+    assert_close(got.mem, torch.stack(mems, 1))
+    assert_close(torch.stack(got.state.neuron), torch.stack(now))
+    wanted = torch.autograd.grad((weights * torch.stack(mems, 1)).sum(), [*layer.parameters()], retain_graph=True)
+    for ours, loops in zip(torch.autograd.grad((weights * got.mem).sum(), [*layer.parameters()]), wanted, strict=True):
+        assert_close(ours, loops, factor=1e3)
+    with pytest.raises(ValueError, match="record must be 'mem' or None, got 'spikes'"):
+        layer(x, record="spikes")
+
+
 def test_both_maps_start_with_the_bound_of_the_whole_matrix():
     layer = Recurrent(70, BRF(), 128)
     bound = math.sqrt(6 / (70 + 128 + 128))
