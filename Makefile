@@ -6,7 +6,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
-.PHONY: help demo test check lint types install notebook bench bench-quick bench-experiments bench-peers gpu-code fuzz kill studies zoo clean
+.PHONY: help demo test check lint types install notebook docs bench bench-quick bench-experiments bench-peers gpu-code fuzz kill studies zoo clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -47,6 +47,13 @@ $(STAMP): pyproject.toml constraints.txt
 
 notebook: install ## run convert.ipynb top to bottom on the run that `make demo` leaves
 	SDN_RUN=demo/sdn $(PY) -m jupyter nbconvert --to notebook --execute convert.ipynb --output-dir demo --output convert.ipynb
+
+docs: $(VENV)/.docs ## the site, to build/site; it needs no network to be read, and any warning ends the build
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+$(VENV)/.docs: $(STAMP)
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[docs]"
+	@touch $@
 
 # Benchmarks run in the peers' environment where there is one, so that other libraries take their turns with ours.
 PEERS ?= .venv-peers
