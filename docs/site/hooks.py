@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 from pymdownx.slugs import slugify
 
@@ -141,4 +142,8 @@ def _continues(line: str) -> bool:
 
 
 def _mathml(equation: str, block: bool) -> str:
-    return convert(equation.strip(), display="block" if block else "inline")
+    """An equation of LaTeX as MathML; ``aligned`` is what GitHub knows, and ``align*`` what the converter knows."""
+    found = convert(equation.strip().replace("{aligned}", "{align*}"), display="block" if block else "inline")
+    if "<mi>&</mi>" in found or "<mi>\\" in found:
+        raise PluginError(f"an equation has something that latex2mathml does not know: {equation.strip()}")
+    return found
