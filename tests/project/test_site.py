@@ -55,6 +55,17 @@ def test_the_reference_has_every_public_name_once(package):
     assert names <= taken, f"without an entry in docs/reference: {sorted(names - taken)}"
 
 
+def test_the_bug_log_has_every_fault_of_the_changelog():
+    """As many rows as the changelog has faults of ours, and each with a commit of this repository."""
+    _, _, faults = (ROOT / "CHANGELOG.md").read_text().partition("### Numbers of ours that were wrong\n")
+    faults = re.findall(r"^- ", faults.partition("\n### ")[0], re.M)
+    _, _, log = (DOCS / "limits.md").read_text().partition("### Faults of ours\n")
+    rows = re.findall(r"^\| .+ \| ([^|]*\d{4}-\d\d-\d\d) \| .+ \|$", log, re.M)
+    assert len(faults) > 5
+    assert len(rows) == len(faults)
+    assert all(re.match(r"[0-9a-f]{7}, ", row) for row in rows)
+
+
 class Page(HTMLParser):
     """What a page points at, and what it loads by itself."""
 
