@@ -30,21 +30,24 @@ BATCH = 64
 
 
 class Prediction(NamedTuple):
-    """What a network answers for N sequences."""
+    """What a network answers for N sequences.
+
+    Args:
+        labels: (N,) int64 numbers of the classes, or (N, L) for an answer at every step, -100 behind the end of a row;
+            for numbers that are predicted the numbers themselves, float.
+        names: of these classes, where each sequence has one answer; else None.
+        probabilities: (N, C) or (N, L, C), of each class; None where numbers are predicted.
+        logits: what the network gave, (N, C) or (N, L, C).
+        spikes: (N,) int64, of all neurons over the real steps.
+        layers: layer -> its spikes, (N,) int64.
+    """
 
     labels: Tensor
-    """(N,) int64 numbers of the classes, or (N, L) for an answer at every step, -100 behind the end of a row; for
-    numbers that are predicted the numbers themselves, float."""
     names: list[str] | None
-    """Of these classes, where each sequence has one answer; else None."""
     probabilities: Tensor | None
-    """(N, C) or (N, L, C), of each class; None where numbers are predicted."""
     logits: Tensor
-    """What the network gave, (N, C) or (N, L, C)."""
     spikes: Tensor
-    """(N,) int64, of all neurons over the real steps."""
     layers: dict[str, Tensor]
-    """Layer -> its spikes, (N,) int64."""
 
 
 class TrainedModel(nn.Module):

@@ -35,7 +35,7 @@ def test_the_tables_are_made_of_the_code(word):
 def test_a_page_has_equation_picture_reset_code_and_source(word):
     text = page(word)
     assert re.search(r"^\$\$\n\\begin\{aligned\}$", text, re.M)
-    assert re.search(rf"^!\[.+\]\({word}\.png\)$", text, re.M)
+    assert re.search(rf"^!\[.+\]\({BUILT_IN[word].__name__}\.png\)$", text, re.M)
     assert "\n## Reset\n" in text
     assert f"sdn.{BUILT_IN[word].__name__}(" in "".join(re.findall(r"```python\n(.*?)```", text, re.S))
     assert re.search(r"^\| source \| .*\d{4}", text, re.M)
