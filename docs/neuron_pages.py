@@ -53,7 +53,7 @@ def fields(kind: type[Dynamics]) -> str:
     lines = ["| field | meaning | unit | range | default | learned through |\n|---|---|---|---|---|---|\n"]
     for field in dataclasses.fields(kind):
         known = kind.ranges.get(field.name)
-        unit, interval = (known.unit, known.interval) if known else ("", "")
+        unit, interval = (known.unit, known.interval.replace(" ", "&nbsp;")) if known else ("", "")
         learned = kind.transforms.get(field.name, "")
         cells = [f"`{field.name}`", meanings[field.name], unit, interval, f"`{field.default!r}`", learned]
         lines.append(f"| {' | '.join(cells)} |\n")
