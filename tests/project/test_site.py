@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -156,3 +157,15 @@ def test_equations_are_mathml(site):
     assert "<math" in text
     assert "\\(" not in text
     assert "arithmatex" not in text
+
+
+def test_notebooks_are_pages_and_files_that_pages_link_to_are_copied(site):
+    for notebook in (DOCS / "tutorials").glob("*.ipynb"):
+        text = (site / "tutorials" / f"{notebook.stem}.html").read_text()
+        assert f'href="{notebook.name}"' in text
+        assert (site / "tutorials" / notebook.name).is_file()
+        outputs = [output for cell in json.loads(notebook.read_text())["cells"] for output in cell.get("outputs", [])]
+        pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+        assert text.count("output of the cell above") == len(pictures)
+    assert (site / "source" / "docs" / "results" / "fuzz.json").is_file()
+    assert not (site / "results").exists()
