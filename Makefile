@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
 
-.PHONY: help demo test test-other check lint types install develop notebook bench bench-quick bench-experiments bench-peers gpu-code fuzz kill studies zoo clean
+.PHONY: help demo test test-other check lint types install develop notebook docs bench bench-quick bench-experiments bench-peers gpu-code fuzz kill studies zoo clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 $(DEVELOPED): $(STAMP)
-	$(PY) -m pip install --quiet -c constraints.txt -e ".[train,data,notebook,sweep,dev]"
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[train,data,notebook,sweep,docs,dev]"
 	@touch $(DEVELOPED)
 
 # The tests of neurons, operators and models in an environment of its own, with another torch or Python than the pinned:
@@ -68,6 +68,13 @@ test-other: ## the tests of neurons and models with the oldest torch that pyproj
 
 notebook: install ## run convert.ipynb top to bottom on the run that `make demo` leaves
 	SDN_RUN=demo/sdn $(PY) -m jupyter nbconvert --to notebook --execute convert.ipynb --output-dir demo --output convert.ipynb
+
+docs: $(VENV)/.docs ## the site, to build/site; it needs no network to be read, and any warning ends the build
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+$(VENV)/.docs: $(STAMP)
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[docs]"
+	@touch $@
 
 # Benchmarks run in the peers' environment where there is one, so that other libraries take their turns with ours.
 PEERS ?= .venv-peers
@@ -120,4 +127,4 @@ studies: install ## all four studies of trained networks: RUNS="runs/brf-ecg-0 r
 	done
 
 clean: ## remove the environment and what demo and tests left
-	rm -rf $(VENV) demo .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) demo build .pytest_cache .ruff_cache .mypy_cache .hypothesis

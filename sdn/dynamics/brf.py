@@ -42,7 +42,7 @@ class BRF(Dynamics):
         b_offset: distance from the divergence boundary, >= 0; a number or (H,).
         gamma: factor the refractory variable keeps per step, in [0, 1); a number or (H,).
         dt: length of a step in units of time, > 0.
-        threshold: > 0; a number or (H,).
+        threshold: of the potential, > 0; a number or (H,).
         divergence_boundary: False leaves p out of the damping, which then may be too weak.
         smooth_reset: False leaves q out of the damping.
         refractory_period: False leaves q out of the threshold. The three are for ablations.

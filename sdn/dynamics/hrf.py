@@ -39,7 +39,7 @@ class HRF(Dynamics):
         b_offset: damping beyond the boundary, >= 0; a number or (H,).
         gamma: factor the refractory variable keeps per step, in [0, 1); a number or (H,).
         dt: length of a step in units of time, > 0.
-        threshold: > 0; a number or (H,).
+        threshold: of the potential, > 0; a number or (H,).
         boundary: "published", ``dt omega^2 / 2``, or "consistent", 0, where this step neither grows nor fades.
 
     Raises:

@@ -35,7 +35,8 @@ class IzhikevichRF(Dynamics):
         omega: angular frequency in radians per unit of time, > 0; a number or (H,).
         damping: minus the published b, >= 0; a number or (H,).
         dt: length of a step in units of time, > 0.
-        threshold: > 0 and not below ``1 - dt damping``, the potential one step after a reset; a number or (H,).
+        threshold: of the potential, > 0 and not below ``1 - dt damping``, which a reset leaves a step later; a number
+            or (H,).
 
     Raises:
         ValueError: a number out of range, an oscillator that grows without input, or one that would fire for ever.

@@ -31,7 +31,7 @@ class LIF(Dynamics):
 
     Args:
         decay: factor kept per step, in [0, 1); a number or (H,). For a time constant use `from_tau`.
-        threshold: > 0; a number or (H,).
+        threshold: of the potential, > 0; a number or (H,).
         reset: "hard" to zero, "soft" by subtraction, "none".
 
     Raises:

@@ -34,7 +34,7 @@ class RF(Dynamics):
         omega: angular frequency in radians per unit of time, > 0; a number or (H,).
         damping: minus the published b, >= 0; a number or (H,).
         dt: length of a step in units of time, > 0.
-        threshold: > 0; a number or (H,).
+        threshold: of the potential, > 0; a number or (H,).
 
     Raises:
         ValueError: a number out of range, or an oscillator that diverges.

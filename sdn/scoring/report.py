@@ -127,7 +127,8 @@ def fidelity(
         surrogate: an `Artifact`, its path, a network together with ``dynamics``, a `Neuron` that runs by a surrogate,
             or a dynamics for which an artifact ships.
         dynamics: the neuron, where the surrogate does not say it.
-        rounds, chunk: as of `sdn.Surrogate`; None is what the surrogate has.
+        rounds: as of `sdn.Surrogate`; None is what the surrogate has.
+        chunk: as of `sdn.Surrogate`; None is what the surrogate has.
         families: of currents, see `sdn.surrogate.currents`.
         rows: neurons side by side, >= 2; where the network is told fields, each has a value of its own.
         length: steps, >= 64.

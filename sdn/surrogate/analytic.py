@@ -90,7 +90,11 @@ def analytic_start(
     99.985 %.
 
     Args:
-        dynamics, d_model, kernel_size, n_layers, width: as in `analytic`.
+        dynamics: as in `analytic`.
+        d_model: as in `analytic`.
+        kernel_size: as in `analytic`.
+        n_layers: as in `analytic`.
+        width: as in `analytic`.
 
     Returns:
         SDN in float32, in eval mode, parameters trainable. ``sdn.reduce`` of it is `analytic` to 1e-7 thresholds.

@@ -72,7 +72,9 @@ class ReducedSDN(nn.Module):
     It can be exported with `torch.export`.
 
     Args:
-        d_model, kernel_size, n_layers: as in `SDN`.
+        d_model: as in `SDN`.
+        kernel_size: as in `SDN`.
+        n_layers: as in `SDN`.
     """
 
     def __init__(self, d_model: int = 8, kernel_size: int = 8, n_layers: int = 1) -> None:

@@ -153,7 +153,8 @@ def fit(
     Args:
         sdn: says the kind and the size; its weights are replaced. A `SeamSDN` serves every neuron, an `SDN` those
             that forget within its receptive field, as LIF with a decay up to 0.2.
-        train, val: trajectories of the same neuron; rows (N, L), mapped files are not read as a whole.
+        train: trajectories, rows (N, L); mapped files are not read as a whole.
+        val: trajectories of the same neuron, as ``train``.
         run_dir: gets metrics.csv, tensorboard/ and checkpoints/{best,last}.ckpt.
         recipe: how to train; None is ``Recipe()`` for an `SDN`, and ``SeamRecipe()`` for a `SeamSDN`.
         resume: go on from ``checkpoints/last.ckpt``; the result is bit-equal to that of an uninterrupted run.

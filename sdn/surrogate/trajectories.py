@@ -43,7 +43,8 @@ def generate(
         dynamics: the neuron; plain numbers only, since every row is one neuron of the same kind.
         samples: number of rows N, >= 1.
         length: steps per row L, >= 1.
-        mean, std: of the currents, in the neuron's units; std None is ``dynamics.default_std``.
+        mean: of the currents, in the neuron's units.
+        std: their standard deviation, in the same units; None is ``dynamics.default_std``.
         seed: of a generator on the CPU, so that every device sees the same currents.
         family: of the currents, see `sdn.surrogate.currents`; "mixture" has some of each. Others than "normal" take
             no mean.

@@ -113,7 +113,12 @@ def save_trajectories(
     Args:
         path: the file.
         trajectory: from `generate`.
-        dynamics, mean, std, seed, family, over: what `generate` was given.
+        dynamics: what `generate` was given.
+        mean: what `generate` was given.
+        std: what `generate` was given.
+        seed: what `generate` was given.
+        family: what `generate` was given.
+        over: what `generate` was given.
         name: the split's name.
         force: replace an existing file.
 

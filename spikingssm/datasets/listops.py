@@ -54,9 +54,11 @@ def listops(
         root: folder of the released ``basic_{train,val,test}.tsv``; None draws expressions of the published grammar
             once and keeps them. These are ours, not the released ones.
         length: L, at least max_length, so that no expression is cropped.
-        train_rows, val_rows, test_rows: how many are drawn. All are different. Test rows are drawn first, then
-            validation rows: they do not depend on train_rows.
-        min_length, max_length: a drawn expression has more tokens than the one and fewer than the other.
+        train_rows: how many are drawn. All are different.
+        val_rows: the same for the validation. They are drawn before the training rows, and do not depend on those.
+        test_rows: the same for the test. They are drawn first.
+        min_length: a drawn expression has more tokens.
+        max_length: a drawn expression has fewer tokens.
         max_depth: levels of a drawn expression, at least 2; the last holds digits only.
         max_args: most arguments of an operator, at least 2.
         generator_seed: of the drawn expressions.

@@ -54,7 +54,8 @@ class LeakyIntegrator(nn.Module):
     Args:
         d_input: H.
         d_output: C.
-        tau_mean, tau_std: in steps; the time constants start from that normal distribution, and their sign is nothing.
+        tau_mean: mean of the normal distribution that the time constants start from, in steps; their sign is nothing.
+        tau_std: its standard deviation, in steps.
         bias: whether there is a b; it starts at 0.
 
     Raises:

@@ -38,7 +38,8 @@ class S4D(Spelled, nn.Module):
     Args:
         d_model: H, >= 1.
         d_state: N, even, >= 2; N/2 complex modes stand for N real ones.
-        dt_min, dt_max: range of the steps at the start, 0 < dt_min <= dt_max.
+        dt_min: smallest step at the start, > 0.
+        dt_max: largest step at the start, >= dt_min.
         bidirectional: see the future too; such a layer cannot stream.
         learn_b: learn B, which is 1 otherwise.
         algorithm: how a sequence is run. "recurrence": all modes step by step in one compiled operator, the last state

@@ -34,7 +34,8 @@ class ResonateAndFire(SpikingLayer):
         channels: P.
         num_blocks: the start is that of HiPPO-N of P / num_blocks, repeated; both members of every pair.
         discretisation: "dirac", "zoh" or "bilinear".
-        eta_min, eta_max: range of the time scales at the start, 0 < eta_min <= eta_max; log-uniform.
+        eta_min: smallest time scale at the start, > 0; they are drawn log-uniformly.
+        eta_max: largest time scale at the start, >= eta_min.
         learn_eta: learn the time scales.
         spectrum: "hippo", or "random": omega from a normal distribution with the mean square of the HiPPO ones.
         rotate: threshold Re(V x) with the eigenvectors V of the blocks, a constant, instead of Re(x). Needs "hippo".

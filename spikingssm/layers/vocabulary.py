@@ -69,7 +69,8 @@ class AdaptiveVocabulary(nn.Module):
         d_model: H.
         cutoffs: ends of the clusters but the last, rising, below V.
         div_value: by which the vectors of a cluster are shorter than those of the one before.
-        embedding_dropout, output_dropout: as in `Vocabulary`.
+        embedding_dropout: as in `Vocabulary`.
+        output_dropout: as in `Vocabulary`.
 
     Raises:
         ValueError: cutoffs that do not rise below V, vectors that would have no number left, or a dropout out of range.
