@@ -1,7 +1,8 @@
 """Pictures of what neurons do: traces, membranes, rasters, rates and phase planes, each as axes of matplotlib.
 
 Every function draws into ``ax`` or into a figure of its own, and returns the axes. None of them shows a window or
-changes a setting of matplotlib. It comes with the extra `train` and is imported when the first picture is drawn.
+changes a setting of matplotlib. The package matplotlib comes with the extra `train` (pip install
+'sdn-spikingssm[train]') and is imported when the first picture is drawn.
 """
 
 from sdn.plot.layers import raster, rates
