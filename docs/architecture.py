@@ -42,6 +42,7 @@ PURPOSE = {
     "spikingssm.early": "answers a signal while torch is still being imported",
     "sdn": "is what `import sdn` offers: its public names",
     "sdn.__main__": "reads `python -m sdn ...` and calls the room that does it",
+    "sdn.migration": "makes a neuron of another library a dynamics with the same spikes",
     "sdn.recordings": "reads recordings of neurons, fits a known neuron to one, or learns a new one",
     "sdn.scoring": "says how far a surrogate is from the exact neuron",
     "sdn.sequential": "is modules one after another with one state, for loops of one's own",

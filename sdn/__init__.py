@@ -28,6 +28,7 @@ from sdn.surrogate.reduction import reduce
 from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN
 
 if TYPE_CHECKING:
+    from sdn.migration import Migrated, from_norse, from_sinabs, from_snntorch, from_spikingjelly
     from sdn.recordings.data import Recording
     from sdn.recordings.files import load_recording
     from sdn.recordings.fitted import Fitted
@@ -44,16 +45,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIF", "BRF", "HRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "Certificate", "DoubleGaussian", "Dynamics",
-    "Fidelity", "Fitted", "Fused", "History", "IzhikevichRF", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel",
+    "Fidelity", "Fitted", "Fused", "History", "IzhikevichRF", "Loop", "Metrics", "Migrated", "MultiGaussian", "Neuron", "Parallel",
     "Recipe", "Recording", "RecurrentState", "ReducedSDN", "ReducedSeamSDN", "ResonatorState", "SeamRecipe", "SeamSDN",
     "Sequential", "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer", "Surrogate", "Trajectory", "TrajectoryFile",
     "Triangle", "analytic", "analytic_start", "detach", "evaluate", "fidelity", "fit", "fit_dynamics", "generate",
-    "immediate_checks", "learn_neuron", "learn_surrogate", "load_artifact", "load_recording", "load_sdn",
+    "from_norse", "from_sinabs", "from_snntorch", "from_spikingjelly", "immediate_checks", "learn_neuron", "learn_surrogate", "load_artifact", "load_recording", "load_sdn",
     "load_trajectories", "normal", "recurrent", "reduce", "resonate", "save_artifact", "save_trajectories", "scan",
     "simulate", "source", "spike", "uniform",
 ]  # fmt: skip
 
 _LATER = {
+    **dict.fromkeys(("Migrated", "from_norse", "from_sinabs", "from_snntorch", "from_spikingjelly"), "migration"),
     "Recording": "recordings.data",
     "load_recording": "recordings.files",
     "Fitted": "recordings.fitted",

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = {
     "sdn": [
         "checks", "runs", "gradients", "dynamics", "compiler", "ops", "surrogate", "solvers", "neuron", "sequential",
-        "scoring", "recordings", "__main__",
+        "scoring", "recordings", "migration", "__main__",
     ],
     "spikingssm": [
         "early", "processes", "datasets", "layers", "models", "tasks", "measures", "training", "experiments",
