@@ -12,7 +12,7 @@ from sdn.checks.arguments import ArgumentError, Spelled, check_count, check_lear
 from sdn.checks.axes import check_step
 from sdn.checks.currents import check_current
 from sdn.checks.finite import nothing
-from sdn.checks.words import LAYER_WORDS
+from sdn.checks.words import LAYER_WORDS, Words
 from sdn.dynamics.base import Dynamics, State, Trajectory, Value, check_dynamics
 from sdn.dynamics.ranges import check_ranges, try_all
 from sdn.gradients import SpikeGradient, check_gradient
@@ -32,7 +32,7 @@ class SpikingLayer(Spelled, nn.Module):
 
     channels: int
     _solver: Any
-    spellings: ClassVar[Mapping[str, str]] = LAYER_WORDS
+    spellings: ClassVar[Words] = LAYER_WORDS
 
     @property
     def solver(self) -> Any:
@@ -97,6 +97,8 @@ class Neuron(SpikingLayer):
         super().__init__()
         who = type(self).__name__
         self.return_state = return_state
+        if isinstance(channels, Dynamics):
+            raise ArgumentError(f"{who}: the dynamics comes first; write {who}({channels!r}, {shown(dynamics)}).")
         check_dynamics(who, dynamics)
         check_count(who, "channels", channels, least=0)
         self.channels = channels

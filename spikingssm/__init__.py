@@ -10,6 +10,8 @@ from spikingssm import early
 if sys.argv[:1] == ["-m"]:  # `python -m spikingssm` comes by here before its own code
     early.listen()
 
+import sdn
+from sdn.checks.words import NAMES
 from spikingssm.layers import S4D, S5, Recurrent, Residual, SpikingBlock
 from spikingssm.measures.spikes import record_spikes, spikes_of
 from spikingssm.models import RSNN, S5RF, SpikingSSM
@@ -35,7 +37,11 @@ _NEED_TRAIN = {
 def __getattr__(name: str) -> Any:
     """Import what needs the extra `train` when it is first asked for."""
     if name not in _NEED_TRAIN:
-        raise AttributeError(f"module 'spikingssm' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        known = f"sdn.{name}" if name in sdn.__all__ else NAMES.get(name)
+        way = f"; write {known}" if known else ""
+        raise AttributeError(
+            f"module 'spikingssm' has no attribute {name!r}{way}", name=name, obj=sys.modules[__name__]
+        )
     try:
         module = importlib.import_module(f"spikingssm.experiments.{_NEED_TRAIN[name]}")
     except ModuleNotFoundError as error:

@@ -7,8 +7,10 @@ given, or take plain values.
 from sdn.migration.answer import Migrated
 from sdn.migration.gradients import Exponential, FastSigmoid, Hat, Logistic, Rectangle, StraightThrough
 from sdn.migration.norse import NorseLIF, from_norse
-from sdn.migration.sinabs import SinabsALIF, SinabsLIF, from_sinabs
-from sdn.migration.snntorch import SnnTorchAlpha, SnnTorchLeaky, SnnTorchSynaptic, from_snntorch
+from sdn.migration.sinabs import from_sinabs
+from sdn.migration.sinabs_steps import SinabsALIF, SinabsLIF
+from sdn.migration.snntorch import from_snntorch
+from sdn.migration.snntorch_steps import SnnTorchAlpha, SnnTorchLeaky, SnnTorchSynaptic
 from sdn.migration.spikingjelly import from_spikingjelly
 from sdn.migration.steps import EulerLIF, StrictEulerLIF
 

@@ -14,7 +14,7 @@ from sdn.dynamics.record import Field
 from sdn.gradients import MultiGaussian, SpikeGradient
 from sdn.migration.answer import Migrated
 from sdn.migration.gradients import FastSigmoid, Hat, Logistic
-from sdn.migration.reading import learned, number, read, refuse, unless
+from sdn.migration.reading import Makers, learned, number, read, refuse, unless
 from sdn.migration.steps import StrictEulerLIF, check_closed
 
 __all__ = ["NorseLIF", "from_norse"]
@@ -118,12 +118,12 @@ def from_norse(neuron: Any = "LIFCell", **values: Any) -> Migrated:
         >>> found = sdn.from_norse(norse.LIFCell(dt=0.001))  # or sdn.from_norse(norse.LIFParameters(), dt=0.001)
         >>> spikes, state = found.neuron(128)(current)  # (B, L, 128), norse has time first
     """
-    makers = {"LIFCell": _lif, "LIF": _lif, "LIFBoxCell": _box, "IAFCell": _iaf, "IAF": _iaf}
+    makers: Makers = {"LIFCell": _lif, "LIF": _lif, "LIFBoxCell": _box, "IAFCell": _iaf, "IAF": _iaf}
     if (kind := type(neuron).__name__) in PARAMETERS:
         values = {**_fields(neuron), **values}
         neuron = PARAMETERS[kind]
     name, found = read(WHO, neuron, values, makers, elsewhere=ELSEWHERE, ignored=IGNORED, attributes=_attributes)
-    return makers[name](name, **found)  # type: ignore[operator,no-any-return]
+    return makers[name](name, **found)  # type: ignore[no-any-return]
 
 
 def _attributes(cell: Any, name: str) -> dict[str, Any]:

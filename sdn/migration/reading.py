@@ -106,7 +106,8 @@ def number(who: str, name: str, value: Any) -> Value:
         if value.numel() == 1:
             single = value.dtype == torch.float32
             return float(np.float32(value.item()).astype(str)) if single else float(value.item())
-        return value.clone()
+        several: Tensor = value.clone()
+        return several
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ArgumentError(f"{who}: {name} must be a number or numbers of shape (H,), got {shown(value)}.")
     return float(value)

@@ -12,7 +12,7 @@ from sdn.dynamics.base import Dynamics, Value
 from sdn.gradients import ArcTan, MultiGaussian, Sigmoid, SpikeGradient, Triangle
 from sdn.migration.answer import Migrated
 from sdn.migration.gradients import Exponential, FastSigmoid, Rectangle
-from sdn.migration.reading import learned, number, read, refuse, unless
+from sdn.migration.reading import Makers, learned, number, read, refuse, unless
 from sdn.migration.steps import EulerLIF
 
 __all__ = ["from_spikingjelly"]
@@ -47,8 +47,8 @@ def from_spikingjelly(neuron: Any = "LIFNode", **values: Any) -> Migrated:
             ``neuron``.
 
     Returns:
-        the dynamics, spike gradient and notes, see `Migrated`. Without ``decay_input`` the dynamics is a plain
-        `sdn.LIF`, for which surrogates ship.
+        the dynamics, spike gradient and notes, see `Migrated`. The dynamics of a LIFNode without ``decay_input`` is a
+        plain `sdn.LIF`.
 
     Raises:
         ArgumentError: a neuron or an option that cannot be held. The sentence says why and what to do.
@@ -58,9 +58,9 @@ def from_spikingjelly(neuron: Any = "LIFNode", **values: Any) -> Migrated:
         >>> found = sdn.from_spikingjelly(neuron.LIFNode(tau=2.0))  # or sdn.from_spikingjelly("LIFNode", tau=2.0)
         >>> spikes, state = found.neuron(128)(current)  # (B, L, 128), SpikingJelly has time first
     """
-    makers = {"LIFNode": _lif, "ParametricLIFNode": _plif, "IFNode": _if}
+    makers: Makers = {"LIFNode": _lif, "ParametricLIFNode": _plif, "IFNode": _if}
     name, found = read(WHO, neuron, values, makers, elsewhere=ELSEWHERE, ignored=IGNORED, attributes=_attributes)
-    return makers[name](name, **found)  # type: ignore[operator,no-any-return]
+    return makers[name](name, **found)  # type: ignore[no-any-return]
 
 
 def _attributes(node: Any, name: str) -> dict[str, Any]:
