@@ -77,9 +77,10 @@ class Neuron(SpikingLayer):
         ValueError: a field that the dynamics does not have or cannot learn, a start out of range, or a solver that
             does not fit the neuron.
 
-    The parameters are ``learned.<field>``, (H,), in the transform of the field (log, logit, abs); fields of the
-    dynamics that are tensors are the buffers ``fixed.<field>``. The solver holds neither parameters nor state, so a
-    `state_dict` fits every solver.
+    The parameters are ``learned.<field>``, (H,). They are not the values but what a transform makes of them (log,
+    logit, abs; see docs/neurons.md): for a decay of 0.9, ``neuron.learned["decay"]`` is 2.1972, its logit.
+    ``neuron.current_dynamics().decay`` is the value. Fields of the dynamics that are tensors are the buffers
+    ``fixed.<field>``. The solver holds neither parameters nor state, so a `state_dict` fits every solver.
     """
 
     return_state: bool = True
