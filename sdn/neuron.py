@@ -250,6 +250,8 @@ def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> T
             f"{name}: learn[{field!r}] is where it starts, or None for the neuron's value, got {start}."
         )
     value = getattr(dynamics, field) if start is None else start(channels) if callable(start) else start
+    if value is None:
+        raise ValueError(f"{name}: this neuron has no {field}; write learn={{{field!r}: start}} with where it starts.")
     value = torch.as_tensor(value, dtype=torch.get_default_dtype())
     if value.ndim > 1 or (value.ndim == 1 and len(value) != channels):
         raise ValueError(

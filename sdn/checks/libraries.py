@@ -20,7 +20,8 @@ def named_there(value: Any) -> str:
     """What was given, by the name of its class or of the function that made it."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
-    return f"a {value.__qualname__.partition('.')[0] if hasattr(value, '__qualname__') else type(value).__name__}"
+    name = value.__qualname__.partition(".")[0] if hasattr(value, "__qualname__") else type(value).__name__
+    return f"a{'n' * (name[0] in 'AEIOaeio')} {name}"
 
 
 def migrated(library: str, name: str) -> str:

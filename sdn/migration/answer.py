@@ -32,7 +32,7 @@ class Migrated:
     spike: SpikeGradient
     learn: tuple[str, ...] = ()
     detach_reset: bool = True
-    notes: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def neuron(
         self,
@@ -57,7 +57,14 @@ class Migrated:
         if isinstance(solver, str) and hasattr(found, "detach_reset"):
             found = dataclasses.replace(found, detach_reset=self.detach_reset)
         fields = dict.fromkeys(self.learn) if learn is None else learn
-        return Neuron(self.dynamics, channels, learn=fields, spike=self.spike, solver=found, return_state=return_state)
+        try:
+            return Neuron(
+                self.dynamics, channels, learn=fields, spike=self.spike, solver=found, return_state=return_state
+            )
+        except ValueError as error:
+            if learn is None and "learning" in str(error):
+                raise ValueError(f"{error} Write neuron({channels}, learn={{}}) to learn nothing.") from None
+            raise
 
     def __str__(self) -> str:
         lines = [f"{self.source} -> {self.dynamics!r}"]

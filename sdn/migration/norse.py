@@ -244,7 +244,7 @@ def _found(
         "axes": "(batch, time, channels); norse has time first: x.transpose(0, 1)",
     }
     if torch.as_tensor(value).any():
-        notes["state"] += f"; membranes are counted from {rest}: ours = theirs - {shown(value)}"
+        notes["state"] += f"; membranes are counted from {rest}: ours = theirs - {shown(number(WHO, rest, value))}"
     if learns:
         notes["learned"] = f"{', '.join(learns)}: one value a channel, through logit or log, so steps differ"
     return Migrated(f"norse {kind}", dynamics, spike, learns, False, notes)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sdn.checks.arguments import ArgumentError, plain_number, shown
+from sdn.checks.libraries import library_of
 from sdn.dynamics.base import Value
 
 __all__ = ["Makers", "learned", "number", "read", "refuse", "unless"]
@@ -45,13 +46,20 @@ def read(
     if isinstance(given, type):
         raise ArgumentError(f"{who}: got the class {given.__name__}; pass a neuron, such as {given.__name__}(...).")
     name = given if isinstance(given, str) else type(given).__name__
+    library = library_of(given)
+    if library and who != f"from_{library}":
+        raise ArgumentError(f"{who}: {name} is of {library}; write sdn.from_{library}(neuron).")
     if name not in makers:
         raise ArgumentError(f"{who}: {_unknown(given, name, makers, elsewhere)}.")
     parameters = inspect.signature(makers[name]).parameters
     known = {key: p for key, p in parameters.items() if p.kind == p.KEYWORD_ONLY}
     found: dict[str, Any] = {}
     if not isinstance(given, str):
-        found = dict(attributes(given, name)) if attributes else {}
+        try:
+            found = dict(attributes(given, name)) if attributes else {}
+        except AttributeError as error:
+            way = f"give its values by keyword, {who}({name!r}, ...)"
+            raise ArgumentError(f"{who}: this {name} has no attribute {error.name!r}; {way}.") from None
         found |= {key: getattr(given, key) for key in known if key not in found and hasattr(given, key)}
     _check_keywords(f"{who}: {name}", values, [*known], ignored)
     found |= {key: value for key, value in values.items() if key in known}
@@ -80,9 +88,12 @@ def _unknown(given: Any, name: str, makers: Makers, elsewhere: Mapping[str, str]
         )
     if isinstance(given, torch.nn.Module) and any(given.children()):
         return f"got a {name}, which holds other modules; pass its neurons one by one"
+    if type(given).__module__.startswith("sdn."):
+        return f"got the {name} of sdn, which is read already"
     close = difflib.get_close_matches(name, [*makers], 1, 0.6)
     way = f"did you mean {close[0]!r}? " if close else ""
-    return f"no neuron {name!r} is known; {way}It reads {', '.join(makers)}"
+    what = f"no neuron {name!r} is known" if isinstance(given, (str, torch.nn.Module)) else f"got {shown(given)}"
+    return f"{what}; {way}it reads {', '.join(makers)}"
 
 
 def number(who: str, name: str, value: Any) -> Value:
@@ -97,6 +108,8 @@ def number(who: str, name: str, value: Any) -> Value:
     if isinstance(value, (list, tuple, np.ndarray)):
         value = torch.as_tensor(value)
     if isinstance(value, Tensor):
+        if value.is_meta:
+            raise ArgumentError(f"{who}: {name} is on the device meta and has no value; load the neuron first.")
         if value.is_complex() or (value.ndim > 1 and value.numel() > 1):
             raise ArgumentError(
                 f"{who}: {name} has shape {tuple(value.shape)} and {value.dtype}; a neuron here takes one number, or "

@@ -191,6 +191,8 @@ def _alif(
 
 def _single(spike_fn: Any) -> None:
     word = spike_fn if isinstance(spike_fn, str) else getattr(spike_fn, "__name__", type(spike_fn).__name__)
+    if spike_fn is None:
+        raise refuse(WHO, "spike_fn=None", "it never spikes", "Its membrane without a reset is sdn.scan(a, b)")
     unless(
         WHO, word == "SingleSpike", f"spike_fn={word}", "it gives several spikes a step, and a neuron here 0 or 1",
         'Build the layer with spike_fn=SingleSpike, or write from_sinabs(..., spike_fn="SingleSpike")',

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sdn.checks.arguments import shown
 from sdn.dynamics.base import Value
 from sdn.gradients import ArcTan, Sigmoid, SpikeGradient
 from sdn.migration.answer import Migrated
@@ -68,8 +69,9 @@ def _common(inhibition: Any, state_quant: Any, graded_spikes_factor: Any) -> Non
         "Write state_quant=False to read the neuron without it",
     )  # fmt: skip
     factor = number(WHO, "graded_spikes_factor", graded_spikes_factor)
+    plain = not isinstance(factor, Tensor) and factor == 1 and not learned(factor=graded_spikes_factor)
     unless(
-        WHO, not isinstance(factor, Tensor) and factor == 1, f"graded_spikes_factor={graded_spikes_factor!r}",
+        WHO, plain, f"graded_spikes_factor={shown(graded_spikes_factor)}",
         "spikes here are 0 or 1",
         "Write graded_spikes_factor=1.0 and multiply the weights of the next layer by the factor",
     )  # fmt: skip

@@ -121,11 +121,13 @@ def _leaky(
     )  # fmt: skip
     threshold, reset = _threshold(v_threshold, v_reset)
     parametric = kind == "ParametricLIFNode"
-    learns = ("rate",) if parametric or learned(rate=tau) else ()
-    if decay_input or parametric:
-        dynamics: Dynamics = EulerLIF(1 / steps, threshold, reset, scaled=bool(decay_input))
+    rate = 1 / steps
+    if decay_input or parametric or not bool((torch.as_tensor(rate) > 0).all()):
+        dynamics: Dynamics = EulerLIF(rate, threshold, reset, scaled=bool(decay_input))
     else:
-        dynamics = LIF(1 - 1 / steps, threshold, reset)
+        dynamics = LIF(1 - rate, threshold, reset)
+    field = "decay" if isinstance(dynamics, LIF) else "rate"
+    learns = (field,) if parametric or learned(tau=tau) else ()
     dynamic = "Euler: decay is 1 - 1/tau, tau in steps (an exact exponential would be exp(-1/tau))"
     gain = "divided by tau (decay_input=True)" if decay_input else "x1 (decay_input=False)"
     return _found(kind, dynamics, dynamic, gain, v_reset, function, detach, learns)
@@ -147,7 +149,7 @@ def _found(
     kind: str, dynamics: Any, step: str, gain: str, v_reset: Any, function: Any, detach: bool, learns: tuple[str, ...]
 ) -> Migrated:
     spike, gradient = _gradient(function)
-    to = "subtracts the threshold (v_reset=None)" if v_reset is None else f"to v_reset={v_reset}"
+    to = "subtracts the threshold (v_reset=None)" if v_reset is None else f"to v_reset={shown(v_reset)}"
     notes = {
         "step": step,
         "input": gain,
@@ -157,10 +159,12 @@ def _found(
         "state": "goes in and comes out, None is rest: no functional.reset_net",
         "axes": "(batch, time, channels); step_mode='m' has time first: x.transpose(0, 1)",
     }
-    if v_reset:
-        notes["state"] += f"; membranes are counted from v_reset: ours = theirs - {v_reset}"
-    if learns:
+    if v_reset is not None and torch.as_tensor(v_reset).any():
+        notes["state"] += f"; membranes are counted from v_reset: ours = theirs - {shown(v_reset)}"
+    if learns == ("rate",):
         notes["learned"] = "rate = 1/tau = sigmoid(w), the same parameter w; one a channel here, one a layer there"
+    elif learns:
+        notes["learned"] = "decay = 1 - 1/tau, through its logit, so steps differ"
     return Migrated(f"SpikingJelly {kind}", dynamics, spike, learns, bool(detach), notes)
 
 

@@ -1,6 +1,7 @@
 """Coming from another library: the peers' steps written out as plain loops, and stand-ins for their objects."""
 
 import math
+import pickle
 import re
 import types
 
@@ -424,8 +425,34 @@ def test_what_is_learned_there_is_learned_here():
     assert torch.equal(neuron.beta, torch.tensor([0.5, 0.9]))
     with pytest.raises(ValueError, match=r"'decay' has shape \(2,\), the neuron has 3 channels"):
         found.neuron(3)
-    layer = stand_in("LIF", tau_mem=nn.Parameter(torch.tensor(9.0)), spike_fn=SingleSpike)
-    assert sdn.from_sinabs(layer).learn == ("decay",)
+    for tau in (torch.tensor(9.0), torch.tensor([9.0, 12.0])):
+        layer = stand_in("LIF", tau_mem=nn.Parameter(tau), spike_fn=SingleSpike)
+        decay = sdn.from_sinabs(layer).neuron(2).current_dynamics().decay
+        assert torch.allclose(decay, torch.exp(-1 / tau).expand(2))
+        assert decay.requires_grad
+    with pytest.raises(ValueError, match=r"has no synapse; write learn=\{'synapse': start\}"):
+        sdn.from_sinabs(layer).neuron(2, learn={"synapse": None})
+    tau = torch.tensor([2.0, 3.0], requires_grad=True)
+    assert sdn.from_spikingjelly("LIFNode", tau=tau).neuron(2).learned.keys() == {"rate"}
+    assert sdn.from_spikingjelly("LIFNode", tau=tau, decay_input=False).neuron(2).learned.keys() == {"decay"}
+    found = sdn.from_snntorch("Leaky", beta=nn.Parameter(torch.tensor(1.0)))
+    with pytest.raises(ValueError, match=r"learning 'decay' .* Write neuron\(2, learn=\{\}\) to learn nothing"):
+        found.neuron(2)
+    assert not list(found.neuron(2, learn={}).learned)
+
+
+def test_it_is_a_value():
+    found = sdn.from_snntorch("Leaky", beta=0.9)
+    same_neuron = sdn.from_snntorch(stand_in("Leaky", beta=torch.tensor(0.9)))
+    assert found == same_neuron == pickle.loads(pickle.dumps(found))
+    assert hash(found) == hash(same_neuron)
+    assert found != sdn.from_snntorch("Leaky", beta=0.8)
+
+
+def test_a_level_a_channel():
+    found = sdn.from_spikingjelly("LIFNode", v_reset=torch.tensor([0.0, 0.2]), tau=math.inf, decay_input=False)
+    assert torch.allclose(found.dynamics.threshold, torch.tensor([1.0, 0.8]))
+    assert "membranes are counted from v_reset" in found.notes["state"]
 
 
 @pytest.mark.parametrize("beta", [0.9, torch.tensor(0.9), torch.tensor([0.9]), nn.Parameter(torch.tensor(0.9))])
@@ -445,15 +472,29 @@ def test_keywords_go_before_what_the_object_says():
 
 
 # ---- what cannot be held
+def _of(library, name):
+    return type(name, (nn.Module,), {"__module__": f"{library}.neuron"})()
+
+
 Leaky = type("Leaky", (nn.Module,), {"beta": 0.9})
 REFUSED = [
     (lambda: sdn.from_snntorch("Leaky"), r'Leaky needs beta; write from_snntorch\("Leaky", beta=\.\.\.\)'),
     (lambda: sdn.from_snntorch("Leaky", beta=0.9, bta=3), r"Leaky has no 'bta'; write beta=3"),
     (lambda: sdn.from_snntorch("Leaky", beta=0.9, tau=3), r"Leaky has no 'tau'; it takes beta, threshold"),
-    (lambda: sdn.from_snntorch("Leeky", beta=0.9), r"did you mean 'Leaky'\? It reads Leaky, Lapicque"),
+    (lambda: sdn.from_snntorch("Leeky", beta=0.9), r"did you mean 'Leaky'\? it reads Leaky, Lapicque"),
     (lambda: sdn.from_snntorch(Leaky), r"got the class Leaky; pass a neuron, such as Leaky\(\.\.\.\)"),
     (lambda: sdn.from_snntorch(type("Mine", (Leaky,), {})()), r"Mine is a class of your own.*sdn\.Dynamics"),
     (lambda: sdn.from_snntorch(nn.Sequential(Leaky())), r"got a Sequential, which holds other modules; pass its neuro"),
+    (lambda: sdn.from_snntorch(0.9), r"from_snntorch: got 0.9; it reads Leaky"),
+    (lambda: sdn.from_snntorch(sdn.LIF()), r"got the LIF of sdn, which is read already"),
+    (lambda: sdn.from_snntorch(_of("spikingjelly", "LIFNode")), r"LIFNode is of spikingjelly; write sdn.from_spikingj"),
+    (lambda: sdn.from_norse(stand_in("LIF", tau_mem=9.0)), r"this LIF has no attribute 'p'; give its values by keyw"),
+    (lambda: sdn.from_snntorch("Leaky", beta=torch.ones((), device="meta")), r"beta is on the device meta"),
+    (
+        lambda: sdn.from_snntorch("Leaky", beta=0.9, graded_spikes_factor=nn.Parameter(torch.tensor(1.0))),
+        r"graded_spikes_factor=.* cannot be held",
+    ),
+    (lambda: sdn.from_sinabs("LIF", tau_mem=9.0, spike_fn=None), r"spike_fn=None cannot be held: it never spikes"),
     (lambda: sdn.from_snntorch("RLeaky"), r"RLeaky reads its own spikes.*sdn\.recurrent"),
     (lambda: sdn.from_snntorch("SLSTM"), r"SLSTM is none of Leaky"),
     (
