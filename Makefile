@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 DEVELOPED := $(VENV)/.developed
 
-.PHONY: help demo test test-other check lint types install develop notebook docs bench bench-quick bench-experiments bench-peers gpu-code fuzz kill studies zoo clean
+.PHONY: help demo test test-other check lint types install develop notebook docs bench bench-quick bench-experiments bench-peers test-peers gpu-code fuzz kill studies zoo clean
 .DEFAULT_GOAL := help
 
 help: ## what there is
@@ -92,7 +92,10 @@ bench-quick: install ## a subset of it in about three minutes; writes nothing
 bench-experiments: install ## one training step of every experiment at full size, to benchmarks/results (about a quarter of an hour)
 	$(PY) -m benchmarks experiments
 
-bench-peers: $(PEERS_STAMP) ## an environment of its own with SpikingJelly, snnTorch, norse and JAX, for bench
+bench-peers: $(PEERS_STAMP) ## an environment of its own with SpikingJelly, snnTorch, norse, sinabs and JAX, for bench
+
+test-peers: $(PEERS_STAMP) ## the tests of neurons that come from these libraries, beside the libraries themselves
+	$(PEERS)/bin/python -m pytest -n auto --dist loadfile tests/peers
 
 # The folder keeps itself out of git. torch comes first and pinned; the peers come without what they ask for, since
 # torchvision would bring another torch.
@@ -100,7 +103,7 @@ $(PEERS_STAMP): pyproject.toml constraints.txt benchmarks/peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	@echo '*' > $(PEERS)/.gitignore
 	$(PEERS)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX) --retries 1 --timeout 15) "$$(grep '^torch==' constraints.txt)"
-	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt -e ".[train]"
+	$(PEERS)/bin/python -m pip install --quiet -c constraints.txt -e ".[train]" pytest pytest-xdist
 	$(PEERS)/bin/python -m pip install --quiet --no-deps -c constraints.txt -r benchmarks/peers.txt
 	@touch $@
 

@@ -43,6 +43,7 @@ PURPOSE = {
     "sdn.__main__": "reads `python -m sdn ...` and calls the room that does it",
     "sdn.doctor": "says what a machine has, which fast paths it runs, and what is wrong with it",
     "sdn.commands": "does what a command asks: trajectories, checks, warming up, the doctor",
+    "sdn.migration": "makes a neuron of another library a dynamics with the same spikes",
     "sdn.recordings": "reads recordings of neurons, fits a known neuron to one, or learns a new one",
     "sdn.scoring": "says how far a surrogate is from the exact neuron",
     "sdn.plot": "draws what neurons do: traces, rasters, rates, phase planes",

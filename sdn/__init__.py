@@ -34,6 +34,7 @@ from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN
 
 if TYPE_CHECKING:
     from sdn import plot as plot
+    from sdn.migration import Migrated, from_norse, from_sinabs, from_snntorch, from_spikingjelly
     from sdn.recordings.data import Recording
     from sdn.recordings.files import load_recording
     from sdn.recordings.fitted import Fitted
@@ -50,16 +51,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALIF", "BRF", "HRF", "LIF", "RF", "SDN", "ArcTan", "Artifact", "Certificate", "DoubleGaussian", "Dynamics",
-    "Fidelity", "Fitted", "Fused", "History", "IzhikevichRF", "Loop", "Metrics", "MultiGaussian", "Neuron", "Parallel",
-    "Recipe", "Recording", "RecurrentState", "ReducedSDN", "ReducedSeamSDN", "ResonatorState", "SeamRecipe", "SeamSDN",
-    "Sequential", "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer", "Surrogate", "Trajectory", "TrajectoryFile",
-    "Triangle", "analytic", "analytic_start", "detach", "evaluate", "fidelity", "fit", "fit_dynamics", "generate",
+    "Fidelity", "Fitted", "Fused", "History", "IzhikevichRF", "Loop", "Metrics", "Migrated", "MultiGaussian",
+    "Neuron", "Parallel", "Recipe", "Recording", "RecurrentState", "ReducedSDN", "ReducedSeamSDN", "ResonatorState",
+    "SeamRecipe", "SeamSDN", "Sequential", "Sigmoid", "Solver", "SpikeGradient", "SpikingLayer", "Surrogate",
+    "Trajectory", "TrajectoryFile", "Triangle", "analytic", "analytic_start", "detach", "evaluate", "fidelity",
+    "fit", "fit_dynamics", "from_norse", "from_sinabs", "from_snntorch", "from_spikingjelly", "generate",
     "immediate_checks", "learn_neuron", "learn_surrogate", "load_artifact", "load_recording", "load_sdn",
     "load_trajectories", "normal", "record_membranes", "recurrent", "reduce", "resonate", "save_artifact",
     "save_trajectories", "scan", "simulate", "source", "spike", "uniform",
 ]  # fmt: skip
 
 _LATER = {
+    **dict.fromkeys(("Migrated", "from_norse", "from_sinabs", "from_snntorch", "from_spikingjelly"), "migration"),
     "Recording": "recordings.data",
     "load_recording": "recordings.files",
     "Fitted": "recordings.fitted",
@@ -75,6 +78,8 @@ _LATER = {
     **dict.fromkeys(("History", "fit", "load_sdn"), "surrogate.training"),
 }
 """Names of what makes a surrogate, which a network does not need, and their modules."""
+_ROOMS = ("migration", "plot")
+"""Modules that are imported when they are first asked for."""
 TRAINING = ("surrogate.training", "surrogate.making", "surrogate.seam_training")
 """Modules that need the extra `train`."""
 
@@ -84,13 +89,20 @@ def _learned(name: str) -> Any:
     return getattr(importlib.import_module("sdn.recordings.neuron"), name)
 
 
+def _migrated(name: str) -> Any:
+    """The class of a neuron that came from another library, such as SnnTorchLeaky."""
+    return getattr(importlib.import_module("sdn.migration"), name)
+
+
 Dynamics.made_by_name["LearnedNeuron"] = _learned
+for beginning in ("EulerLIF", "StrictEulerLIF", "SnnTorch", "Norse", "Sinabs"):
+    Dynamics.made_by_name[beginning] = _migrated
 
 
 def __getattr__(name: str) -> Any:
     """Import what makes surrogates when it is first asked for; some of it needs the extra `train`."""
-    if name == "plot":
-        return importlib.import_module("sdn.plot")
+    if name in _ROOMS:
+        return importlib.import_module(f"sdn.{name}")
     if name not in _LATER:
         way = f"; write {NAMES[name]}" if name in NAMES else ""
         raise AttributeError(f"module 'sdn' has no attribute {name!r}{way}", name=name, obj=sys.modules[__name__])
@@ -109,4 +121,4 @@ def __dir__() -> list[str]:
     modules = [name for name in inside if not name.startswith("_")]
     there = importlib.util.find_spec("lightning") is not None
     absent = {name for name, module in _LATER.items() if module in TRAINING and not there}
-    return sorted({*modules, *__all__, "__version__", "plot"} - absent)
+    return sorted({*modules, *_ROOMS, *__all__, "__version__"} - absent)

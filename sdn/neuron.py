@@ -12,7 +12,7 @@ from sdn.checks.arguments import ArgumentError, Spelled, check_count, check_lear
 from sdn.checks.axes import check_step
 from sdn.checks.currents import check_current
 from sdn.checks.finite import nothing
-from sdn.checks.words import LAYER_WORDS
+from sdn.checks.words import LAYER_WORDS, Words
 from sdn.dynamics.base import Dynamics, State, Trajectory, Value, check_dynamics
 from sdn.dynamics.ranges import check_ranges, try_all
 from sdn.gradients import SpikeGradient, check_gradient
@@ -32,7 +32,7 @@ class SpikingLayer(Spelled, nn.Module):
 
     channels: int
     _solver: Any
-    spellings: ClassVar[Mapping[str, str]] = LAYER_WORDS
+    spellings: ClassVar[Words] = LAYER_WORDS
 
     @property
     def solver(self) -> Any:
@@ -77,9 +77,10 @@ class Neuron(SpikingLayer):
         ValueError: a field that the dynamics does not have or cannot learn, a start out of range, or a solver that
             does not fit the neuron.
 
-    The parameters are ``learned.<field>``, (H,), in the transform of the field (log, logit, abs); fields of the
-    dynamics that are tensors are the buffers ``fixed.<field>``. The solver holds neither parameters nor state, so a
-    `state_dict` fits every solver.
+    The parameters are ``learned.<field>``, (H,). They are not the values but what a transform makes of them (log,
+    logit, abs; see docs/neurons.md): for a decay of 0.9, ``neuron.learned["decay"]`` is 2.1972, its logit.
+    ``neuron.current_dynamics().decay`` is the value. Fields of the dynamics that are tensors are the buffers
+    ``fixed.<field>``. The solver holds neither parameters nor state, so a `state_dict` fits every solver.
     """
 
     return_state: bool = True
@@ -97,6 +98,8 @@ class Neuron(SpikingLayer):
         super().__init__()
         who = type(self).__name__
         self.return_state = return_state
+        if isinstance(channels, Dynamics):
+            raise ArgumentError(f"{who}: the dynamics comes first; write {who}({channels!r}, {shown(dynamics)}).")
         check_dynamics(who, dynamics)
         check_count(who, "channels", channels, least=0)
         self.channels = channels
@@ -247,6 +250,8 @@ def _raw_start(dynamics: Dynamics, field: str, start: Start, channels: int) -> T
             f"{name}: learn[{field!r}] is where it starts, or None for the neuron's value, got {start}."
         )
     value = getattr(dynamics, field) if start is None else start(channels) if callable(start) else start
+    if value is None:
+        raise ValueError(f"{name}: this neuron has no {field}; write learn={{{field!r}: start}} with where it starts.")
     value = torch.as_tensor(value, dtype=torch.get_default_dtype())
     if value.ndim > 1 or (value.ndim == 1 and len(value) != channels):
         raise ValueError(

@@ -5,7 +5,8 @@ import importlib.util
 import sys
 from typing import TYPE_CHECKING, Any
 
-import sdn  # noqa: F401  # first: it answers signals while the command `spikingssm` imports torch
+import sdn  # first: it answers signals while the command `spikingssm` imports torch
+from sdn.checks.words import NAMES
 from spikingssm.layers import S4D, S5, Recurrent, Residual, SpikingBlock
 from spikingssm.measures.dead import dead_neurons
 from spikingssm.measures.spikes import record_spikes, spikes_of
@@ -32,7 +33,11 @@ _NEED_TRAIN = {
 def __getattr__(name: str) -> Any:
     """Import what needs the extra `train` when it is first asked for."""
     if name not in _NEED_TRAIN:
-        raise AttributeError(f"module 'spikingssm' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+        known = f"sdn.{name}" if name in sdn.__all__ else NAMES.get(name)
+        way = f"; write {known}" if known else ""
+        raise AttributeError(
+            f"module 'spikingssm' has no attribute {name!r}{way}", name=name, obj=sys.modules[__name__]
+        )
     try:
         module = importlib.import_module(f"spikingssm.experiments.{_NEED_TRAIN[name]}")
     except ModuleNotFoundError as error:

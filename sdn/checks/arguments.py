@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdn.checks.libraries import library_of, migrated, named_there
+from sdn.checks.words import Words
+
 __all__ = [
     "ArgumentError",
     "FrozenValue",
@@ -40,7 +43,7 @@ class Spelled:
     and ``{minus}`` for its negative; what begins with "leave" has no counterpart. The words of base classes count too.
     """
 
-    spellings: ClassVar[Mapping[str, str]] = {}
+    spellings: ClassVar[Words] = {}
 
     if not TYPE_CHECKING:  # where `__init__` says what there is
 
@@ -48,6 +51,8 @@ class Spelled:
             if not torch.compiler.is_compiling():
                 if named:
                     _refuse_unknown(cls, named)
+                if args or named:
+                    _refuse_places(cls, args, named)
                 _refuse_words(cls, args, named)
             return super().__new__(cls)
 
@@ -133,6 +138,8 @@ def not_a_value(who: str, name: str, value: Any, kind: str, such_as: str, fits: 
         words: small letters -> what such a word means, as it is written.
     """
     asked = f"{who}: {name} must be {kind}, such as {such_as}"
+    if library := library_of(value):
+        return f"{asked}, got {named_there(value)} of {library}; write {migrated(library, name)}."
     if isinstance(value, type):
         ours = "sdn." if value.__module__.split(".")[0] == "sdn" else ""
         write = f"{ours}{value.__name__}()" if fits else such_as
@@ -215,11 +222,38 @@ def _refuse_unknown(cls: type, named: Mapping[str, Any]) -> None:
     unknown = [name for name in named if name not in accepted]
     meant = [text for name in unknown if (text := _meant(cls, name, named[name], list(accepted))) is not None]
     write, leave = ([text for text in meant if text.startswith("leave") is out] for out in (False, True))
-    ways = [f"write {' and '.join(write)}"] if write else []
+    ways = [f"write {' and '.join(dict.fromkeys(write))}"] if write else []
     ways += leave
     ways += [f"it takes {', '.join(accepted)}"] if len(meant) < len(unknown) else []
     words = f"unexpected keyword argument{'s' * (len(unknown) > 1)} {', '.join(map(repr, unknown))}"
     raise ArgumentError(f"{cls.__name__}: {words}; {'; '.join(ways)}.")
+
+
+def _refuse_places(cls: type, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+    """Raise where there are too many arguments without a name, or where one is missing."""
+    by_place, by_name, needed = _places(cls.__init__)  # type: ignore[misc]
+    if by_place is None:
+        return
+    name = cls.__name__
+    if len(args) > len(by_place):
+        rest = f"; write the others by name: {', '.join(f'{n}=...' for n in by_name)}" if by_name else ""
+        first = f"{name}: takes {', '.join(by_place)} without their names, got {len(args)} values"
+        raise ArgumentError(f"{first}{rest}.")
+    given = {*by_place[: len(args)], *named}
+    if missing := [n for n in needed if n not in given]:
+        example = ", ".join(f"{n}=..." if n in by_name else n for n in needed)
+        raise ArgumentError(f"{name}: {' and '.join(missing)} missing; write {name}({example}).")
+
+
+@functools.cache
+def _places(init: Callable[..., Any]) -> tuple[list[str] | None, list[str], list[str]]:
+    """Arguments of a constructor that go by place, those that go by name only, and those that must be given."""
+    parameters = list(inspect.signature(init).parameters.values())[1:]
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        return None, [], []
+    by_name = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
+    by_place = [p.name for p in parameters if p.kind != p.KEYWORD_ONLY]
+    return by_place, by_name, [p.name for p in parameters if p.default is p.empty]
 
 
 def _refuse_words(cls: type, args: tuple[Any, ...], named: Mapping[str, Any]) -> None:
@@ -249,13 +283,14 @@ def _accepted(init: Callable[..., Any]) -> dict[str, None] | None:
 def field_meant(cls: type, name: str) -> str | None:
     """The field or keyword of a class that a word of another library stands for, None if it stands for none."""
     known = _known(cls)
-    found = re.match(r"(\w+)=", known.get(name, known.get(name.lower(), "")))
-    return found[1] if found else None
+    text: Any = known.get(name, known.get(name.lower(), ""))
+    found = re.match(r"(\w+)=", text) if isinstance(text, str) else None
+    return str(found[1]) if found else None
 
 
-def _known(cls: type) -> dict[str, str]:
+def _known(cls: type) -> dict[str, Any]:
     """Its spellings and those of its bases."""
-    known: dict[str, str] = {}
+    known: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         known |= base.__dict__.get("spellings", {})
     return known
@@ -264,7 +299,8 @@ def _known(cls: type) -> dict[str, str]:
 def _meant(cls: type, name: str, value: Any, accepted: list[str]) -> str | None:
     """What an unknown keyword stands for, as it is written here."""
     known, field = _known(cls), field_meant(cls, name)
-    text = known.get(name, known.get(name.lower()))
+    found = known.get(name, known.get(name.lower()))
+    text: str | None = found(value) if callable(found) else found
     if text is not None and (field is None or field in accepted):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return text.replace("{value}", shown(value)).replace("{minus}", shown(-value) if number else f"-{shown(value)}")

@@ -67,6 +67,7 @@ class ALIF(Dynamics):
         **dict.fromkeys(("tau_adp", "tau_adapt", "tau_adaptation", "tau_w"), "tau_a={value}"),
         **dict.fromkeys(("alpha", "decay"), "tau_m=-1/ln({value}) (a time constant in steps)"),
         **dict.fromkeys(("rho", "decay_adaptation"), "tau_a=-1/ln({value}) (a time constant in steps)"),
+        "adapt_scale": "beta={value}",
         **dict.fromkeys(("b0", "b_0", "b_j0"), "threshold={value}"),
     }
 

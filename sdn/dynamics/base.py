@@ -16,7 +16,7 @@ from sdn.checks.arguments import ArgumentError, FrozenValue, init_fields, not_a_
 from sdn.checks.currents import check_current
 from sdn.checks.finite import Diverged, at_once, nothing
 from sdn.checks.neurons import check_fields, check_finite, check_parameters, check_range, check_state
-from sdn.checks.words import DYNAMICS_WORDS
+from sdn.checks.words import DYNAMICS_WORDS, Words
 from sdn.dynamics.fields import as_field
 from sdn.dynamics.parts import check_class
 from sdn.dynamics.record import Field
@@ -70,7 +70,7 @@ class Dynamics(FrozenValue):
     """Fields that older files of facts do not have; they then have their defaults."""
     numbers: ClassVar[tuple[str, ...]] = ()
     """Fields that are one number for all neurons, such as the length of a step."""
-    spellings: ClassVar[Mapping[str, str]] = DYNAMICS_WORDS
+    spellings: ClassVar[Words] = DYNAMICS_WORDS
     """Words of other libraries and where they are said here, see `Spelled`; a neuron adds its own."""
     default_std: ClassVar[float] = 1.0
     """Standard deviation of N(0, std) currents that makes this neuron fire at a sensible rate."""
@@ -301,7 +301,11 @@ def check_dynamics(who: str, dynamics: Any) -> None:
     if isinstance(dynamics, Dynamics):
         check_class(type(dynamics))
         return
-    words = {kind.__name__.lower(): f"sdn.{kind.__name__}()" for kind in _subclasses(Dynamics) if _is_ours(kind)}
+    if isinstance(getattr(dynamics, "dynamics", None), Dynamics):
+        kind, way = type(dynamics).__name__, "write found.neuron(channels), or found.dynamics"
+        raise ArgumentError(f"{who}: dynamics must be a neuron, such as sdn.LIF(), got a {kind}, which has one; {way}.")
+    public = [kind for kind in _subclasses(Dynamics) if kind.__module__.startswith("sdn.dynamics.")]
+    words = {kind.__name__.lower(): f"sdn.{kind.__name__}()" for kind in public}
     foreign = {"leaky": "sdn.LIF(decay=0.9)", "lifnode": "sdn.LIF.from_tau(2.0)", "bhrf": "sdn.HRF()"}
     fits = isinstance(dynamics, type) and issubclass(dynamics, Dynamics) and dynamics is not Dynamics
     raise ArgumentError(not_a_value(who, "dynamics", dynamics, "a neuron", "sdn.LIF()", fits, words | foreign))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sdn.checks.neurons import check_range
+from sdn.checks.words import LIF_WORDS, Words
 from sdn.dynamics.base import Dynamics, Value
 from sdn.dynamics.fields import as_field
 from sdn.dynamics.record import Field
@@ -51,19 +52,7 @@ class LIF(Dynamics):
         "threshold": Field("of the membrane"),
     }
     scales_with_threshold: ClassVar[bool] = True
-    spellings: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(("beta", "alpha", "leak", "u_decay"), "decay={value} (the factor kept per step)"),
-        **dict.fromkeys(
-            ("tau", "tau_m", "tau_mem", "tau_membrane"),
-            'LIF.from_tau({value}), tau in steps (LIF.from_tau({value}, "euler") for a decay of 1 - 1/tau)',
-        ),
-        "tau_mem_inv": "LIF.from_tau(tau), tau = 1 / (dt tau_mem_inv) in steps",
-        "dt": "LIF.from_tau(tau / dt) (a step has length 1)",
-        **dict.fromkeys(
-            ("reset_mechanism", "v_reset", "hard_reset", "reset_mode"),
-            'reset="hard" (to 0), reset="soft" (by subtraction) or reset="none"',
-        ),
-    }
+    spellings: ClassVar[Words] = LIF_WORDS
 
     def in_range(self, **hints: str) -> None:
         """As of every neuron, with a word on a decay that looks like a time constant."""

@@ -39,5 +39,6 @@ def _try(dynamics: "Dynamics", field: str, value: float) -> None:
 
     The other fields are tensors meanwhile, which it does not look at: they may start elsewhere.
     """
-    others = {name: torch.as_tensor(getattr(dynamics, name)) for name in dynamics.transforms if name != field}
+    fields = {name: getattr(dynamics, name) for name in dynamics.transforms if name != field}
+    others = {name: torch.as_tensor(value) for name, value in fields.items() if value is not None}
     dynamics.replace(**others, **{field: abs(value) if dynamics.transforms[field] == "abs" else value})

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = {
     "sdn": [
         "early", "checks", "runs", "gradients", "dynamics", "compiler", "ops", "surrogate", "solvers", "neuron",
-        "sequential", "plot", "scoring", "recordings", "doctor", "commands", "__main__",
+        "sequential", "plot", "scoring", "recordings", "migration", "doctor", "commands", "__main__",
     ],
     "spikingssm": [
         "processes", "datasets", "layers", "models", "tasks", "measures", "training", "experiments",
