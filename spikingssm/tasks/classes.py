@@ -1,80 +1,20 @@
-"""What a network is asked for: a loss and metrics for each kind of label."""
+"""Classes: one label for a sequence, or one for every step."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from spikingssm.datasets.base import IGNORED, Batch
-from spikingssm.models.base import as_predictor
+from spikingssm.tasks.base import Outcome
 
-__all__ = [
-    "Classification", "EveryStepClassification", "LanguageModel", "Outcome", "Perplexity", "StepClassification", "Task",
-    "WeightedMean", "answer_of", "skip_of",
-]  # fmt: skip
+__all__ = ["Classification", "EveryStepClassification", "StepClassification"]
 
 SELECT = {"accuracy": ("val/accuracy", "max"), "loss": ("val/loss", "min")}
-
-
-class Outcome(NamedTuple):
-    """What a task makes of one batch."""
-
-    loss: Tensor
-    """Mean over ``count`` labels; 0 where there is none."""
-    count: int  # type: ignore[assignment]  # a tuple's own count is of no use here
-    """Labels that entered the loss."""
-    state: Any
-    """The model's state after the batch."""
-    updates: dict[str, tuple[Tensor, ...]]
-    """Metric name -> the arguments of its ``update``."""
-
-
-class Task(Protocol):
-    """A loss and metrics; a frozen value with its options.
-
-    A task may have more attributes; one that lacks them is not checked, and leaves out no step:
-
-    - ``labels`` and ``answers`` say whether it takes labels and logits of the "sequence" or of each "step". A run is
-      then refused at once where data or model have others.
-    - ``skip`` first steps are left out, see `skip_of`. A task with it is a dataclass, of which chunks make copies.
-    - ``unlabelled_as`` is the class of steps without a label, and must be one of the data.
-    - ``answer`` makes of the logits those that are answered with, see `answer_of`.
-    """
-
-    @property
-    def monitor(self) -> tuple[str, str]:
-        """The logged metric that chooses the best epoch, and "max" or "min"."""
-        ...
-
-    def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
-        """Run the model on a batch, from a state (None: rest), and judge it."""
-        ...
-
-    def metrics(self, classes: int) -> dict[str, Metric]:
-        """New metrics by name, as torchmetrics collects them over batches."""
-        ...
-
-
-def skip_of(task: Task) -> int:
-    """How many first steps of x a task leaves out."""
-    return int(getattr(task, "skip", 0))
-
-
-def answer_of(task: Task, logits: Tensor, lengths: Tensor | None) -> Tensor:
-    """The logits that a task answers with: those of the network, or what its ``answer`` makes of them.
-
-    Args:
-        task: of the network.
-        logits: (B, C) or (B, L, C).
-        lengths: (B,) valid steps, or None.
-    """
-    answer = getattr(task, "answer", None)
-    found: Tensor = logits if answer is None else answer(logits, lengths)
-    return found
 
 
 class _CrossEntropy:
@@ -299,63 +239,3 @@ class StepClassification(_CrossEntropy):
         """``accuracy``, and ``accuracy_all`` where ``unlabelled_as`` is given."""
         names = ["accuracy"] if self.unlabelled_as is None else ["accuracy", "accuracy_all"]
         return {name: self.accuracy(classes) for name in names}
-
-
-@dataclass(frozen=True)
-class LanguageModel:
-    """The next token at every step: negative log likelihood in nats and perplexity.
-
-    The model is a `spikingssm.models.base.Predictor`, so that an adaptive softmax need not form all logits. Steps
-    labelled ``ignore_index`` are left out.
-
-    Args:
-        ignore_index: the label of a step without one.
-    """
-
-    labels: ClassVar[str] = "step"
-    answers: ClassVar[str] = "step"
-    ignore_index: int = IGNORED
-    monitor: ClassVar[tuple[str, str]] = ("val/perplexity", "min")
-
-    def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
-        """See `Task`.
-
-        Raises:
-            ValueError: a model without such features and decoder, or labels of another shape.
-        """
-        if (predictor := as_predictor(model)) is None:
-            raise ValueError(
-                "LanguageModel: the model's decoder has no nll(features, labels); use token data and model.pool=each."
-            )
-        features, state = predictor.features(batch.x, state, batch.lengths)
-        if features.ndim != 3 or batch.y.shape != features.shape[:2]:
-            raise ValueError(
-                f"LanguageModel: features must be (B, L, H) and labels (B, L), got {tuple(features.shape)} and "
-                f"{tuple(batch.y.shape)}; it needs model.pool=each."
-            )
-        labelled = batch.y != self.ignore_index
-        nll = predictor.decoder.nll(features[labelled], batch.y[labelled])
-        return Outcome(nll.sum() / max(1, len(nll)), len(nll), state, {"perplexity": (nll.detach(),)})
-
-    def metrics(self, classes: int) -> dict[str, Metric]:
-        """``perplexity``."""
-        return {"perplexity": Perplexity()}
-
-
-class WeightedMean(MeanMetric):
-    """torchmetrics' weighted mean, in which NaN stays NaN; it is not looked for, which would wait for a GPU."""
-
-    def update(self, value: Tensor, weight: float | Tensor = 1.0) -> None:  # type: ignore[override]  # no None here
-        """Add values of any shape, with a weight that broadcasts to it."""
-        wide = value.to(self.dtype)
-        weights = torch.as_tensor(weight, dtype=self.dtype, device=wide.device).expand(wide.shape)
-        self.mean_value += (wide * weights).sum()
-        self.weight += weights.sum()
-
-
-class Perplexity(WeightedMean):
-    """exp of the mean negative log likelihood (nats) of all tokens that were seen."""
-
-    def compute(self) -> Tensor:
-        """Perplexity, >= 1."""
-        return super().compute().exp()
