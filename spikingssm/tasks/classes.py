@@ -11,6 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from spikingssm.datasets.base import IGNORED, Batch
 from spikingssm.tasks.base import Outcome
+from spikingssm.tasks.pooled import check_skip, pooled
 
 __all__ = ["Classification", "EveryStepClassification", "StepClassification"]
 
@@ -25,19 +26,12 @@ class _CrossEntropy:
     skip: int = 0
 
     def __post_init__(self) -> None:
-        name, skip = type(self).__name__, self.skip
+        name = type(self).__name__
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"{name}: label_smoothing must be in [0, 1), got {self.label_smoothing}.")
-        if not (isinstance(skip, int) and skip >= 0):
-            raise ValueError(f"{name}: skip must be an integer >= 0, got {skip!r}.")
+        check_skip(name, self.skip)
         if self.select not in SELECT:
             raise ValueError(f"{name}: select must be one of {', '.join(SELECT)}, got {self.select!r}.")
-
-    def _check_skip(self, skip: int, steps: int) -> None:
-        if skip >= steps:
-            raise ValueError(
-                f"{type(self).__name__}: skip={skip} leaves nothing of a sequence of {steps} steps; lower task.skip."
-            )
 
     @property
     def monitor(self) -> tuple[str, str]:
@@ -141,13 +135,7 @@ class EveryStepClassification(_CrossEntropy):
         Raises:
             ValueError: a skip that leaves nothing of a sequence.
         """
-        self._check_skip(self.skip, logits.shape[1] if lengths is None else int(lengths.min()))
-        logits = logits[:, self.skip :].to(torch.promote_types(logits.dtype, torch.float32))
-        if lengths is None:
-            return logits.mean(1)
-        ends = lengths[:, None] - self.skip
-        recorded = torch.arange(logits.shape[1], device=ends.device) < ends
-        return logits.masked_fill(~recorded[..., None], 0.0).sum(1) / ends
+        return pooled(type(self).__name__, logits, lengths, self.skip)
 
     def scored(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, L, C) and labels, (B,) or (B, C) -> of M recorded steps (M, C), (M,) or (M, C); means (B, C).
@@ -228,7 +216,7 @@ class StepClassification(_CrossEntropy):
                 f"StepClassification: logits must be (B, L, C) and labels (B, L), got {tuple(logits.shape)} and "
                 f"{tuple(batch.y.shape)}; one label a sequence needs task._target_=spikingssm.tasks.Classification."
             )
-        self._check_skip(self.skip, logits.shape[1])
+        check_skip("StepClassification", self.skip, logits.shape[1])
         steps = torch.arange(batch.y.shape[1], device=batch.y.device)
         labelled = (batch.y != self.ignore_index) & (steps >= self.skip)
         if batch.lengths is not None:
