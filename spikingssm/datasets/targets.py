@@ -196,8 +196,8 @@ def scaled(y: np.ndarray, scaling: Mapping[str, Any] | None = None, horizon: int
         return found
     if (empty := np.isnan(flat).all(0)).any():
         raise ValueError(f"no training row has the target {int(np.argmax(empty))}, all are missing (NaN).")
-    mean: np.ndarray = np.nanmean(flat, 0, dtype=np.float64)
-    std: np.ndarray = np.sqrt(np.nanmean(np.square(flat - mean), 0))
+    mean = np.asarray(np.nanmean(flat, 0, dtype=np.float64))
+    std = np.sqrt(np.nanmean(np.square(flat - mean), 0))
     std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)  # below that it is rounding
     return NumberTargets(tuple(mean.tolist()), tuple(std.tolist()), y.ndim == 3, horizon)
 
