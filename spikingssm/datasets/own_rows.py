@@ -8,6 +8,7 @@ import numpy as np
 from spikingssm.datasets.base import Rows
 from spikingssm.datasets.labels import class_numbers
 from spikingssm.datasets.numpy_files import npz_names
+from spikingssm.datasets.targets import LabelTargets, as_numbers
 
 __all__ = ["checked_rows"]
 
@@ -15,7 +16,11 @@ MOST_CLASSES = 2**24
 
 
 def checked_rows(
-    found: dict[str, np.ndarray], path: str | Path, suffix: str, classes: Sequence[str] | None = None
+    found: dict[str, np.ndarray],
+    path: str | Path,
+    suffix: str,
+    classes: Sequence[str] | None = None,
+    kind: str = "classes",
 ) -> Rows:
     """Arrays of a file -> rows.
 
@@ -24,17 +29,18 @@ def checked_rows(
         path: of the file, for errors.
         suffix: "" or "_test".
         classes: their names, or None.
+        kind: what y is: "classes", "numbers", "labels", or "next", which has none.
 
     Raises:
         ValueError: missing arrays, or arrays of another shape, kind or range.
     """
     wanted = [f"x{suffix}", f"y{suffix}"]
-    if missing := [key for key in wanted if key not in found]:
+    if missing := [key for key in wanted if key not in found and not (kind == "next" and key[0] == "y")]:
         there = ", ".join(npz_names(path)) or "nothing"
         raise ValueError(
             f"{path}: no array named {' and '.join(missing)}; it holds {there}: write np.savez(..., x=, y=)."
         )
-    x, y = (found[key] for key in wanted)
+    x, y = found[wanted[0]], found.get(wanted[1], np.zeros(0))
     if classes is not None and y.dtype.kind in "iuU":
         try:
             y = class_numbers(y, classes, len(classes))
@@ -48,9 +54,10 @@ def checked_rows(
         raise ValueError(f"{path}: {wanted[0]} must be (N, L, C), got {x.shape}; {way}.")
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{path}: {wanted[0]} must hold real numbers, got dtype {x.dtype}.")
-    if y.dtype.kind not in "iu":
-        raise ValueError(f"{path}: {wanted[1]} must hold integer labels or names, got {y.dtype}{_one_hot(x, y)}.")
-    if y.shape not in (x.shape[:1], x.shape[:2]):
+    if kind == "classes" and y.dtype.kind not in "iu":
+        way = _one_hot(x, y) or ("; numbers are for task=regression" if y.dtype.kind == "f" else "")
+        raise ValueError(f"{path}: {wanted[1]} must hold integer labels or names, got {y.dtype}{way}.")
+    if kind == "classes" and y.shape not in (x.shape[:1], x.shape[:2]):
         way = "; one column is y[:, 0]" if y.shape == (len(x), 1) else _one_hot(x, y)
         if y.shape == x.shape[1:2]:
             way = f"; if x is (L, N, C), steps first, save x.transpose(1, 0, 2), {len(y)} rows of {len(x)} steps"
@@ -65,12 +72,30 @@ def checked_rows(
         or (len(lengths) and (lengths.min() < 1 or lengths.max() > x.shape[1]))
     ):
         raise ValueError(f"{path}: lengths{suffix} must be {x.shape[:1]} integers from 1 to {x.shape[1]}.")
+    valid = None if lengths is None else lengths.astype(np.int64)
+    if kind != "classes":
+        return Rows(x, _asked(path, wanted[1], kind, y, x, valid), valid)
     if (wrong := np.argwhere((y < -MOST_CLASSES) | (y >= MOST_CLASSES))).size:
         raise ValueError(
             f"{path}: {wanted[1]} holds the label {y[tuple(wrong[0])]} in row {wrong[0][0]}, which is no number of a "
             "class."
         )
-    return Rows(x, y.astype(np.int64), None if lengths is None else lengths.astype(np.int64))
+    return Rows(x, y.astype(np.int64), valid)
+
+
+def _asked(
+    path: str | Path, name: str, kind: str, y: np.ndarray, x: np.ndarray, lengths: np.ndarray | None
+) -> np.ndarray:
+    """Numbers (N, D) or (N, L, D), sets of labels (N, K), or a place for what comes next, (N, 1)."""
+    if kind == "next":
+        return np.zeros((len(x), 1))
+    try:
+        found = LabelTargets().rows(y, x) if kind == "labels" else as_numbers(y, x.shape)
+    except ValueError as error:
+        raise ValueError(f"{path}: {str(error).replace('y', name, 1)}") from None
+    if found.ndim == 3 and lengths is not None:
+        found = np.where(np.arange(x.shape[1])[:, None] < lengths[:, None, None], found, np.nan)
+    return found
 
 
 def _one_hot(x: np.ndarray, y: np.ndarray) -> str:
