@@ -25,8 +25,11 @@ MODELS = frozenset(
 )
 TASKS = frozenset(
     f"spikingssm.tasks.{name}"
-    for name in ("Classification", "EveryStepClassification", "LanguageModel", "StepClassification")
-)
+    for name in (
+        "Classification", "EveryStepClassification", "Forecast", "LanguageModel", "MultiLabel", "Regression",
+        "StepClassification",
+    )
+)  # fmt: skip
 NEURONS = ("ALIF", "BRF", "HRF", "IzhikevichRF", "LIF", "RF")
 SOLVERS = ("Fused", "Loop", "Parallel", "Surrogate")
 GRADIENTS = ("ArcTan", "DoubleGaussian", "MultiGaussian", "Sigmoid", "Triangle")

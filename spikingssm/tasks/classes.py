@@ -21,6 +21,7 @@ SELECT = {"accuracy": ("val/accuracy", "max"), "loss": ("val/loss", "min")}
 class _CrossEntropy:
     """What the tasks with classes share; each scores its own steps."""
 
+    targets: ClassVar[str] = "classes"
     label_smoothing: float
     select: str
     skip: int = 0

@@ -25,6 +25,7 @@ class LanguageModel:
         ignore_index: the label of a step without one.
     """
 
+    targets: ClassVar[str] = "classes"
     labels: ClassVar[str] = "step"
     answers: ClassVar[str] = "step"
     ignore_index: int = IGNORED
