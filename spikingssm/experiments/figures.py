@@ -39,7 +39,8 @@ def learning_curve(rows: Sequence[Mapping[str, Any]], path: str | Path, quality:
                 axis.plot(epochs, [float(row[f"{stage}/{metric}"]) for row in known], marker=".", label=stage)
         axis.set_xlabel("epoch")
         axis.set_title(metric.replace("_", " "))
-    figure.axes[0].legend()
+    for axis in [axis for axis in figure.axes if axis.lines][:1]:
+        axis.legend()
     _save(figure, path)
 
 

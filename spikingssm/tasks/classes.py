@@ -1,7 +1,7 @@
 """Classes: one label for a sequence, or one for every step."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,11 @@ from torch.nn import functional
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from spikingssm.datasets.base import IGNORED, Batch
+from spikingssm.datasets.base import IGNORED, Batch, SequenceData
+from spikingssm.datasets.interface import Interface
 from spikingssm.tasks.base import Outcome
 from spikingssm.tasks.pooled import check_skip, pooled
+from spikingssm.tasks.weights import as_tensor, check_weights, weights_for
 
 __all__ = ["Classification", "EveryStepClassification", "StepClassification"]
 
@@ -24,6 +26,7 @@ class _CrossEntropy:
     targets: ClassVar[str] = "classes"
     label_smoothing: float
     select: str
+    class_weights: tuple[float, ...] | str | None
     skip: int = 0
 
     def __post_init__(self) -> None:
@@ -33,17 +36,42 @@ class _CrossEntropy:
         check_skip(name, self.skip)
         if self.select not in SELECT:
             raise ValueError(f"{name}: select must be one of {', '.join(SELECT)}, got {self.select!r}.")
+        object.__setattr__(self, "class_weights", check_weights(name, self.class_weights))
 
     @property
     def monitor(self) -> tuple[str, str]:
         """The logged metric that chooses the best epoch, and "max" or "min"."""
         return SELECT[self.select]
 
+    @property
+    def said(self) -> str:
+        """The weights of the classes, for the log; nothing where all count alike."""
+        if self.class_weights is None or isinstance(self.class_weights, str):
+            return ""
+        return f"weights of the classes in the training loss: {', '.join(f'{w:.4g}' for w in self.class_weights)}"
+
+    def with_data(self, interface: Interface, data: SequenceData | None = None) -> Self:
+        """See `spikingssm.tasks.base.told`: the weights of the classes."""
+        found = weights_for(self.class_weights, interface.d_output, data, self._unlabelled())
+        made: Self = replace(self, class_weights=found)  # type: ignore[type-var]  # the tasks are dataclasses
+        return made
+
+    def _unlabelled(self) -> int | None:
+        """The class that steps without a label count as in the loss, or None."""
+        return None
+
     def loss(self, logits: Tensor, labels: Tensor, training: bool = True) -> Tensor:
-        """Mean cross entropy of logits (M, C) and labels, (M,) or (M, C); smoothed only in training, 0 for M = 0."""
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        smoothing = self.label_smoothing if training else 0.0
-        total = functional.cross_entropy(logits.to(wide), labels, label_smoothing=smoothing, reduction="sum")
+        """Mean cross entropy of logits (M, C) and labels, (M,) or (M, C); 0 for M = 0.
+
+        Smoothed and weighted in training only, so that losses of validations can be compared. The mean is over the
+        labels, not over their weights.
+        """
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        more: dict[str, Any] = {}
+        if training:
+            weight = as_tensor(type(self).__name__, self.class_weights, logits)
+            more = {"label_smoothing": self.label_smoothing, "weight": weight}
+        total = functional.cross_entropy(logits, labels, reduction="sum", **more)
         return total / max(1, len(labels))
 
     def accuracy(self, classes: int) -> MulticlassAccuracy:
@@ -65,6 +93,8 @@ class Classification(_CrossEntropy):
 
     Args:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
+        class_weights: of the classes in the training loss: "balanced", see `spikingssm.tasks.weights.balanced`, one
+            number >= 0 for each, or None for all alike.
         select: what of the validation chooses the best epoch, "accuracy" or "loss".
 
     Raises:
@@ -75,6 +105,7 @@ class Classification(_CrossEntropy):
     answers: ClassVar[str] = "sequence"
     label_smoothing: float = 0.0
     select: str = "accuracy"
+    class_weights: tuple[float, ...] | str | None = None
 
     def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
         """See `Task`."""
@@ -108,6 +139,8 @@ class EveryStepClassification(_CrossEntropy):
 
     Args:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
+        class_weights: of the classes in the training loss: "balanced", see `spikingssm.tasks.weights.balanced`, one
+            number >= 0 for each, or None for all alike.
         skip: the first so many steps are not recorded, counted from the start of the x that is given.
         select: what of the validation chooses the best epoch, "accuracy" or "loss".
 
@@ -122,6 +155,7 @@ class EveryStepClassification(_CrossEntropy):
     label_smoothing: float = 0.0
     skip: int = 0
     select: str = "accuracy"
+    class_weights: tuple[float, ...] | str | None = None
 
     def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
         """See `Task`; ``count`` is the number of recorded steps of all rows."""
@@ -167,6 +201,8 @@ class StepClassification(_CrossEntropy):
 
     Args:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
+        class_weights: of the classes in the training loss: "balanced", see `spikingssm.tasks.weights.balanced`, one
+            number >= 0 for each, or None for all alike.
         ignore_index: the label of a step without one.
         unlabelled_as: a class; ``accuracy_all`` is then logged beside the accuracy and counts the steps without a label
             as that class, for comparison with results that do. It does not enter the choice of an epoch.
@@ -186,6 +222,7 @@ class StepClassification(_CrossEntropy):
     train_unlabelled: bool = False
     skip: int = 0
     select: str = "accuracy"
+    class_weights: tuple[float, ...] | str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -223,6 +260,9 @@ class StepClassification(_CrossEntropy):
         if batch.lengths is not None:
             labelled = labelled & (steps < batch.lengths[:, None])
         return logits[labelled], batch.y[labelled]
+
+    def _unlabelled(self) -> int | None:
+        return self.unlabelled_as if self.train_unlabelled else None
 
     def metrics(self, classes: int) -> dict[str, Metric]:
         """``accuracy``, and ``accuracy_all`` where ``unlabelled_as`` is given."""
