@@ -96,7 +96,7 @@ def arrays(
         known = train.y.shape[-1]
         names = target_names(path, classes, known)
     if isinstance(asked, NumberTargets):
-        more = {**more, "target_scaling": {"mean": list(asked.mean), "std": list(asked.std)}}
+        more = {**more, "target_scaling": asked.scaling}
     return SequenceData(
         name or Path(path).stem,
         train,

@@ -45,6 +45,11 @@ class NumberTargets:
         if self.horizon and not self.steps:
             raise ValueError("targets: a forecast has a target at every step.")
 
+    @property
+    def scaling(self) -> dict[str, list[float]]:
+        """Mean and standard deviation, as `scaled` takes them."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
     def fits(self, outputs: int) -> bool:
         """Whether a network with that many outputs can answer."""
         return len(self.mean) == outputs

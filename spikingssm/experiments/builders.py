@@ -17,7 +17,7 @@ DATA = frozenset(
     f"spikingssm.datasets.{name}"
     for name in (
         "aan", "arrays", "cifar", "digits", "dvs128gesture", "ecg", "fsdd", "fsdd_spikes", "imdb", "listops", "mnist",
-        "pathfinder", "shd", "speech_commands", "ssc", "wikitext",
+        "pathfinder", "series", "shd", "speech_commands", "ssc", "wikitext",
     )
 )  # fmt: skip
 MODELS = frozenset(
