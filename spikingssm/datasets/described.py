@@ -58,17 +58,19 @@ def _asked(data: SequenceData, y: np.ndarray, lengths: np.ndarray | None) -> str
     what = f"targets are x {steps} step{'s' if steps > 1 else ''} later" if steps else what
     said = [_range(column) for column in flat.T[:NAMED]]
     if len(said) > 1 or data.class_names:
-        said = [f"{data.interface.class_name(i)}: {each}" for i, each in enumerate(said)]
+        said = [f"{data.interface.class_name(i)} {each}" for i, each in enumerate(said)]
     missing = 0 if steps else np.isnan(flat).mean()
     tail = f"; {100 * missing:.3g} % of them are missing" if missing else ""
-    return f"{what}, {', '.join(said)}{', ...' if flat.shape[1] > NAMED else ''}{tail}"
+    return f"{what}: {', '.join(said)}{', ...' if flat.shape[1] > NAMED else ''}{tail}"
 
 
 def _range(y: np.ndarray) -> str:
     real = y[~np.isnan(y)]
     if not real.size:
         return "none"
-    return f"{real.min():.6g} to {real.max():.6g} (mean {real.mean():.6g}, standard deviation {real.std():.3g})"
+    places = 2 - int(np.floor(np.log10(real.std()))) if real.std() > 0 else 6  # as many as tell the values apart
+    low, high, mean = (f"{round(float(v), places):.12g}" for v in (real.min(), real.max(), real.mean()))
+    return f"{low} to {high} (mean {mean}, standard deviation {real.std():.3g})"
 
 
 def _classes(data: SequenceData, y: np.ndarray) -> str:
