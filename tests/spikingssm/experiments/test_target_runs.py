@@ -13,7 +13,7 @@ from spikingssm.__main__ import main as command
 from spikingssm.datasets import Batch
 from spikingssm.datasets.interface import Interface
 from spikingssm.experiments.build import build
-from spikingssm.experiments.config import load_config
+from spikingssm.experiments.config import call, load_config
 from spikingssm.experiments.evaluation import evaluate
 from spikingssm.experiments.run import run
 from spikingssm.reports.tables import report
@@ -74,7 +74,7 @@ def test_the_folder_keeps_the_scale_and_the_log_says_the_range(kind, runs) -> No
     log, targets = (folder / "run.log").read_text(), Interface.read(folder).targets
     said = {
         "sequence": "targets: 100004",
-        "steps": "targets at every step: 0 24.5 to ",
+        "steps": "targets at every step: 0 25 to ",
         "labels": "3 labels: ",
         "next": "x 2 steps later",
     }
@@ -207,7 +207,7 @@ def test_other_files_without_targets_or_with_others_are_refused(runs, tmp_path) 
         (["task=classification"], "sequence", "got float64; numbers are for task=regression"),
         (["task=steps", "model.pool=each"], "steps", "got float64; numbers are for task=regression"),
         (["task=regression"], "steps", r"has a target at every step and the model answers once.*set model\.pool=each"),
-        (["task=regression", "recipe=s5rf"], "steps", r"set model=spikingssm model\.pool=each, since S5RF answers once"),
+        (["task=regression", "recipe=s5rf"], "steps", r"model=spikingssm model\.pool=each, since S5RF answers"),
         (["task=forecast"], "next", r"set model\.pool=each"),
         (["task=forecast", "task.horizon=16", "model.pool=each"], "next", r"from 1 to 15.*see task\.horizon"),
         (["task=forecast", "model.pool=each", "model.bidirectional=true"], "next", "sees the future"),
@@ -229,6 +229,25 @@ def test_what_does_not_go_together_is_refused_with_the_way_out(words, kind, says
         base.append(f"data.path={runs[kind][1]}")
     with pytest.raises(ValueError, match=says):
         build(load_config([*base, *words]))
+
+
+class Mine:
+    """A task of one's own, with an option."""
+
+    def __init__(self, power=2.0):
+        self.power = power
+
+
+def test_a_task_of_ones_own_takes_the_place_of_another_with_its_keys() -> None:
+    name = f"{Mine.__module__}.Mine"
+    words = ["recipe=spikingssm", "data.path=x.npz", f"task._target_={name}"]
+    assert load_config(words).task == {"_target_": name}
+    assert load_config([*words, "+task.power=1.0"]).task == {"_target_": name, "power": 1.0}
+    assert load_config([*words, "task.select=loss"]).task == {"_target_": name, "select": "loss"}  # refused when built
+    with pytest.raises(ValueError, match="unexpected keyword argument 'select'"):
+        call("task", load_config([*words, "task.select=loss"]).task)
+    known = load_config([*words[:2], "task._target_=spikingssm.tasks.StepClassification"]).task
+    assert set(known) == {"_target_", "label_smoothing", "class_weights", "select"}
 
 
 def test_balanced_weights_are_said_once_and_the_run_keeps_the_word(tmp_path) -> None:
