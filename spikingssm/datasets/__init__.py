@@ -14,12 +14,13 @@ from spikingssm.datasets.imdb import imdb
 from spikingssm.datasets.listops import listops
 from spikingssm.datasets.order import EpochSampler
 from spikingssm.datasets.pathfinder import pathfinder
+from spikingssm.datasets.series import series
 from spikingssm.datasets.shd import shd, ssc
 from spikingssm.datasets.speech_commands import speech_commands
 from spikingssm.datasets.wikitext import wikitext
 
 __all__ = [
     "Batch", "EpochSampler", "Rows", "Selected", "SequenceData", "aan", "arrays", "cifar", "digits", "dvs128gesture",
-    "ecg", "fsdd", "fsdd_spikes", "imdb", "listops", "mnist", "pathfinder", "read_idx", "shd", "speech_commands", "ssc",
-    "wikitext",
+    "ecg", "fsdd", "fsdd_spikes", "imdb", "listops", "mnist", "pathfinder", "read_idx", "series", "shd",
+    "speech_commands", "ssc", "wikitext",
 ]  # fmt: skip

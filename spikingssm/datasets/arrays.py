@@ -7,15 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from loguru import logger
 
-from spikingssm.datasets.base import IGNORED, Rows, SequenceData
-from spikingssm.datasets.labels import class_names, class_numbers
-from spikingssm.datasets.numpy_files import npz_names
+from spikingssm.datasets.base import Rows, SequenceData
+from spikingssm.datasets.labels import class_names
 from spikingssm.datasets.own import Found, read_own
+from spikingssm.datasets.own_labels import check_labels, count_classes, say_missing
+from spikingssm.datasets.own_rows import checked_rows
+from spikingssm.datasets.own_targets import kind_of, target_names, with_targets
 from spikingssm.datasets.scaling import check_scale, inputs_for, to_length
+from spikingssm.datasets.targets import NumberTargets
 
 __all__ = ["arrays"]
-
-FEW_CLASSES, MOST_CLASSES = 10_000, 2**24
 
 
 def arrays(
@@ -29,11 +30,17 @@ def arrays(
     scaling: Mapping[str, Any] | None = None,
     hertz: int | None = None,
     samples: int | None = None,
+    targets: str | None = None,
+    target_scaling: Mapping[str, Any] | None = None,
+    horizon: int = 1,
     test_only: bool = False,
     seed: int = 0,
     **options: Any,
 ) -> SequenceData:
     """Sequences of one's own: ``x`` (N, L, C) numbers, ``y`` (N,) or (N, L) labels, which are integers or names.
+
+    ``y`` may also be numbers that are asked for, of sequences (N,) or (N, D) or of steps (N, L) or (N, L, D), with NaN
+    for a missing one; or sets of labels (N, K) of 0 and 1. ``targets`` says which.
 
     They lie in an ``.npz`` or ``.csv`` file, or in a folder of one folder a class, see `spikingssm.datasets.own`. The
     test rows are ``x`` and ``y`` of ``test_path``, else ``x_test`` and ``y_test`` of ``path``, else a fixed part of
@@ -45,6 +52,7 @@ def arrays(
         name: of the data set in results; the file's name by default.
         classes: number of classes, or their names in the order of their numbers; by default the largest label + 1, or
             all names: whole numbers in their order, words in that of the alphabet, see `spikingssm.datasets.labels`.
+            Of numbers and sets of labels, their names.
         test_fraction: part of the rows to test on, the same for every seed, where the files hold no test rows.
         scale: factor on x, > 0; what neurons without a norm in front need to fire, see docs/experiments.md. Bytes may
             be pixels, which take 1 / 255, or spikes, which take 1: they are left as they are, and the log says so.
@@ -55,6 +63,11 @@ def arrays(
             None finds it in the training rows. It is used whatever ``scale`` is, and a number comes on top.
         hertz: samples a second that sound is brought to; None is the rate of the first file.
         samples: of a row of sound; None is the longest clip of the training.
+        targets: what ``y`` is: "classes", "numbers", "labels", or "next": x itself ``horizon`` steps later, without y.
+            None takes floating-point y as numbers and others as classes; a run asks for what its task needs.
+        target_scaling: mean and standard deviation of the numbers as a run keeps them, ``{mean, std}``; None finds them
+            in the training rows.
+        horizon: steps ahead, for "next".
         test_only: read the test rows only, for `spikingssm.evaluate`: those of ``test_path``, else ``x_test`` and
             ``y_test`` of ``path``. There is nothing to train on then.
         seed: of the validation split and of the order.
@@ -72,20 +85,18 @@ def arrays(
     listed = listed and len(set(given)) == len(given)
     if classes is not None and not listed and (not isinstance(classes, int) or classes < 1):
         raise ValueError(f"arrays: classes must be an integer >= 2, a list of names, or null, got {classes!r:.200}.")
-    found = _parts(path, test_path, test_fraction, test_only, hertz, classes)
-    train, test, rule, tested, names = found.train, found.test, found.rule, found.tested, found.names
-    known = len(names) if names else _classes(path, train, test) if not isinstance(classes, int) else classes
-    for file, part, rows in ((path, "train", train), (tested, "test", test)):
-        _check_labels(file, part, rows.y, known)
-    _say_missing(path, train.y, test.y, test_only)
-    if known < 2:
-        raise ValueError(
-            f"{path}: every label is {names[0] if names else int(train.y.max())}, a network needs two classes or more "
-            "to tell apart; add rows of another class, or set data.classes to their number."
-        )
+    found = _parts(path, test_path, test_fraction, test_only, hertz, classes, targets)
+    train, test, names, asked = found.train, found.test, found.names, None
+    known = _known(path, found, classes, test_only) if found.kind == "classes" else 0
     _check_bytes(path, train.x, test.x, scale)
     inputs, more = inputs_for(train, scale, scaling, found.hertz, samples)
     train, test = (to_length(inputs, rows) for rows in (train, test))
+    if found.kind != "classes":
+        train, test, asked = with_targets(path, found.kind, train, test, inputs, target_scaling, horizon)
+        known = train.y.shape[-1]
+        names = target_names(path, classes, known)
+    if isinstance(asked, NumberTargets):
+        more = {**more, "target_scaling": asked.scaling}
     return SequenceData(
         name or Path(path).stem,
         train,
@@ -94,8 +105,9 @@ def arrays(
         inputs=inputs,
         class_names=names,
         seed=seed,
-        split=f"{rule}; validation: from the training rows, by the seed",
-        fitted={"classes": list(names) if names else known, **more},
+        split=f"{found.rule}; validation: from the training rows, by the seed",
+        fitted={**({"classes": list(names) if names else known} if names or asked is None else {}), **more},
+        targets=asked,
         test_only=test_only,
         notes={"scale": scale} if scale != 1 or train.x.dtype == np.uint8 else {},
         **options,
@@ -111,6 +123,22 @@ class _Parts(NamedTuple):
     tested: str | Path
     names: tuple[str, ...] | None
     hertz: int | None
+    kind: str
+
+
+def _known(path: str | Path, found: _Parts, classes: Any, test_only: bool) -> int:
+    """The number of classes; labels that are none of them are refused."""
+    train, test, names = found.train, found.test, found.names
+    known = len(names) if names else count_classes(path, train, test) if not isinstance(classes, int) else classes
+    for file, part, rows in ((path, "train", train), (found.tested, "test", test)):
+        check_labels(file, part, rows.y, known)
+    say_missing(path, train.y, test.y, test_only)
+    if known < 2:
+        raise ValueError(
+            f"{path}: every label is {names[0] if names else int(train.y.max())}, a network needs two classes or more "
+            "to tell apart; add rows of another class, or set data.classes to their number."
+        )
+    return known
 
 
 def _parts(
@@ -120,25 +148,27 @@ def _parts(
     test_only: bool,
     hertz: int | None,
     classes: Any,
+    targets: str | None,
 ) -> _Parts:
     found = Found({}, hertz) if test_only and test_path is not None else read_own(path, hertz)
     rate = found.hertz
     other = None if test_path is None else read_own(test_path, rate)
     rate = rate or (None if other is None else other.hertz)
     labels = [part.arrays[key] for part in (found, other) if part for key in ("y", "y_test") if key in part.arrays]
-    names = _names(path, labels, classes)
-    train = None if test_only else _rows(found.arrays, path, "", names)
+    kind = kind_of(path, targets, labels)
+    names = _names(path, labels, classes) if kind == "classes" else None
+    train = None if test_only else checked_rows(found.arrays, path, "", names, kind)
     if train is not None:
         _say_axes(path, train.x.shape)
     if test_path is not None and other is not None:
-        test, rule = _rows(other.arrays, test_path, "", names), f"test: {Path(test_path).name}"
-        return _Parts(train or test, test, rule, test_path, names, rate)
+        test, rule = checked_rows(other.arrays, test_path, "", names, kind), f"test: {Path(test_path).name}"
+        return _Parts(train or test, test, rule, test_path, names, rate, kind)
     if train is None or "x_test" in found.arrays or "y_test" in found.arrays:
         rule = "test: the folder test" if Path(path).is_dir() else "test: x_test, y_test"
-        test = _rows(found.arrays, path, "_test", names)
-        return _Parts(train or test, test, rule, path, names, rate)
+        test = checked_rows(found.arrays, path, "_test", names, kind)
+        return _Parts(train or test, test, rule, path, names, rate, kind)
     train, test = _carve(train, test_fraction)
-    return _Parts(train, test, f"test: a fixed {test_fraction:.0%} (seed 0)", path, names, rate)
+    return _Parts(train, test, f"test: a fixed {test_fraction:.0%} (seed 0)", path, names, rate, kind)
 
 
 def _names(path: str | Path, labels: Sequence[np.ndarray], classes: Any) -> tuple[str, ...] | None:
@@ -170,17 +200,6 @@ def _check_bytes(path: str | Path, train: np.ndarray, test: np.ndarray, scale: f
         )
 
 
-def _say_missing(path: str | Path, train: np.ndarray, test: np.ndarray, test_only: bool) -> None:
-    """Say which classes no training row shows, though there are outputs for them, or test rows."""
-    missing = np.setdiff1d(np.arange(1 + max(train.max(), test.max())), train)
-    if missing.size and not test_only:
-        tested = (
-            f", and {np.isin(test, missing).sum()} test labels are among them" if np.isin(missing, test).any() else ""
-        )
-        names = ", ".join(map(str, missing[:6])) + (", ..." if missing.size > 6 else "")
-        logger.warning(f"{path}: no training row has the label {names} ({missing.size} of {missing[-1] + 1}){tested}")
-
-
 def _say_axes(path: str | Path, shape: tuple[int, ...]) -> None:
     """Say in one line how axes are read where they may stand in the order of convolutions."""
     rows, steps, channels = shape
@@ -188,96 +207,6 @@ def _say_axes(path: str | Path, shape: tuple[int, ...]) -> None:
         logger.info(
             f"{path}: x {tuple(shape)} is read as {rows} rows of {steps} steps with {channels} channels; if it is "
             "(N, C, L), save x.transpose(0, 2, 1)"
-        )
-
-
-def _rows(found: dict[str, np.ndarray], path: str | Path, suffix: str, classes: Sequence[str] | None = None) -> Rows:
-    wanted = [f"x{suffix}", f"y{suffix}"]
-    if missing := [key for key in wanted if key not in found]:
-        there = ", ".join(npz_names(path)) or "nothing"
-        raise ValueError(
-            f"{path}: no array named {' and '.join(missing)}; it holds {there}: write np.savez(..., x=, y=)."
-        )
-    x, y = (found[key] for key in wanted)
-    if classes is not None and y.dtype.kind in "iuU":
-        try:
-            y = class_numbers(y, classes, len(classes))
-        except ValueError as error:
-            raise ValueError(f"{path}: {wanted[1]}: {error}") from None
-    lengths = found.get(f"lengths{suffix}")
-    if x.ndim != 3 or not x.size:
-        way = "each is at least 1, one channel is x[:, :, None]"
-        if x.ndim > 3:
-            way = f"x.reshape(N, L, -1) makes {int(np.prod(x.shape[2:]))} channels of the last axes"
-        raise ValueError(f"{path}: {wanted[0]} must be (N, L, C), got {x.shape}; {way}.")
-    if x.dtype.kind not in "fiub":
-        raise ValueError(f"{path}: {wanted[0]} must hold real numbers, got dtype {x.dtype}.")
-    if y.dtype.kind not in "iu":
-        raise ValueError(f"{path}: {wanted[1]} must hold integer labels or names, got {y.dtype}{_one_hot(x, y)}.")
-    if y.shape not in (x.shape[:1], x.shape[:2]):
-        way = "; one column is y[:, 0]" if y.shape == (len(x), 1) else _one_hot(x, y)
-        if y.shape == x.shape[1:2]:
-            way = f"; if x is (L, N, C), steps first, save x.transpose(1, 0, 2), {len(y)} rows of {len(x)} steps"
-        raise ValueError(f"{path}: {wanted[1]} must be {x.shape[:1]} or {x.shape[:2]} for this x, got {y.shape}{way}.")
-    x = _native(path, wanted[0], x)
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        bad = int(np.argmin(np.isfinite(x).all(axis=(1, 2))))
-        raise ValueError(f"{path}: {wanted[0]} holds NaN or infinity, first in row {bad}; clean it first.")
-    if lengths is not None and (
-        lengths.shape != x.shape[:1]
-        or lengths.dtype.kind not in "iu"
-        or (len(lengths) and (lengths.min() < 1 or lengths.max() > x.shape[1]))
-    ):
-        raise ValueError(f"{path}: lengths{suffix} must be {x.shape[:1]} integers from 1 to {x.shape[1]}.")
-    if (wrong := np.argwhere((y < -MOST_CLASSES) | (y >= MOST_CLASSES))).size:
-        raise ValueError(
-            f"{path}: {wanted[1]} holds the label {y[tuple(wrong[0])]} in row {wrong[0][0]}, which is no number of a "
-            "class."
-        )
-    return Rows(x, y.astype(np.int64), None if lengths is None else lengths.astype(np.int64))
-
-
-def _one_hot(x: np.ndarray, y: np.ndarray) -> str:
-    """The way out where each row of y has a single 1."""
-    is_one_hot = y.ndim == 2 and y.dtype.kind in "fiub" and len(y) == len(x) and (y.sum(1) == 1).all()
-    return "; of one-hot rows save y.argmax(1)" if is_one_hot and np.isin(y, (0, 1)).all() else ""
-
-
-def _native(path: str | Path, name: str, x: np.ndarray) -> np.ndarray:
-    """Numbers as torch takes them: in this machine's order of bytes, and no longer than 64 bits."""
-    if x.dtype.kind != "f" or x.dtype.itemsize <= 8:
-        kinds = {"u2": np.int32, "u4": np.int64, "u8": np.float64}  # which torch has not, or in part
-        kind = kinds.get(f"{x.dtype.kind}{x.dtype.itemsize}", x.dtype.newbyteorder("="))
-        return x.astype(kind, copy=False)
-    with np.errstate(over="ignore"):
-        found = x.astype(np.float64)
-    if (np.isinf(found) & np.isfinite(x)).any():
-        raise ValueError(f"{path}: {name} holds numbers that 64 bits cannot hold, in {x.dtype}; scale it first.")
-    return found
-
-
-def _classes(path: str | Path, train: Rows, test: Rows) -> int:
-    """The largest label + 1, over the training and the test rows."""
-    known = 1 + max(int(train.y.max()), int(test.y.max()))
-    if known > max(FEW_CLASSES, train.y.size):
-        rows, y = ("train", train.y) if train.y.max() == known - 1 else ("test", test.y)
-        row = int(np.argwhere(y == known - 1)[0][0])
-        raise ValueError(
-            f"{path}: {rows} has the label {known - 1} in row {row}, which would be {known} classes for {train.y.size} "
-            "labels; number the classes from 0 on, or set data.classes."
-        )
-    return known
-
-
-def _check_labels(path: str | Path, part: str, y: np.ndarray, classes: int) -> None:
-    real = y[y != IGNORED] if y.ndim == 2 else y
-    if not real.size:
-        raise ValueError(f"{path}: {part} has no label, {classes} classes take 0 to {classes - 1}; see data.classes.")
-    wrong = np.argwhere(((y < 0) | (y >= classes)) & ~((y == IGNORED) & (y.ndim == 2)))
-    if len(wrong):
-        raise ValueError(
-            f"{path}: {part} has labels from {real.min()} to {real.max()}, {classes} classes take 0 to {classes - 1} "
-            f"(row {wrong[0][0]} has {y[tuple(wrong[0])]}); see data.classes."
         )
 
 

@@ -16,6 +16,7 @@ from spikingssm.datasets.inputs import Inputs, Numbers, Tokens
 from spikingssm.datasets.interface import Interface
 from spikingssm.datasets.labels import IGNORED
 from spikingssm.datasets.order import EpochSampler, limited, shared_batches, split_rows
+from spikingssm.datasets.targets import Targets
 
 __all__ = ["IGNORED", "Batch", "Rows", "Selected", "SequenceData"]
 
@@ -25,7 +26,9 @@ LABELS_AT_ONCE = 2**22
 class Batch(NamedTuple):
     """Sequences ``x``, labels ``y`` (B,) or (B, L) int64, and ``lengths`` (B,) or None (all of L).
 
-    Training batches of mixed sequences have ``y`` (B, classes) float32, the probability of each class. ``x`` is
+    Training batches of mixed sequences have ``y`` (B, classes) float32, the probability of each class. Numbers that are
+    asked for are ``y`` (B, D) or (B, L, D) float32, standardised, NaN where there is none. Sets of labels are ``y``
+    (B, K) float32 of 0 and 1. ``x`` is
     (B, L, C) float32, or tokens (B, L) int64, or pairs of token sequences (B, 2, L) with ``lengths`` (B, 2).
     """
 
@@ -36,6 +39,8 @@ class Batch(NamedTuple):
 
 class Rows(NamedTuple):
     """One part of a data set as stored: ``x`` (N, L, C), ``y`` (N,) or (N, L), ``lengths`` (N,) or None.
+
+    With `spikingssm.datasets.targets` ``y`` is numbers (N, D) or (N, L, D) in their own units, or labels (N, K).
 
     Tokens are ``x`` (N, L) integers; pairs of them (N, 2, L) with ``lengths`` (N, 2). Each is a tensor or anything with
     a length that takes a list of row numbers and gives an array, such as a NumPy array or a memory map: rows are read
@@ -75,8 +80,9 @@ class _Drawn(Dataset[Batch]):
         rows: Rows,
         prepare: Callable[[Tensor], Tensor],
         draw: Callable[[list[int], int], Batch] | None = None,
+        targets: Targets | None = None,
     ) -> None:
-        self.rows, self.prepare, self.draw = rows, prepare, draw
+        self.rows, self.prepare, self.draw, self.targets = rows, prepare, draw, targets
 
     def __len__(self) -> int:
         return len(self.rows.x)
@@ -90,7 +96,8 @@ class _Drawn(Dataset[Batch]):
         x, y, lengths = (None if part is None else torch.as_tensor(part[indices]) for part in self.rows)
         assert x is not None
         assert y is not None
-        return Batch(self.prepare(x), y.long(), None if lengths is None else lengths.long())
+        asked = y.long() if self.targets is None else self.targets(y)
+        return Batch(self.prepare(x), asked, None if lengths is None else lengths.long())
 
 
 class SequenceData(lightning.LightningDataModule):
@@ -131,6 +138,8 @@ class SequenceData(lightning.LightningDataModule):
             the input. A run keeps them, so that it is tested with the same on any data.
         stream: whether validation and test rows follow one another in one long stream. They then come one a batch, and
             the model's state is carried from each to the next.
+        targets: what is asked for in place of classes, see `spikingssm.datasets.targets`; ``d_output`` is then how many
+            numbers or labels. None for classes.
         test_only: whether there are test rows only; ``train`` is then the same rows, which give the shape, and nothing
             is trained or validated.
 
@@ -165,15 +174,17 @@ class SequenceData(lightning.LightningDataModule):
         notes: Mapping[str, Any] | None = None,
         fitted: Mapping[str, Any] | None = None,
         stream: bool = False,
+        targets: Targets | None = None,
         test_only: bool = False,
     ) -> None:
         super().__init__()
         _check_rows(name, train, test, val, vocab)
-        _check_labels(name, {"train": train, "test": test, "val": val}, d_output)
+        if targets is None:
+            _check_labels(name, {"train": train, "test": test, "val": val}, d_output)
         self.name, self.split, self.notes = name if published else f"{name}-like", split, dict(notes or {})
         self.published, self.fitted = published, dict(fitted or {})
         self.first_epoch, self.first_batch = 0, 0  # where a resumed run goes on
-        self.vocab, self.generated, self.stream = vocab, generated, stream
+        self.vocab, self.generated, self.stream, self.targets = vocab, generated, stream, targets
         self.length, self.d_input = map(int, train.x.shape[1:] if vocab is None else (train.x.shape[-1], 1))
         self.pairs = vocab is not None and len(train.x.shape) == 3
         self.d_output, self.seed, self.batch_size, self.num_workers = d_output, seed, batch_size, num_workers
@@ -196,9 +207,9 @@ class SequenceData(lightning.LightningDataModule):
             raise ValueError(
                 f"{name}: batch_size must be from 1 to the {len(self.train_rows)} training rows, got {batch_size}."
             )
-        self.train_set = _Drawn(train, prepare, draw)
-        self.val_set = _Drawn(train if val is None else val, prepare)
-        self.test_set = _Drawn(test, prepare)
+        self.train_set = _Drawn(train, prepare, draw, targets)
+        self.val_set = _Drawn(train if val is None else val, prepare, targets=targets)
+        self.test_set = _Drawn(test, prepare, targets=targets)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Full batches in the order of (seed, epoch), of this process if there are several.
@@ -230,9 +241,11 @@ class SequenceData(lightning.LightningDataModule):
         """What a result must say of its data: name, whether all of it, sizes of the parts, and how they were split."""
         size = "generated" if self.generated else "full" if self.full else "subset" if self.published else "other"
         sizes = {"train": len(self.train_rows), "val": len(self.val_rows), "test": len(self.test_rows)}
-        shape = {"length": self.length, "d_input": self.d_input, "d_output": self.d_output}
+        shape: dict[str, Any] = {"length": self.length, "d_input": self.d_input, "d_output": self.d_output}
         if self.vocab is not None:
             shape["vocab"] = self.vocab
+        if self.targets is not None:
+            shape["targets"] = self.targets.kind
         facts = {"name": self.name, "size": size, **sizes, **shape, "split": self.split, "seed": self.seed}
         return {**facts, **self.notes, **self.digests}
 
@@ -240,7 +253,7 @@ class SequenceData(lightning.LightningDataModule):
     def interface(self) -> Interface:
         """What a network must know of these data to be used without them."""
         sizes = {"length": self.length, "d_input": self.d_input, "d_output": self.d_output, "vocab": self.vocab}
-        more = {"pairs": self.pairs, "stream": self.stream, "classes": self.class_names}
+        more = {"pairs": self.pairs, "stream": self.stream, "classes": self.class_names, "targets": self.targets}
         return Interface(name=self.name, inputs=self.inputs, **sizes, **more)  # type: ignore[arg-type]
 
     @functools.cached_property

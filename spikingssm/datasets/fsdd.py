@@ -1,7 +1,7 @@
 """Free Spoken Digit Dataset: raw audio at 8 kHz, one spoken digit."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +22,7 @@ from spikingssm.datasets.cache import cached, source_facts
 from spikingssm.datasets.inputs import Audio
 from spikingssm.datasets.known import ContentDigest, say_other, source_of_test
 from spikingssm.datasets.standin import TEST, TRAIN, refuse_root
+from spikingssm.datasets.targets import ahead, scaled
 
 __all__ = ["find_clips", "fsdd", "is_wav", "tested_clips"]
 
@@ -44,6 +45,8 @@ def fsdd(
     leave_out: str | None = None,
     scaling: float | None = None,
     generated: bool = False,
+    horizon: int | None = None,
+    target_scaling: Mapping[str, Any] | None = None,
     seed: int = 0,
     **options: Any,
 ) -> SequenceData:
@@ -60,6 +63,9 @@ def fsdd(
         scaling: what samples / 2^15 are divided by; None takes their root mean square over the clips not tested on,
             as recorded, at every ``rate`` the same.
         generated: a drawn stand-in.
+        horizon: of a forecast: the samples that many steps later are asked for, and not the digits. Its unit is the
+            loudest sample that there can be.
+        target_scaling: mean and standard deviation of these as a run keeps them; None finds them in the training rows.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
 
@@ -88,16 +94,21 @@ def fsdd(
     train, test = np.flatnonzero(~tested), np.flatnonzero(tested)
     scale = scaling or level(NAME, found["energy"][train], int(found["samples"][train].sum()))
     valid = -(-found["samples"] // rate)
+    inputs, y, asked = Audio(RATE, scale, rate, length), found["y"], None
+    if horizon is not None:
+        y = ahead(inputs.units(found["x"]), horizon, valid)
+        asked = scaled(y[train], target_scaling, horizon)
     return SequenceData(
         NAME,
-        *(Rows(Selected(found["x"], rows), found["y"][rows], valid[rows]) for rows in (train, test)),
-        d_output=10,
-        inputs=Audio(RATE, scale, rate, length),
+        *(Rows(Selected(found["x"], rows), y[rows], valid[rows]) for rows in (train, test)),
+        d_output=10 if asked is None else 1,
+        inputs=inputs,
+        targets=asked,
         seed=seed,
         split=f"{rule}; validation: from the others, by the seed; {RATE / rate:g} Hz, samples / 2^15 / {scale:.4g}",
         published=published,
         full=len(found["y"]) == PUBLISHED,
-        fitted={"scaling": scale},
+        fitted={"scaling": scale, **({} if asked is None else {"target_scaling": asked.scaling})},
         generated=generated,
         **options,
     )

@@ -62,6 +62,15 @@ class Numbers:
             x = (x - x.new_tensor(self.mean)) / x.new_tensor(self.std)
         return x * self.scale if self.scale != 1 else x
 
+    def units(self, rows: np.ndarray) -> np.ndarray:
+        """Stored rows -> the same in the units of the data: as they are."""
+        return rows
+
+    def undone(self, channels: int) -> tuple[list[float], list[float]]:
+        """Factor and offset of each channel that take what the network reads back to the units of the data."""
+        mean, std = self.mean or (0.0,) * channels, self.std or (1.0,) * channels
+        return [s * self.divide / self.scale for s in std], [m * self.divide for m in mean]
+
     def rows(self, x: Any, channels: int, lengths: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Raw sequences -> stored rows (N, L, C), and the valid steps of each; see `as_rows`."""
         found, valid = as_rows(x, channels, lengths)
@@ -111,6 +120,14 @@ class Audio:
     def __call__(self, x: Tensor) -> Tensor:
         """Stored samples int16 -> what the network reads."""
         return x.float() / (PEAK * self.scaling)
+
+    def units(self, rows: np.ndarray) -> np.ndarray:
+        """Stored samples -> the same as part of the loudest sample that there can be, float32."""
+        return np.asarray(rows, np.float32) / PEAK
+
+    def undone(self, channels: int) -> tuple[list[float], list[float]]:
+        """Factor and offset that take what the network reads back to those units."""
+        return [self.scaling] * channels, [0.0] * channels
 
     def rows(self, x: Any, channels: int, lengths: Any = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Clips at ``hertz``, (T,), (N, T), (N, T, 1) or a list of (T,) -> rows (N, L, 1) int16, and their real steps.

@@ -150,16 +150,17 @@ def read_table(path: str | Path) -> Sequences:
     parts = np.split(np.arange(len(table)), starts[1:])
     rows, lengths = as_rows([x[part] for part in parts], len(channels))
     said = [f"{path.name}[{sequence[start]}]" for start in starts]
-    if label is None or all(len(set(label[part].tolist())) == 1 for part in parts):
+    if label is None or all(len(np.unique(label[part])) == 1 for part in parts):
         return Sequences(said, rows, lengths, None if label is None else label[starts])
-    y = np.full(rows.shape[:2], "" if label.dtype.kind == "U" else IGNORED, label.dtype)
+    nothing: Any = {"U": "", "f": np.nan}.get(label.dtype.kind, IGNORED)
+    y = np.full(rows.shape[:2], nothing, label.dtype)
     for row, part in enumerate(parts):
         y[row, : len(part)] = label[part]
     return Sequences(said, rows, lengths, y)
 
 
 def whole(values: np.ndarray) -> np.ndarray:
-    """Labels: integers where all are whole numbers, else as they are."""
+    """Labels: integers where all are whole numbers, numbers where all are numbers, else as they are."""
     if values.dtype.kind == "f" and (values == np.rint(values)).all():
         return values.astype(np.int64)
     if values.dtype.kind in "OUS":
@@ -168,7 +169,7 @@ def whole(values: np.ndarray) -> np.ndarray:
             numbers = texts.astype(np.float64)
         except ValueError:
             return texts
-        return numbers.astype(np.int64) if (numbers == np.rint(numbers)).all() else texts
+        return numbers.astype(np.int64) if (numbers == np.rint(numbers)).all() else numbers
     return values
 
 

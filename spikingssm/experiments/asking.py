@@ -11,6 +11,8 @@ from sdn.runs.files import writing
 from spikingssm.datasets.inputs import Audio, Spikes, Tokens
 from spikingssm.datasets.interface import Interface
 from spikingssm.datasets.sequences import Sequences, read_sequences
+from spikingssm.datasets.targets import NumberTargets
+from spikingssm.experiments.answers import target_lines, target_rows, value_names
 from spikingssm.experiments.shipped import shipped
 from spikingssm.experiments.trained import Prediction, TrainedModel, load_model
 
@@ -61,7 +63,7 @@ def described(run: str | Path | None) -> str:
             "python -m spikingssm predict RUN FILE ... asks the network of a run folder, or one of these, about files"
         )
     model = load_model(run)
-    return f"{run}: {model.extra_repr()}\nit reads {_what(model)}\nclasses: {', '.join(_classes(model.interface))}"
+    return f"{run}: {model.extra_repr()}\nit reads {_what(model)}\n{_answers(model.interface)}"
 
 
 def _what(model: TrainedModel) -> str:
@@ -74,12 +76,26 @@ def _what(model: TrainedModel) -> str:
     return f"sequences of {data.d_input} channels and about {data.length} steps, in .npz, .npy or .csv"
 
 
+def _answers(interface: Interface) -> str:
+    """What a network answers with, in words."""
+    names = ", ".join(_classes(interface))
+    if isinstance(interface.targets, NumberTargets):
+        each = "every step" if interface.targets.steps else "a sequence"
+        later = f": what it reads, {interface.targets.horizon} steps later" if interface.targets.horizon else ""
+        count = "a number" if interface.d_output == 1 else f"{interface.d_output} numbers ({names})"
+        return f"it answers with {count} for {each}{later}"
+    return f"labels, of which any may be there: {names}" if interface.targets is not None else f"classes: {names}"
+
+
 def _classes(interface: Interface) -> list[str]:
     return [interface.class_name(number) for number in range(interface.d_output)]
 
 
 def _lines(part: Sequences, answer: Prediction, interface: Interface) -> Iterator[str]:
     """A line a sequence, and the part of the right ones where their classes are known."""
+    if interface.targets is not None:
+        yield from target_lines(part, answer, interface)
+        return
     width = max(map(len, part.names))
     right = 0
     known = _numbers(part.labels, interface)
@@ -112,11 +128,16 @@ def _numbers(labels: Any, interface: Interface) -> np.ndarray | None:
 
 
 def _head(model: TrainedModel) -> list[str]:
+    if isinstance(model.interface.targets, NumberTargets):
+        return ["sequence", "step", *value_names(model.interface), "spikes"]
     return ["sequence", "step", "label", *(f"p({name})" for name in _classes(model.interface)), "spikes"]
 
 
 def _rows(names: Sequence[str], answer: Prediction, interface: Interface) -> Iterator[list[Any]]:
     """A row a sequence, or a row a step; the spikes of a sequence stand in its last row."""
+    if interface.targets is not None:
+        yield from target_rows(names, answer, interface)
+        return
     assert answer.probabilities is not None
     for row, name in enumerate(names):
         labels, shares = answer.labels[row].reshape(-1), answer.probabilities[row].reshape(-1, interface.d_output)

@@ -16,7 +16,9 @@ from spikingssm.datasets.interface import Interface
 from spikingssm.experiments.config import call
 from spikingssm.experiments.consistency import check_together, check_tokens_are_read
 from spikingssm.experiments.runfolder import check_sizes
+from spikingssm.experiments.targets import takes
 from spikingssm.models.base import patch_of
+from spikingssm.tasks import Task, told
 from spikingssm.training.fit import SequenceModule, fitting
 
 __all__ = ["build", "check_keys", "open_module"]
@@ -45,16 +47,17 @@ def build(config: DictConfig, weights: str | Path | None = None) -> tuple[Sequen
     check_keys("optim", config.optim, SequenceModule, {"model", "task", "classes", "carry_state"})
     check_keys("trainer", config.trainer, Trainer, OURS)
     _check_numbers(config)
-    data = call("data", config.data)
+    task = call("task", config.task)
+    data = call("data", config.data, **_asked(config.data, task))
     if not isinstance(data, SequenceData):
         raise ValueError(f"data: {config.data._target_} gives a {type(data).__name__}, it must give a SequenceData.")
     if weights is not None and known:
         with torch.device("meta"):
-            fitting(weights, content, _module(config, data.interface))
+            fitting(weights, content, _module(config, data.interface, task))
     seed_everything(config.seed)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    module = _module(config, data.interface)
+    module = _module(config, data.interface, task, data)
     check_together(data, module.model, module.task, config.optim.get("tbptt"))
     module = module.double() if str(config.trainer.get("precision")).startswith("64") else module
     if weights is not None:
@@ -75,11 +78,12 @@ def open_module(config: DictConfig, interface: Interface, weights: str | Path) -
     """
     content = load_checkpoint(weights)
     check_keys("optim", config.optim, SequenceModule, {"model", "task", "classes", "carry_state"})
+    task = call("task", config.task)
     if check_sizes(weights, config, content.get("state_dict")):
         with torch.device("meta"):
-            fitting(weights, content, _module(config, interface))
+            fitting(weights, content, _module(config, interface, task))
     with torch.random.fork_rng(devices=[]):
-        module = _module(config, interface)
+        module = _module(config, interface, task)
     module = module.double() if str(config.trainer.get("precision")).startswith("64") else module
     module.load_state_dict(fitting(weights, content, module))
     return module
@@ -99,7 +103,14 @@ def _is_integer(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _module(config: DictConfig, data: Interface) -> SequenceModule:
+def _asked(data: DictConfig, task: Task) -> dict[str, Any]:
+    """What a task asks of data that can be read in several ways, where their section does not say it."""
+    wanted = {key: getattr(task, key, None) for key in ("targets", "horizon")}
+    asked = {key: value for key, value in wanted.items() if value is not None and data.get(key) is None}
+    return {key: value for key, value in asked.items() if takes(data, key)}
+
+
+def _module(config: DictConfig, data: Interface, task: Task, rows: SequenceData | None = None) -> SequenceModule:
     check_tokens_are_read(data, str(config.model.get("_target_")))
     tokens = {} if data.vocab is None else {"vocab": data.vocab, "pairs": data.pairs}
     model = call("model", config.model, d_input=data.d_input, d_output=data.d_output, **tokens)
@@ -107,7 +118,7 @@ def _module(config: DictConfig, data: Interface) -> SequenceModule:
         raise ValueError(f"model: {config.model._target_} gives a {type(model).__name__}, it must give a module.")
     if patch_of(model) > data.length:
         raise ValueError(f"model.patch={model.patch} is longer than the {data.length} steps of {data.name}; lower it.")
-    task = call("task", config.task)
+    task = told(task, data, rows)
     try:
         return SequenceModule(model, task, classes=data.d_output, carry_state=data.stream, **config.optim)
     except TypeError as error:

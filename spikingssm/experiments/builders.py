@@ -17,7 +17,7 @@ DATA = frozenset(
     f"spikingssm.datasets.{name}"
     for name in (
         "aan", "arrays", "cifar", "digits", "dvs128gesture", "ecg", "fsdd", "fsdd_spikes", "imdb", "listops", "mnist",
-        "pathfinder", "shd", "speech_commands", "ssc", "wikitext",
+        "pathfinder", "series", "shd", "speech_commands", "ssc", "wikitext",
     )
 )  # fmt: skip
 MODELS = frozenset(
@@ -25,8 +25,11 @@ MODELS = frozenset(
 )
 TASKS = frozenset(
     f"spikingssm.tasks.{name}"
-    for name in ("Classification", "EveryStepClassification", "LanguageModel", "StepClassification")
-)
+    for name in (
+        "Classification", "EveryStepClassification", "Forecast", "LanguageModel", "MultiLabel", "Regression",
+        "StepClassification",
+    )
+)  # fmt: skip
 NEURONS = ("ALIF", "BRF", "HRF", "IzhikevichRF", "LIF", "RF")
 SOLVERS = ("Fused", "Loop", "Parallel", "Surrogate")
 GRADIENTS = ("ArcTan", "DoubleGaussian", "MultiGaussian", "Sigmoid", "Triangle")

@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -23,6 +23,7 @@ from sdn.runs.shortage import shortage
 from spikingssm.experiments.ending import quoted
 from spikingssm.experiments.overrides import check_key, one_line, parse
 from spikingssm.experiments.runfolder import FITTED, stored
+from spikingssm.experiments.targets import takes
 
 __all__ = ["MOVABLE", "call", "config_folder", "has_recipes", "load", "load_config"]
 
@@ -160,10 +161,26 @@ def _compose(parsed: list[Override]) -> DictConfig:
         value = None if override.is_sweep_override() or override.is_delete() else override.value()
         if isinstance(value, dict) and "_target_" in value:
             OmegaConf.update(config, override.key_or_group, value, merge=False, force_add=True)
+    _drop_arguments(config, parsed)
     path = config.data.get("path")
     if path is not None and config.name == UNNAMED and "name" not in chosen:
         config.name = "-".join([Path(str(path)).stem, *([str(chosen["recipe"])] if chosen.get("recipe") else [])])
     return config
+
+
+def _drop_arguments(config: DictConfig, parsed: list[Override]) -> None:
+    """Leave out what only the task took whose place ``task._target_=NAME`` has taken; what was asked for stays."""
+    asked = {o.key_or_group for o in parsed}
+    if "task._target_" not in asked:
+        return
+    for key in [key for key in config.task if key != "_target_" and f"task.{key}" not in asked]:
+        try:
+            is_taken = takes(config.task, str(key))
+        except Exception:  # a target that is not there, of which what builds it speaks
+            return
+        if not is_taken:
+            with open_dict(config.task):
+                del config.task[key]
 
 
 def _check_taken(folder: Path, config: DictConfig, parsed: list[Override]) -> None:

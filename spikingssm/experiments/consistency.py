@@ -4,12 +4,20 @@ from torch import nn
 
 from spikingssm.datasets.base import SequenceData
 from spikingssm.datasets.interface import Interface
+from spikingssm.datasets.targets import NumberTargets
 from spikingssm.models.base import answers_of, patch_of, pool_of
 from spikingssm.tasks import LanguageModel, Task, skip_of
 
 __all__ = ["check_together", "check_tokens_are_read"]
 
 WORDS = {"sequence": "one label a sequence", "step": "a label at every step"}
+KINDS = {
+    "classes": "classes", "numbers": "numbers", "labels": "sets of labels", "next": "a series and what comes next",
+}  # fmt: skip
+WAYS = {
+    "classes": "task=classification, or another data set", "numbers": "task=regression", "labels": "task=multilabel",
+    "next": "task=forecast",
+}  # fmt: skip
 ANSWERS = {"sequence": "once a sequence", "step": "at every step"}
 
 
@@ -29,6 +37,7 @@ def check_together(data: SequenceData, model: nn.Module, task: Task, tbptt: int 
     """
     labels, answers = labels_of(data), answers_of(model)
     asked, given = getattr(task, "labels", None), getattr(task, "answers", None)
+    _check_targets(data, model, task, labels, answers)
     if labels and answers and asked and given:
         way, name = _way(data, model, task, labels, answers), type(task).__name__
         if isinstance(task, LanguageModel) and data.vocab is None:
@@ -69,7 +78,34 @@ def check_tokens_are_read(data: Interface, target: str) -> None:
 def labels_of(data: SequenceData) -> str | None:
     """Whether the labels of a data set are of the "sequence" or of each "step"; None where they do not say."""
     axes = len(getattr(data.val_set.rows.y, "shape", ()))
+    axes -= data.targets is not None  # the last axis is that of the numbers, or of the labels
     return {1: "sequence", 2: "step"}.get(axes)
+
+
+def _check_targets(data: SequenceData, model: nn.Module, task: Task, labels: str | None, answers: str | None) -> None:
+    """Refuse a task for other targets than those of the data, and numbers of steps for answers of sequences."""
+    there, wanted = _kind(data), getattr(task, "targets", None)
+    name = type(task).__name__
+    if wanted is None:
+        return
+    if wanted != there:
+        asks = KINDS.get(wanted, wanted)
+        raise ValueError(f"{data.name} has {KINDS[there]} and {name} asks for {asks}; set {WAYS[there]}.")
+    if labels == "step" and answers == "sequence" and wanted != "classes":
+        pools = pool_of(model) is not None
+        way = "model.pool=each" + (" model.patch=1" if patch_of(model) > 1 else "")
+        way = way if pools else f"model=spikingssm {way}, since {type(model).__name__} answers once a sequence"
+        raise ValueError(f"{data.name} has a target at every step and the model answers once a sequence; set {way}.")
+    if wanted == "next" and getattr(model, "bidirectional", False):
+        raise ValueError(f"{name}: a bidirectional network sees the future; set model.bidirectional=false.")
+
+
+def _kind(data: SequenceData) -> str:
+    """What the data ask for, in the words of a task's ``targets``."""
+    targets = data.targets
+    if targets is None:
+        return "classes"
+    return "next" if isinstance(targets, NumberTargets) and targets.horizon else targets.kind
 
 
 def _way(data: SequenceData, model: nn.Module, task: Task, labels: str, answers: str) -> str:

@@ -145,16 +145,18 @@ def load_run_on(
     inputs = interface.inputs
     assert inputs is not None
     found = read_sequences(path, inputs)
+    x, lengths = inputs.rows(found.x, interface.d_input, found.lengths)
     try:
-        y = interface.numbers(found.labels)
+        y = interface.asked(found.labels, x, lengths)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    if y is None and interface.targets is not None:
+        raise ValueError(f"{path}: no targets in it; give an .npz with x and y, or a .csv with a column named label.")
     if y is None:
         raise ValueError(
             f"{path}: no labels in it; give an .npz with x and y, or a folder of one folder a class, named "
             f"{', '.join(interface.class_name(number) for number in range(min(interface.d_output, 12)))}."
         )
-    x, lengths = inputs.rows(found.x, interface.d_input, found.lengths)
     rows = Rows(x, y, lengths)
     data = SequenceData(
         Path(path).stem,
@@ -169,6 +171,7 @@ def load_run_on(
         split=f"test: {Path(path).name}",
         test_only=True,
         stream=interface.stream,
+        targets=interface.targets,
     )
     module = open_module(config, interface, Path(run_dir) / "checkpoints" / "best.ckpt")
     check_together(data, module.model, module.task)

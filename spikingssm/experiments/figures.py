@@ -15,17 +15,22 @@ from sdn.runs.files import writing
 
 __all__ = ["demo_figure", "learning_curve", "raster"]
 
+NO_METRICS = ("epoch", "step", "seconds", "cpu_seconds")
+"""Columns of a ``metrics.csv`` that say when."""
 
-def learning_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Loss, accuracy (or perplexity, where there is none) and spike rate by epoch, as a PNG.
+
+def learning_curve(rows: Sequence[Mapping[str, Any]], path: str | Path, quality: str | None = None) -> None:
+    """Loss, a metric of the task and spike rate by epoch, as a PNG.
 
     Args:
-        rows: of a ``metrics.csv``, with epoch and any of train/ and val/ loss, accuracy, perplexity, spike_rate.
+        rows: of a ``metrics.csv``, with epoch and any of train/ and val/ loss, spike_rate and metrics of a task.
         path: of the picture.
+        quality: the metric; None is accuracy where it was logged, else the first other one.
     """
     figure = Figure(figsize=(10, 3), layout="constrained")
     logged = {key.split("/", 1)[-1] for row in rows for key, value in row.items() if value not in (None, "")}
-    quality = "perplexity" if "perplexity" in logged and "accuracy" not in logged else "accuracy"
+    others = sorted(name for name in logged - {"accuracy", "loss", "spike_rate", *NO_METRICS} if "/" not in name)
+    quality = quality or next(iter(others if others and "accuracy" not in logged else ["accuracy"]))
     for axis, metric in zip(figure.subplots(1, 3), ("loss", quality, "spike_rate"), strict=True):
         for stage, color in (("train", "C0"), ("val", "C1")):
             known = [row for row in rows if row.get(f"{stage}/{metric}") not in (None, "")]
@@ -35,8 +40,8 @@ def learning_curve(rows: Sequence[Mapping[str, Any]], path: str | Path) -> None:
                 axis.plot(epochs, values, marker=".", color=color, label=stage)
         axis.set(xlabel="epoch", title=metric.replace("_", " "))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if axis.lines:
-            axis.legend()
+    for axis in [axis for axis in figure.axes if axis.lines][:1]:
+        axis.legend()
     _save(figure, path)
 
 

@@ -28,6 +28,7 @@ from spikingssm.experiments.ending import go_on, quoted, remembered
 from spikingssm.experiments.figures import learning_curve, raster
 from spikingssm.experiments.runfolder import keep_artifact, keep_fitted, solver_name, start_from, stored
 from spikingssm.measures.activity import state_of
+from spikingssm.measures.shown import plain_number
 from spikingssm.measures.spikes import spikes_of
 from spikingssm.models.base import patch_of, placed
 from spikingssm.processes.distributed import first_process, leave
@@ -134,6 +135,8 @@ def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
         facts = ", ".join(f"{key} {value}" for key, value in data.facts().items() if "digest" not in key)
         logger.info(f"{folder} | {facts} | {_count(module)} parameters")
         logger.info(f"{data.name}: {described(data)}")
+        if (said := getattr(module.task, "said", "")) and not resume:
+            logger.info(said)
         if first is not None and not resume:
             logger.info(f"starting from the weights in {first}")
         more = {"callbacks": callbacks, "loggers": loggers, **_trainer(config)}
@@ -155,7 +158,7 @@ def _report(
     _draw(folder, module, data)
     write_json(folder / "summary.json", {**_summary(folder, config, module, data, loop), **known})
     found = known["test"]
-    quality = " | ".join(f"test {name} {found[name]:.4f}" for name in module.metrics["test"])
+    quality = " | ".join(f"test {name} {plain_number(found[name])}" for name in module.metrics["test"])
     logger.info(f"{folder}/summary.json | {quality} | spikes {found['spike_rate']:.4f}")
     for layer, rate in found["spike_rates"].items():
         if state := state_of(rate):
@@ -206,7 +209,8 @@ def _count(module: SequenceModule) -> int:
 
 def _draw(folder: Path, module: SequenceModule, data: SequenceData) -> None:
     """The learning curve, and the first layer's spikes on the first test sequence."""
-    learning_curve(read_metrics(folder / "metrics.csv"), folder / "figures" / "learning_curve.png")
+    quality = next(iter(module.metrics["test"]), None)
+    learning_curve(read_metrics(folder / "metrics.csv"), folder / "figures" / "learning_curve.png", quality)
     row = data.test_set[int(data.test_rows[0])]
     name, spikes = next(iter(spikes_of(module.model, placed(module.model, row.x)).items()))
     length = spikes.shape[1]

@@ -19,7 +19,7 @@ __all__ = ["FITTED", "check_sizes", "keep_artifact", "keep_fitted", "solver_name
 ARTIFACT = "artifact.safetensors"
 SECTIONS = ("name", "seed", "data", "model", "task", "optim", "trainer", "resume", "run_dir", "threads")
 BUILT = ("data", "model", "task")
-FITTED = ("data.scaling", "data.vocabulary", "data.classes", "data.samples", "data.hertz")
+FITTED = ("data.scaling", "data.vocabulary", "data.classes", "data.samples", "data.hertz", "data.target_scaling")
 """Keys that a run fills in where they are null: what its training rows gave."""
 FLOOR, LAYERS = 4096, 64
 """Integers and layers that may be asked for whatever the weights are: without memory they are compared in no time."""

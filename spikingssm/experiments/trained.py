@@ -14,9 +14,11 @@ from sdn.runs.files import read_json, write_json, writing
 from sdn.runs.tensor_files import save_tensors
 from spikingssm.datasets.interface import FILE, Interface
 from spikingssm.datasets.labels import IGNORED
+from spikingssm.datasets.targets import LabelTargets, NumberTargets
 from spikingssm.experiments.build import open_module
 from spikingssm.experiments.runfolder import ARTIFACT, stored
 from spikingssm.experiments.shipped import folder_of
+from spikingssm.measures.shown import COSTS, plain_number
 from spikingssm.measures.spikes import Firing, watch_neurons
 from spikingssm.models.base import able, placed
 from spikingssm.tasks import Task, answer_of
@@ -34,16 +36,17 @@ class Prediction(NamedTuple):
 
     Args:
         labels: (N,) int64 numbers of the classes, or (N, L) for an answer at every step, -100 behind the end of a row;
-            for numbers that are predicted the numbers themselves, float.
-        names: of these classes, where each sequence has one answer; else None.
-        probabilities: (N, C) or (N, L, C), of each class; None where numbers are predicted.
+            for sets of labels (N, K) int64 of 0 and 1. Where numbers are asked for these are they, in the units of the
+            data, float64: (N,) or (N, L) for one, else (N, D) or (N, L, D), NaN behind the end of a row.
+        names: of these classes, or of the labels of each set, where each sequence has one answer; else None.
+        probabilities: (N, C) or (N, L, C), of each class or label; None where numbers are asked for.
         logits: what the network gave, (N, C) or (N, L, C).
         spikes: (N,) int64, of all neurons over the real steps.
         layers: layer -> its spikes, (N,) int64.
     """
 
     labels: Tensor
-    names: list[str] | None
+    names: list[str] | list[list[str]] | None
     probabilities: Tensor | None
     logits: Tensor
     spikes: Tensor
@@ -169,7 +172,9 @@ class TrainedModel(nn.Module):
     def extra_repr(self) -> str:
         """Name, sizes and what it was tested to."""
         data, test = self.interface, self.facts.get("test", {})
-        quality = ", ".join(f"test {key} {value:.4f}" for key, value in test.items() if key in ("accuracy", "loss"))
+        shown = {key: value for key, value in test.items() if isinstance(value, float)}
+        chosen = [*[key for key in shown if key not in COSTS][:1], *(["loss"] if "loss" in shown else [])]
+        quality = ", ".join(f"test {key} {plain_number(shown[key])}" for key in chosen)
         return f"{data.name}: {data.length} steps x {data.d_input} -> {data.d_output}; {quality}".rstrip("; ")
 
     def _answered(self, x: Tensor, valid: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -190,11 +195,27 @@ class TrainedModel(nn.Module):
     def _prediction(self, logits: Tensor, valid: Tensor | None, layers: dict[str, Tensor]) -> Prediction:
         spikes = torch.stack(list(layers.values())).sum(0)
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        targets = self.interface.targets
+        if isinstance(targets, NumberTargets):
+            return Prediction(_numbers(targets, wide, valid), None, None, logits, spikes, layers)
+        if isinstance(targets, LabelTargets):
+            shares = wide.sigmoid()
+            sets = (shares > 0.5).long()
+            told = [[self.interface.class_name(k) for k, there in enumerate(row) if there] for row in sets.tolist()]
+            return Prediction(sets, told, shares, logits, spikes, layers)
         labels = wide.argmax(-1)
         if labels.ndim == 2 and valid is not None:
             labels = labels.masked_fill(torch.arange(labels.shape[1]) >= valid[:, None], IGNORED)
         names = [self.interface.class_name(label) for label in labels.tolist()] if labels.ndim == 1 else None
         return Prediction(labels, names, wide.softmax(-1), logits, spikes, layers)
+
+
+def _numbers(targets: NumberTargets, answers: Tensor, valid: Tensor | None) -> Tensor:
+    """Numbers in the units of the data; the last axis of a single one is left out."""
+    found = targets.own(answers)
+    if found.ndim == 3 and valid is not None:
+        found = found.masked_fill((torch.arange(found.shape[1]) >= valid[:, None])[..., None], torch.nan)
+    return found.squeeze(-1) if found.shape[-1] == 1 else found
 
 
 def load_model(run: str | Path, solver: str | Solver | None = None) -> TrainedModel:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from spikingssm.reports.tables import COSTS, short
+from spikingssm.measures.shown import COSTS, is_share, plain_number
+from spikingssm.reports.tables import short
 
 __all__ = ["brief"]
 
@@ -31,11 +32,11 @@ def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "test", f"{found['rows']} rows on {found['device']}"
     for name in [name for name in found if name not in FACTS]:
         value = found[name]
-        yield name, f"{100 * value:.2f} %" if name.startswith("accuracy") else f"{value:.4f}"
+        yield name, f"{100 * value:.2f} %" if is_share(name) else plain_number(value)
     if classes := found.get("by_class"):
         yield "balanced", f"{100 * classes['balanced_accuracy']:.2f} % mean recall of the classes"
         yield "F1", f"{100 * classes['f1']:.2f} % mean of the classes; each of them: --confusion"
-    yield "loss", f"{found['loss']:.4f}"
+    yield "loss", plain_number(found["loss"])
     steps = f", {found['spikes']:.1f} a sample of {found['steps']:.0f} steps" if found.get("steps") else ""
     spikes = f"{100 * found['spike_rate']:.2f} % of all neurons and steps"
     yield "spikes", spikes + steps

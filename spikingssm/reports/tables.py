@@ -11,6 +11,7 @@ from loguru import logger
 
 from sdn.runs.files import read_json
 from spikingssm.experiments.unfinished import is_begun, unfinished
+from spikingssm.measures.shown import COSTS, is_share
 from spikingssm.reports.results import wrong_value
 
 __all__ = [
@@ -28,11 +29,6 @@ KINDS = {
     "SDN": {"dynamics", "metrics"},
 }
 """What each kind of result holds at least."""
-COSTS = (
-    "loss", "spike_rate", "spike_rates", "steps", "spikes", "spikes_by_layer", "input_events", "sops", "sops_by_layer",
-    "energy", "not_counted", "by_class",
-)  # fmt: skip
-"""What a result of a test holds beside the metrics of its task."""
 
 
 HEAD = (
@@ -179,7 +175,7 @@ def _place(runs: Sequence[Mapping[str, Any]]) -> tuple[str, float]:
     """The data of some runs, and a number that is smaller for a better result."""
     name = next((name for name in runs[0]["test"] if name not in COSTS), "loss")
     found = fmean(run["test"].get(name, math.inf) for run in runs)
-    return runs[0]["dataset"]["name"], -found if name.startswith("accuracy") else found
+    return runs[0]["dataset"]["name"], -found if is_share(name) or name == "r2" else found
 
 
 def _name(run: Mapping[str, Any]) -> str:
@@ -214,8 +210,10 @@ def _minutes(runs: Sequence[Mapping[str, Any]]) -> str:
 
 def _metric(name: str, values: Sequence[float]) -> str:
     """A name and its value, such as accuracy 97.21 %; of several values the mean and the range."""
-    factor, unit = (100, " %") if name.startswith("accuracy") else (1, "")
-    shown = [f"{factor * value:.2f}" for value in (fmean(values), min(values), max(values))]
+    factor, unit = (100, " %") if is_share(name) else (1, "")
+    three = (fmean(values), min(values), max(values))
+    small = not unit and 0 < abs(three[0]) < 1  # such as an error, which two digits behind the point would hide
+    shown = [f"{value:.3g}" if small else f"{factor * value:.2f}" for value in three]
     return f"{name} {shown[0]}{unit}" + (f" ({shown[1]} to {shown[2]})" if len(values) > 1 else "")
 
 

@@ -22,6 +22,7 @@ from sdn.runs.files import versions, writing
 from spikingssm.datasets.base import Batch
 from spikingssm.experiments.evaluation import TrainedRun, load_run
 from spikingssm.experiments.runfolder import stored
+from spikingssm.measures.shown import is_share
 from spikingssm.measures.spikes import neurons_of, record_spikes
 from spikingssm.processes.distributed import ALONE
 from spikingssm.tasks import WeightedMean
@@ -207,8 +208,8 @@ def shown(values: Sequence[float], form: str = ".2f") -> str:
 
 
 def percent(name: str) -> float:
-    """What a metric is multiplied by where it is shown: accuracies are in percent."""
-    return 100.0 if name.startswith("accuracy") else 1.0
+    """What a metric is multiplied by where it is shown: parts of all, such as accuracies, are in percent."""
+    return 100.0 if is_share(name) else 1.0
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

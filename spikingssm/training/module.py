@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from sdn import detach, immediate_checks
 from sdn.checks.finite import Diverged, arrived
@@ -39,7 +39,7 @@ class SequenceModule(lightning.LightningModule):
     Args:
         model: (x (B, L, C), lengths=(B,) or None) -> (logits, state).
         task: loss and metrics.
-        classes: number of classes.
+        classes: number of classes, or of the numbers or labels that are asked for.
         lr: peak learning rate.
         weight_decay: of the weights; none on the rest, see `parameter_groups`.
         warmup: part of all steps with a rising learning rate, in [0, 1).
@@ -110,7 +110,7 @@ class SequenceModule(lightning.LightningModule):
         self.carry_state = carry_state
         self._state: Any = None
         self.metrics: Any = nn.ModuleDict({stage: nn.ModuleDict(task.metrics(classes)) for stage in STAGES})
-        counted = "accuracy" in task.metrics(classes) and classes <= MOST
+        counted = isinstance(task.metrics(classes).get("accuracy"), MulticlassAccuracy) and classes <= MOST
         self.confusion: Any = MulticlassConfusionMatrix(classes, validate_args=False) if counted else None
         self.losses: Any = nn.ModuleDict({stage: _mean() for stage in STAGES})
         self.last_loss: Tensor | None = None

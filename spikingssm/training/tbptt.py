@@ -35,5 +35,5 @@ def chunk(task: Task, batch: Batch, start: int, end: int) -> tuple[Task, Batch]:
 
 
 def labels_every_step(batch: Batch) -> bool:
-    """Whether y is (B, L), and not (B,) or probabilities (B, C)."""
-    return batch.y.ndim == 2 and not batch.y.is_floating_point()
+    """Whether y is (B, L) or numbers (B, L, D), and not (B,), or probabilities, numbers or labels (B, C)."""
+    return batch.y.ndim == 3 or (batch.y.ndim == 2 and not batch.y.is_floating_point())

@@ -1,114 +1,77 @@
-"""What a network is asked for: a loss and metrics for each kind of label."""
+"""Classes: one label for a sequence, or one for every step."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric, Metric
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from spikingssm.datasets.base import IGNORED, Batch
-from spikingssm.models.base import as_predictor
+from spikingssm.datasets.base import IGNORED, Batch, SequenceData
+from spikingssm.datasets.interface import Interface
+from spikingssm.tasks.base import Outcome
+from spikingssm.tasks.pooled import check_skip, pooled
+from spikingssm.tasks.weights import as_tensor, check_weights, weights_for
 
-__all__ = [
-    "Classification", "EveryStepClassification", "LanguageModel", "Outcome", "Perplexity", "StepClassification", "Task",
-    "WeightedMean", "answer_of", "skip_of",
-]  # fmt: skip
+__all__ = ["Classification", "EveryStepClassification", "StepClassification"]
 
 SELECT = {"accuracy": ("val/accuracy", "max"), "loss": ("val/loss", "min")}
-
-
-class Outcome(NamedTuple):
-    """What a task makes of one batch."""
-
-    loss: Tensor
-    """Mean over ``count`` labels; 0 where there is none."""
-    count: int  # type: ignore[assignment]  # a tuple's own count is of no use here
-    """Labels that entered the loss."""
-    state: Any
-    """The model's state after the batch."""
-    updates: dict[str, tuple[Tensor, ...]]
-    """Metric name -> the arguments of its ``update``."""
-
-
-class Task(Protocol):
-    """A loss and metrics; a frozen value with its options.
-
-    A task may have more attributes; one that lacks them is not checked, and leaves out no step:
-
-    - ``labels`` and ``answers`` say whether it takes labels and logits of the "sequence" or of each "step". A run is
-      then refused at once where data or model have others.
-    - ``skip`` first steps are left out, see `skip_of`. A task with it is a dataclass, of which chunks make copies.
-    - ``unlabelled_as`` is the class of steps without a label, and must be one of the data.
-    - ``answer`` makes of the logits those that are answered with, see `answer_of`.
-    """
-
-    @property
-    def monitor(self) -> tuple[str, str]:
-        """The logged metric that chooses the best epoch, and "max" or "min"."""
-        ...
-
-    def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
-        """Run the model on a batch, from a state (None: rest), and judge it."""
-        ...
-
-    def metrics(self, classes: int) -> dict[str, Metric]:
-        """New metrics by name, as torchmetrics collects them over batches."""
-        ...
-
-
-def skip_of(task: Task) -> int:
-    """How many first steps of x a task leaves out."""
-    return int(getattr(task, "skip", 0))
-
-
-def answer_of(task: Task, logits: Tensor, lengths: Tensor | None) -> Tensor:
-    """The logits that a task answers with: those of the network, or what its ``answer`` makes of them.
-
-    Args:
-        task: of the network.
-        logits: (B, C) or (B, L, C).
-        lengths: (B,) valid steps, or None.
-    """
-    answer = getattr(task, "answer", None)
-    found: Tensor = logits if answer is None else answer(logits, lengths)
-    return found
 
 
 class _CrossEntropy:
     """What the tasks with classes share; each scores its own steps."""
 
+    targets: ClassVar[str] = "classes"
     label_smoothing: float
     select: str
+    class_weights: tuple[float, ...] | str | None
     skip: int = 0
 
     def __post_init__(self) -> None:
-        name, skip = type(self).__name__, self.skip
+        name = type(self).__name__
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"{name}: label_smoothing must be in [0, 1), got {self.label_smoothing}.")
-        if not (isinstance(skip, int) and skip >= 0):
-            raise ValueError(f"{name}: skip must be an integer >= 0, got {skip!r}.")
+        check_skip(name, self.skip)
         if self.select not in SELECT:
             raise ValueError(f"{name}: select must be one of {', '.join(SELECT)}, got {self.select!r}.")
-
-    def _check_skip(self, skip: int, steps: int) -> None:
-        if skip >= steps:
-            raise ValueError(
-                f"{type(self).__name__}: skip={skip} leaves nothing of a sequence of {steps} steps; lower task.skip."
-            )
+        object.__setattr__(self, "class_weights", check_weights(name, self.class_weights))
 
     @property
     def monitor(self) -> tuple[str, str]:
         """The logged metric that chooses the best epoch, and "max" or "min"."""
         return SELECT[self.select]
 
+    @property
+    def said(self) -> str:
+        """The weights of the classes, for the log; nothing where all count alike."""
+        if self.class_weights is None or isinstance(self.class_weights, str):
+            return ""
+        return f"weights of the classes in the training loss: {', '.join(f'{w:.4g}' for w in self.class_weights)}"
+
+    def with_data(self, interface: Interface, data: SequenceData | None = None) -> Self:
+        """See `spikingssm.tasks.base.told`: the weights of the classes."""
+        found = weights_for(self.class_weights, interface.d_output, data, self._unlabelled())
+        made: Self = replace(self, class_weights=found)  # type: ignore[type-var]  # the tasks are dataclasses
+        return made
+
+    def _unlabelled(self) -> int | None:
+        """The class that steps without a label count as in the loss, or None."""
+        return None
+
     def loss(self, logits: Tensor, labels: Tensor, training: bool = True) -> Tensor:
-        """Mean cross entropy of logits (M, C) and labels, (M,) or (M, C); smoothed only in training, 0 for M = 0."""
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        smoothing = self.label_smoothing if training else 0.0
-        total = functional.cross_entropy(logits.to(wide), labels, label_smoothing=smoothing, reduction="sum")
+        """Mean cross entropy of logits (M, C) and labels, (M,) or (M, C); 0 for M = 0.
+
+        Smoothed and weighted in training only, so that losses of validations can be compared. The mean is over the
+        labels, not over their weights.
+        """
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        more: dict[str, Any] = {}
+        if training:
+            weight = as_tensor(type(self).__name__, self.class_weights, logits)
+            more = {"label_smoothing": self.label_smoothing, "weight": weight}
+        total = functional.cross_entropy(logits, labels, reduction="sum", **more)
         return total / max(1, len(labels))
 
     def accuracy(self, classes: int) -> MulticlassAccuracy:
@@ -130,6 +93,8 @@ class Classification(_CrossEntropy):
 
     Args:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
+        class_weights: of the classes in the training loss: "balanced", see `spikingssm.tasks.weights.balanced`, one
+            number >= 0 for each, or None for all alike.
         select: what of the validation chooses the best epoch, "accuracy" or "loss".
 
     Raises:
@@ -140,6 +105,7 @@ class Classification(_CrossEntropy):
     answers: ClassVar[str] = "sequence"
     label_smoothing: float = 0.0
     select: str = "accuracy"
+    class_weights: tuple[float, ...] | str | None = None
 
     def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
         """See `Task`."""
@@ -173,6 +139,8 @@ class EveryStepClassification(_CrossEntropy):
 
     Args:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
+        class_weights: of the classes in the training loss: "balanced", see `spikingssm.tasks.weights.balanced`, one
+            number >= 0 for each, or None for all alike.
         skip: the first so many steps are not recorded, counted from the start of the x that is given.
         select: what of the validation chooses the best epoch, "accuracy" or "loss".
 
@@ -187,6 +155,7 @@ class EveryStepClassification(_CrossEntropy):
     label_smoothing: float = 0.0
     skip: int = 0
     select: str = "accuracy"
+    class_weights: tuple[float, ...] | str | None = None
 
     def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
         """See `Task`; ``count`` is the number of recorded steps of all rows."""
@@ -201,13 +170,7 @@ class EveryStepClassification(_CrossEntropy):
         Raises:
             ValueError: a skip that leaves nothing of a sequence.
         """
-        self._check_skip(self.skip, logits.shape[1] if lengths is None else int(lengths.min()))
-        logits = logits[:, self.skip :].to(torch.promote_types(logits.dtype, torch.float32))
-        if lengths is None:
-            return logits.mean(1)
-        ends = lengths[:, None] - self.skip
-        recorded = torch.arange(logits.shape[1], device=ends.device) < ends
-        return logits.masked_fill(~recorded[..., None], 0.0).sum(1) / ends
+        return pooled(type(self).__name__, logits, lengths, self.skip)
 
     def scored(self, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (B, L, C) and labels, (B,) or (B, C) -> of M recorded steps (M, C), (M,) or (M, C); means (B, C).
@@ -238,6 +201,8 @@ class StepClassification(_CrossEntropy):
 
     Args:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
+        class_weights: of the classes in the training loss: "balanced", see `spikingssm.tasks.weights.balanced`, one
+            number >= 0 for each, or None for all alike.
         ignore_index: the label of a step without one.
         unlabelled_as: a class; ``accuracy_all`` is then logged beside the accuracy and counts the steps without a label
             as that class, for comparison with results that do. It does not enter the choice of an epoch.
@@ -257,6 +222,7 @@ class StepClassification(_CrossEntropy):
     train_unlabelled: bool = False
     skip: int = 0
     select: str = "accuracy"
+    class_weights: tuple[float, ...] | str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -288,74 +254,17 @@ class StepClassification(_CrossEntropy):
                 f"StepClassification: logits must be (B, L, C) and labels (B, L), got {tuple(logits.shape)} and "
                 f"{tuple(batch.y.shape)}; one label a sequence needs task._target_=spikingssm.tasks.Classification."
             )
-        self._check_skip(self.skip, logits.shape[1])
+        check_skip("StepClassification", self.skip, logits.shape[1])
         steps = torch.arange(batch.y.shape[1], device=batch.y.device)
         labelled = (batch.y != self.ignore_index) & (steps >= self.skip)
         if batch.lengths is not None:
             labelled = labelled & (steps < batch.lengths[:, None])
         return logits[labelled], batch.y[labelled]
 
+    def _unlabelled(self) -> int | None:
+        return self.unlabelled_as if self.train_unlabelled else None
+
     def metrics(self, classes: int) -> dict[str, Metric]:
         """``accuracy``, and ``accuracy_all`` where ``unlabelled_as`` is given."""
         names = ["accuracy"] if self.unlabelled_as is None else ["accuracy", "accuracy_all"]
         return {name: self.accuracy(classes) for name in names}
-
-
-@dataclass(frozen=True)
-class LanguageModel:
-    """The next token at every step: negative log likelihood in nats and perplexity.
-
-    The model is a `spikingssm.models.base.Predictor`, so that an adaptive softmax need not form all logits. Steps
-    labelled ``ignore_index`` are left out.
-
-    Args:
-        ignore_index: the label of a step without one.
-    """
-
-    labels: ClassVar[str] = "step"
-    answers: ClassVar[str] = "step"
-    ignore_index: int = IGNORED
-    monitor: ClassVar[tuple[str, str]] = ("val/perplexity", "min")
-
-    def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
-        """See `Task`.
-
-        Raises:
-            ValueError: a model without such features and decoder, or labels of another shape.
-        """
-        if (predictor := as_predictor(model)) is None:
-            raise ValueError(
-                "LanguageModel: the model's decoder has no nll(features, labels); use token data and model.pool=each."
-            )
-        features, state = predictor.features(batch.x, state, batch.lengths)
-        if features.ndim != 3 or batch.y.shape != features.shape[:2]:
-            raise ValueError(
-                f"LanguageModel: features must be (B, L, H) and labels (B, L), got {tuple(features.shape)} and "
-                f"{tuple(batch.y.shape)}; it needs model.pool=each."
-            )
-        labelled = batch.y != self.ignore_index
-        nll = predictor.decoder.nll(features[labelled], batch.y[labelled])
-        return Outcome(nll.sum() / max(1, len(nll)), len(nll), state, {"perplexity": (nll.detach(),)})
-
-    def metrics(self, classes: int) -> dict[str, Metric]:
-        """``perplexity``."""
-        return {"perplexity": Perplexity()}
-
-
-class WeightedMean(MeanMetric):
-    """torchmetrics' weighted mean, in which NaN stays NaN; it is not looked for, which would wait for a GPU."""
-
-    def update(self, value: Tensor, weight: float | Tensor = 1.0) -> None:  # type: ignore[override]  # no None here
-        """Add values of any shape, with a weight that broadcasts to it."""
-        wide = value.to(self.dtype)
-        weights = torch.as_tensor(weight, dtype=self.dtype, device=wide.device).expand(wide.shape)
-        self.mean_value += (wide * weights).sum()
-        self.weight += weights.sum()
-
-
-class Perplexity(WeightedMean):
-    """exp of the mean negative log likelihood (nats) of all tokens that were seen."""
-
-    def compute(self) -> Tensor:
-        """Perplexity, >= 1."""
-        return super().compute().exp()
