@@ -52,7 +52,8 @@ def printed(path):
 
 
 def words(text):
-    """Text without its numbers and spaces, which differ from machine to machine."""
+    """Text without what differs from machine to machine: numbers, spaces, and where a line of code stands."""
+    text = re.sub(r"line \d+ of \S+?(?=[:;,)])", "a line", text)
     return [re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?|\s+", "", line) for line in text.splitlines() if line.strip()]
 
 
