@@ -44,6 +44,7 @@ PURPOSE = {
     "sdn.__main__": "reads `python -m sdn ...` and calls the room that does it",
     "sdn.recordings": "reads recordings of neurons, fits a known neuron to one, or learns a new one",
     "sdn.scoring": "says how far a surrogate is from the exact neuron",
+    "sdn.plot": "draws what neurons do: traces, rasters, rates, phase planes",
     "sdn.sequential": "is modules one after another with one state, for loops of one's own",
     "sdn.neuron": "is the layer: a neuron, a solver, and the parameters that are learned",
     "sdn.solvers": "offers the ways to run a whole sequence: fused, loop, parallel, surrogate",

@@ -28,6 +28,7 @@ from sdn.surrogate.reduction import reduce
 from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN
 
 if TYPE_CHECKING:
+    from sdn import plot as plot
     from sdn.recordings.data import Recording
     from sdn.recordings.files import load_recording
     from sdn.recordings.fitted import Fitted
@@ -83,6 +84,8 @@ Dynamics.made_by_name["LearnedNeuron"] = _learned
 
 def __getattr__(name: str) -> Any:
     """Import what makes surrogates when it is first asked for; some of it needs the extra `train`."""
+    if name == "plot":
+        return importlib.import_module("sdn.plot")
     if name not in _LATER:
         way = f"; write {NAMES[name]}" if name in NAMES else ""
         raise AttributeError(f"module 'sdn' has no attribute {name!r}{way}", name=name, obj=sys.modules[__name__])
@@ -101,4 +104,4 @@ def __dir__() -> list[str]:
     modules = [name for name in inside if not name.startswith("_")]
     there = importlib.util.find_spec("lightning") is not None
     absent = {name for name, module in _LATER.items() if module in TRAINING and not there}
-    return sorted({*modules, *__all__, "__version__"} - absent)
+    return sorted({*modules, *__all__, "__version__", "plot"} - absent)

@@ -94,6 +94,10 @@ class ALIF(Dynamics):
         """``alpha u - beta a``, with the adaptation of this step: (B, H)."""
         return self.alpha * state.u - self.beta * self._adaptation(state)
 
+    def rise(self, state: ALIFState) -> Tensor:
+        """``beta a``, with the adaptation of this step: (B, H)."""
+        return self.beta * self._adaptation(state)
+
     def advance(self, state: ALIFState, current: Tensor, spike: Tensor) -> ALIFState:
         """Adapt, leak, take the input, subtract the threshold in force where the neuron fired: (B, H) each."""
         a = self._adaptation(state)

@@ -117,6 +117,13 @@ class Dynamics(FrozenValue):
         """`mem`: what the state before this step contributes to the potential. State of (B, H) -> (B, H)."""
         raise NotImplementedError(f"{type(self).__name__} must define past(state) -> mem.")
 
+    def rise(self, state: Any) -> Tensor | float:
+        """By how much the threshold in force is above `threshold`, which `past` has subtracted: a number or (B, H).
+
+        For pictures only. A neuron whose own spikes raise its threshold says here by how much.
+        """
+        return 0.0
+
     def advance(self, state: Any, current: Tensor, spike: Tensor) -> Any:
         """The state after this step, given its current and its spike, both (B, H)."""
         raise NotImplementedError(f"{type(self).__name__} must define advance(state, current, spike) -> state.")

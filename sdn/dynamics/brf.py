@@ -137,6 +137,10 @@ class BRF(Dynamics):
         free = self._free(state)
         return free - state.q if self.refractory_period else free
 
+    def rise(self, state: BRFState) -> Tensor | float:
+        """``q``, (B, H), and 0 without the refractory period."""
+        return state.q if self.refractory_period else 0.0
+
     def advance(self, state: BRFState, current: Tensor, spike: Tensor) -> BRFState:
         """One Euler step of the oscillator; the spike only feeds ``q``: (B, H) each."""
         v = state.v + self.dt * (self.turn * state.u + self._damping(state) * state.v)

@@ -109,6 +109,10 @@ class HRF(Dynamics):
         """``u + dt (-2 b u - omega^2 (v + dt u)) - q``: (B, H)."""
         return self._free(state) - state.q
 
+    def rise(self, state: HRFState) -> Tensor:
+        """``q``: (B, H)."""
+        return state.q
+
     def advance(self, state: HRFState, current: Tensor, spike: Tensor) -> HRFState:
         """One step of the oscillator, position first; the spike only feeds ``q``: (B, H) each."""
         u = self._free(state) + self.dt * current

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from sdn.plot.parts import pyplot
+
 __all__ = ["draw"]
 
 WINDOW = 256
@@ -9,9 +11,9 @@ WINDOW = 256
 
 def draw(found: Any) -> Any:
     """A figure of a `sdn.Fidelity`: wrong spikes by family beside what knows nothing, over time, and behind layers."""
-    import matplotlib.pyplot as plt
-
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.2), layout="constrained", width_ratios=[2, 1, 1])
+    figure, (left, middle, right) = pyplot().subplots(
+        1, 3, figsize=(12, 3.2), layout="constrained", width_ratios=[2, 1, 1]
+    )
     names = [*found.families]
     places = range(len(names))
     for shift, (word, score) in enumerate({"surrogate": "agreement", "mem = 0": "mem0", "no spike": "silent"}.items()):

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = {
     "sdn": [
         "checks", "runs", "gradients", "dynamics", "compiler", "ops", "surrogate", "solvers", "neuron", "sequential",
-        "scoring", "recordings", "__main__",
+        "plot", "scoring", "recordings", "__main__",
     ],
     "spikingssm": [
         "early", "processes", "datasets", "layers", "models", "tasks", "measures", "training", "experiments",
@@ -213,6 +213,26 @@ def test_completion_leaves_out_what_cannot_be_imported(monkeypatch):
     monkeypatch.setattr(sdn.importlib.util, "find_spec", lambda name: None)
     assert not {"fit", "History", "load_sdn"} & set(dir(sdn))
     assert "LIF" in dir(sdn)
+
+
+def test_pictures_are_there_without_an_import_and_matplotlib_comes_with_the_first():
+    code = """
+import sys, sdn
+assert "plot" in dir(sdn) and "sdn.plot" not in sys.modules
+assert sdn.plot is sys.modules["sdn.plot"] and "matplotlib" not in sys.modules
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "matplotlib":
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Refuse())
+try:
+    sdn.plot.membrane([0.0, 1.0])
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "sdn.plot needs the package matplotlib; install the extra `train`" in done.stdout
 
 
 @pytest.mark.parametrize(
