@@ -120,6 +120,7 @@ def heights(graph: Graph) -> dict[str, int]:
 
 
 COLUMNS = {
+    "sdn.sequential": 1.0, "sdn.recordings": 2.0, "sdn.migration": 2.0,
     "sdn.runs": -1.0, "spikingssm.processes": -1.0, "spikingssm.reports": -1.0,
     "spikingssm.datasets": 1.0, "spikingssm.tasks": 1.0, "spikingssm.published": 1.0, "sdn.early": 2.0,
 }  # fmt: skip
