@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from notebooks import check_outputs, numberless, printed, ran
+from notebooks import cells, check_outputs, numberless, printed, ran
 
 TUTORIALS = sorted((Path(__file__).parents[2] / "docs" / "tutorials").glob("*.ipynb"))
 every_tutorial = pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
@@ -86,6 +86,14 @@ def test_there_is_a_check_for_each():
 def test_a_tutorial_keeps_its_outputs(path):
     check_outputs(path, most=400_000, figures=2)
     SAYS[path.stem](printed(path))
+
+
+@every_tutorial
+def test_its_links_lead_somewhere(path):
+    text = "\n".join("".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert links
+    assert [link for link in links if not (path.parent / link).exists()] == []
 
 
 @every_tutorial
