@@ -51,7 +51,7 @@ def printed(path):
     return "".join("".join(out["text"]) for out in outputs(path) if out["output_type"] == "stream")
 
 
-def words(text):
+def numberless(text):
     """Text without what differs from machine to machine: numbers, spaces, and where a line of code stands."""
     text = re.sub(r"line \d+ of \S+?(?=[:;,)])", "a line", text)
     return [re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?|\s+", "", line) for line in text.splitlines() if line.strip()]

@@ -1,13 +1,11 @@
 """The notebooks run from top to bottom, on the run that they say."""
 
-import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from notebooks import check_outputs, numberless, printed, ran
 
 import sdn
 from sdn.surrogate.found import newest_run
@@ -55,31 +53,22 @@ def test_the_notebook_runs_top_to_bottom(tmp_path):
     recipe = sdn.Recipe(epochs=3, steps_per_epoch=60, batch_size=8, members=2)
     fit(sdn.SDN(), data.rows(0, 180), data.rows(180, 200), run_dir=tmp_path / "exp", recipe=recipe)
     (tmp_path / "exp" / "summary.json").write_text('{"dynamics": {}, "metrics": {}}')
-    code = ["import matplotlib; matplotlib.use('Agg')"]
-    cells = json.loads((ROOT / "convert.ipynb").read_text())["cells"]
-    assert not any(cell.get("outputs") for cell in cells), "commit the notebook without outputs"
-    code += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    (tmp_path / "notebook.py").write_text("\n\n".join(code))
-    done = subprocess.run(
-        [sys.executable, "notebook.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "run: exp, finished last of those here; set SDN_RUN=FOLDER" in done.stdout
-    assert "refused: artifact was made for LIF(decay=0.125" in done.stdout
+    text = ran(ROOT / "convert.ipynb", tmp_path)
+    assert "run: exp, finished last of those here; set SDN_RUN=FOLDER" in text
+    assert "refused: artifact was made for LIF(decay=0.125" in text
     assert (tmp_path / "exp" / "converted.safetensors").exists()
+    check_outputs(ROOT / "convert.ipynb", most=500_000, figures=4)
+    kept = numberless(printed(ROOT / "convert.ipynb"))
+    assert [line for line in numberless(text) if line not in kept and "notworthhaving" not in line] == []
 
 
 def test_the_notebook_of_an_own_neuron_runs_and_keeps_its_outputs(tmp_path):
-    cells = json.loads((ROOT / "own_neuron.ipynb").read_text())["cells"]
-    shown = [cell for cell in cells if cell.get("outputs")]
-    assert len(shown) >= 6
-    assert not any(out["output_type"] == "error" for cell in shown for out in cell["outputs"])
-    code = ["import matplotlib; matplotlib.use('Agg')"]
-    code += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    (tmp_path / "notebook.py").write_text("\n\n".join(code))
-    command = [sys.executable, "notebook.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    agree = [float(found) for found in re.findall(r"rounds: ([\d.]+) % of the spikes agree", done.stdout)]
+    check_outputs(ROOT / "own_neuron.ipynb", most=400_000, figures=2)
+    agree = [
+        float(found)
+        for found in re.findall(
+            r"rounds: ([\d.]+) % of the spikes agree", ran(ROOT / "own_neuron.ipynb", tmp_path, 240)
+        )
+    ]
     assert agree == sorted(agree)
     assert agree[2] > 98.5

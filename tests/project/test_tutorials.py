@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from notebooks import check_outputs, printed, ran, words
+from notebooks import cells, check_outputs, numberless, printed, ran
 
 TUTORIALS = sorted((Path(__file__).parents[2] / "docs" / "tutorials").glob("*.ipynb"))
 every_tutorial = pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
@@ -89,7 +89,15 @@ def test_a_tutorial_keeps_its_outputs(path):
 
 
 @every_tutorial
+def test_its_links_lead_somewhere(path):
+    text = "\n".join("".join(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert links
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@every_tutorial
 def test_a_tutorial_runs_and_prints_what_it_shows(path, tmp_path):
     text = ran(path, tmp_path)
     SAYS[path.stem](text)
-    assert words(text) == words(printed(path)), "run `python docs/notebooks.py` for it again"
+    assert numberless(text) == numberless(printed(path)), "run `python docs/notebooks.py` for it again"

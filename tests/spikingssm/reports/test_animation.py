@@ -1,9 +1,6 @@
 """The explainer: its chirp, the two neurons under it, the files that it writes, and its notebook."""
 
-import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,7 @@ import pytest
 import torch
 from helpers import assert_close
 from matplotlib import rc_context
+from notebooks import check_outputs, numberless, printed, ran
 from PIL import Image
 
 from sdn import BRF, RF, simulate
@@ -150,14 +148,8 @@ def test_the_page_says_what_the_run_does(found):
 
 
 def test_the_notebook_runs_top_to_bottom(tmp_path):
-    pytest.importorskip("IPython")
-    cells = json.loads((ROOT / "resonance.ipynb").read_text())["cells"]
-    assert not any(cell.get("outputs") for cell in cells), "commit the notebook without outputs"
-    code = ["import matplotlib; matplotlib.use('Agg')"]
-    code += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    (tmp_path / "notebook.py").write_text("\n\n".join(code).replace("FRAMES = 40", "FRAMES = 1"))
-    done = subprocess.run(
-        [sys.executable, "notebook.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "RF: 205 spikes" in done.stdout
+    text = ran(ROOT / "resonance.ipynb", tmp_path, **{"FRAMES = 40": "FRAMES = 1"})
+    assert "RF: 205 spikes" in text
+    assert numberless(text) == numberless(printed(ROOT / "resonance.ipynb"))
+    assert (tmp_path / "resonance.html").exists()
+    check_outputs(ROOT / "resonance.ipynb", most=500_000, figures=3)
