@@ -83,6 +83,8 @@ def _split(name: str, builder: Builder, root: Node, fields: frozenset[str]) -> S
     """Take out what depends on fields alone."""
     root = _Factored(builder, root, fields).root
     depends = dependencies([root])
+    if depends[id(root)] and depends[id(root)] <= fields:  # the same slope everywhere
+        return Slope(name, builder, {"n0": root}, builder.leaf("n0"))
     numbers: dict[str, Node] = {}
     known: dict[int, Node] = {}
     for node in ordered([root]):

@@ -166,3 +166,21 @@ def test_any_object_with_a_slope_will_do():
     assert out.sum() > 0
     (by_hand,) = torch.autograd.grad(simulate(LIF(decay=0.0), x, spike_gradient=Flat(0.5)).spike.sum(), x)
     assert torch.equal(by_hand, 2 * grad)
+
+
+class Even(Flat):
+    """Its fields are numbers of the kernel, as those of sdn are."""
+
+
+Even.__module__ = "sdn.even"
+
+
+def test_a_slope_that_depends_on_its_fields_alone():
+    current = torch.randn(2, 30, 4, requires_grad=True)
+    for height in (0.5, 0.25):
+        grads = []
+        for solver in ("fused", "loop"):
+            spikes, _ = Neuron(LIF(decay=0.9), 4, spike=Even(height), solver=solver)(current)
+            assert 0.02 < spikes.mean() < 0.8
+            grads += torch.autograd.grad(spikes.sum(), current)
+        assert torch.allclose(*grads, rtol=1e-5)
