@@ -171,6 +171,9 @@ def test_any_object_with_a_slope_will_do():
 class Even(Flat):
     """Its fields are numbers of the kernel, as those of sdn are."""
 
+    def slope(self, v):
+        return torch.ones_like(v) * self.height
+
 
 Even.__module__ = "sdn.even"
 
