@@ -1,5 +1,6 @@
 """Whether the data, the model and the task of a run go together: said before anything is compiled or trained."""
 
+import numpy as np
 from torch import nn
 
 from spikingssm.datasets.base import SequenceData
@@ -96,6 +97,13 @@ def _check_targets(data: SequenceData, model: nn.Module, task: Task, labels: str
         way = "model.pool=each" + (" model.patch=1" if patch_of(model) > 1 else "")
         way = way if pools else f"model=spikingssm {way}, since {type(model).__name__} answers once a sequence"
         raise ValueError(f"{data.name} has a target at every step and the model answers once a sequence; set {way}.")
+    parts = (("validation", data.val_set.rows, data.val_rows), ("test", data.test_set.rows, data.test_rows))
+    for part, rows, chosen in parts:
+        if isinstance(data.targets, NumberTargets) and len(chosen) and np.isnan(rows.y[chosen.tolist()]).all():
+            raise ValueError(
+                f"{data.name}: none of the {len(chosen)} {part} rows has a target, all are missing (NaN); put other "
+                "rows there, or draw more with data.val_fraction or data.test_fraction."
+            )
     if wanted == "next" and getattr(model, "bidirectional", False):
         raise ValueError(f"{name}: a bidirectional network sees the future; set model.bidirectional=false.")
 

@@ -250,6 +250,14 @@ def test_a_task_of_ones_own_takes_the_place_of_another_with_its_keys() -> None:
     assert set(known) == {"_target_", "label_smoothing", "class_weights", "select"}
 
 
+def test_a_part_without_any_target_is_refused_before_it_is_trained(tmp_path) -> None:
+    y = np.full(48, np.nan)
+    y[:2] = 1.0, 2.0
+    np.savez(tmp_path / "few.npz", x=np.zeros((48, STEPS, 2)), y=y, x_test=np.zeros((3, STEPS, 2)), y_test=np.ones(3))
+    with pytest.raises(ValueError, match="none of the 2 validation rows has a target, all are missing"):
+        build(load_config([*TINY, "task=regression", f"data.path={tmp_path / 'few.npz'}", "data.val_fraction=0.05"]))
+
+
 def test_balanced_weights_are_said_once_and_the_run_keeps_the_word(tmp_path) -> None:
     y = np.array([0] * 36 + [1] * 12)
     np.savez(tmp_path / "own.npz", x=np.random.default_rng(0).normal(size=(48, STEPS, 2)), y=y)
