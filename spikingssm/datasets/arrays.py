@@ -32,7 +32,7 @@ def arrays(
     samples: int | None = None,
     targets: str | None = None,
     target_scaling: Mapping[str, Any] | None = None,
-    horizon: int = 1,
+    horizon: int | None = None,
     test_only: bool = False,
     seed: int = 0,
     **options: Any,
@@ -64,10 +64,10 @@ def arrays(
         hertz: samples a second that sound is brought to; None is the rate of the first file.
         samples: of a row of sound; None is the longest clip of the training.
         targets: what ``y`` is: "classes", "numbers", "labels", or "next": x itself ``horizon`` steps later, without y.
-            None takes floating-point y as numbers and others as classes; a run asks for what its task needs.
+            None is classes; a run asks for what its task needs.
         target_scaling: mean and standard deviation of the numbers as a run keeps them, ``{mean, std}``; None finds them
             in the training rows.
-        horizon: steps ahead, for "next".
+        horizon: steps ahead, for "next"; None is 1, and a run asks for that of its task.
         test_only: read the test rows only, for `spikingssm.evaluate`: those of ``test_path``, else ``x_test`` and
             ``y_test`` of ``path``. There is nothing to train on then.
         seed: of the validation split and of the order.
@@ -155,7 +155,7 @@ def _parts(
     other = None if test_path is None else read_own(test_path, rate)
     rate = rate or (None if other is None else other.hertz)
     labels = [part.arrays[key] for part in (found, other) if part for key in ("y", "y_test") if key in part.arrays]
-    kind = kind_of(path, targets, labels)
+    kind = kind_of(targets)
     names = _names(path, labels, classes) if kind == "classes" else None
     train = None if test_only else checked_rows(found.arrays, path, "", names, kind)
     if train is not None:

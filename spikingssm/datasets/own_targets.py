@@ -1,6 +1,6 @@
 """Targets of one's own data: numbers, sets of labels, or what comes next in x."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,18 @@ __all__ = ["TARGETS", "kind_of", "target_names", "with_targets"]
 TARGETS = ("classes", "numbers", "labels", "next")
 
 
-def kind_of(path: str | Path, targets: str | None, labels: Sequence[np.ndarray]) -> str:
+def kind_of(targets: str | None) -> str:
     """What y is: one of `TARGETS`.
 
     Args:
-        path: of the file, for errors.
-        targets: what is asked for; None takes floating-point numbers as numbers and all else as classes.
-        labels: y as it was read, of the training and of the test.
+        targets: what is asked for; None is classes.
 
     Raises:
-        ValueError: another word, or numbers where classes are asked for.
+        ValueError: another word.
     """
     if targets not in (None, *TARGETS):
         raise ValueError(f"arrays: targets must be null or one of {', '.join(TARGETS)}, got {targets!r}.")
-    floats = [y for y in labels if y.dtype.kind == "f"]
-    if targets is not None:
-        return targets
-    return "numbers" if floats else "classes"
+    return targets or "classes"
 
 
 def with_targets(
@@ -42,7 +37,7 @@ def with_targets(
     test: Rows,
     inputs: Inputs,
     scaling: Mapping[str, Any] | None,
-    horizon: int,
+    horizon: int | None,
 ) -> tuple[Rows, Rows, Targets]:
     """Rows with what is asked for, and its scale.
 
@@ -53,11 +48,12 @@ def with_targets(
         test: likewise.
         inputs: how x is read.
         scaling: found before, see `scaled`; None finds it in the training rows.
-        horizon: steps ahead, for "next".
+        horizon: steps ahead, for "next"; None is 1.
 
     Raises:
         ValueError: training and test rows of other shapes, or what `scaled` and `ahead` refuse.
     """
+    horizon = 1 if horizon is None else horizon
     try:
         if kind == "next":
             if not isinstance(inputs, (Numbers, Audio)):

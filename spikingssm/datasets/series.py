@@ -23,7 +23,7 @@ def series(
     rows: int = 320,
     test_rows: int = 80,
     noise: float = 0.0,
-    horizon: int = 1,
+    horizon: int | None = None,
     draw_seed: int = 0,
     seed: int = 0,
     **options: Any,
@@ -39,7 +39,7 @@ def series(
         test_rows: for the test.
         noise: standard deviation of the noise on every step, in that of the series. A target has it too, so that no
             forecast has a smaller error.
-        horizon: steps ahead, from 1 to length - 1.
+        horizon: steps ahead, from 1 to length - 1; None is 1, and a run asks for that of its task.
         draw_seed: of the series.
         seed: of the validation split and of the order.
         options: batch_size, val_fraction, num_workers, limit_train, limit_eval of `SequenceData`.
@@ -55,6 +55,7 @@ def series(
             raise ValueError(f"series: {name} must be an integer from {least} to {most}, got {value!r}.")
     if not 0 <= noise < np.inf:
         raise ValueError(f"series: noise must be a number >= 0, got {noise}.")
+    horizon = 1 if horizon is None else horizon
     draw = np.random.default_rng(draw_seed)
     x = KINDS[kind](rows + test_rows, length, draw)
     x = x + noise * x.std() * draw.normal(size=x.shape)
@@ -74,6 +75,7 @@ def series(
         targets=scaled(y[0], horizon=horizon),
         seed=seed,
         split="test: other rows of the same draw; validation: from the training rows, by the seed",
+        generated=True,
         notes={"noise": noise, "draw_seed": draw_seed},
         **options,
     )

@@ -162,6 +162,11 @@ class Forecast(Regression):
     def with_data(self, interface: Interface, data: SequenceData | None = None) -> Self:
         """See `spikingssm.tasks.base.told`."""
         found, asked = super().with_data(interface, data), interface.targets
+        if isinstance(asked, NumberTargets) and asked.horizon not in (0, self.horizon):
+            raise ValueError(
+                f"task.horizon is {self.horizon} and the targets of {interface.name} are {asked.horizon} steps later; "
+                "leave data.horizon out."
+            )
         if not isinstance(asked, NumberTargets) or not isinstance(interface.inputs, (Numbers, Audio)):
             return found
         gain, offset = interface.inputs.undone(interface.d_input)

@@ -15,6 +15,7 @@ from spikingssm.datasets.targets import LabelTargets, NumberTargets, ahead, as_n
 
 ROWS, STEPS = 20, 6
 OPTIONS = {"batch_size": 4, "val_fraction": 0.2}
+NUMBERS = {"targets": "numbers", **OPTIONS}
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def batches(data):
 )
 def test_numbers_of_sequences_and_of_steps_are_read(shape, becomes, saved) -> None:
     y = np.random.default_rng(1).normal(5, 3, (ROWS, *shape))
-    data = arrays(saved(y), **OPTIONS)
+    data = arrays(saved(y), **NUMBERS)
     assert data.train_set.rows.y.shape[1:] == becomes
     assert data.d_output == becomes[-1]
     assert data.targets.steps == (len(becomes) == 2)
@@ -62,15 +63,17 @@ def test_whole_numbers_are_numbers_where_they_are_asked_for(saved) -> None:
 
 def test_large_targets_that_differ_little_lose_no_digits(saved) -> None:
     y = 1e6 + np.random.default_rng(1).normal(size=ROWS)
-    data = arrays(saved(y), **OPTIONS)
+    data = arrays(saved(y), **NUMBERS)
     assert data.targets.std[0] == pytest.approx(1, rel=0.5)
-    np.testing.assert_allclose(data.targets.own(batches(data)).numpy()[:, 0], data.test_set.rows.y[:, 0], atol=1e-6)
+    np.testing.assert_allclose(
+        data.targets.own(batches(data)).numpy()[:, 0], data.test_set.rows.y[:, 0], rtol=0, atol=1e-6
+    )
 
 
 def test_what_is_missing_or_behind_the_end_is_nan_and_the_log_says_how_much(saved) -> None:
     y = np.ones((ROWS, STEPS)) * np.arange(STEPS)
     y[:, 1] = np.nan
-    data = arrays(saved(y, lengths=np.full(ROWS, 4)), **OPTIONS)
+    data = arrays(saved(y, lengths=np.full(ROWS, 4)), **NUMBERS)
     assert torch.isnan(batches(data)[..., 0]).tolist() == [[False, True, False, False, True, True]] * 2
     assert data.targets.mean == pytest.approx(((0 + 2 + 3) / 3,))
     said = described(data)
@@ -78,7 +81,7 @@ def test_what_is_missing_or_behind_the_end_is_nan_and_the_log_says_how_much(save
 
 
 def test_equal_targets_have_a_deviation_of_one_and_the_log_says_it(saved, loguru_lines) -> None:
-    data = arrays(saved(np.stack([np.full(ROWS, 0.1), np.arange(ROWS)], 1)), **OPTIONS)
+    data = arrays(saved(np.stack([np.full(ROWS, 0.1), np.arange(ROWS)], 1)), **NUMBERS)
     assert data.targets.std[0] == 1.0
     assert any("every training target number 0 is 0.1; there is nothing to learn" in line for line in loguru_lines)
 
@@ -101,12 +104,12 @@ def test_wrong_targets_are_refused_with_both_shapes_and_the_way_out(saved) -> No
             "classes",
             "y must hold integer labels or names, got float64; numbers are for task",
         ),
-        (np.zeros((ROWS, STEPS + 1, 2)), None, r"or \(20, 6, D\) for every step, got \(20, 7, 2\)"),
-        (np.zeros(ROWS - 1), None, r"y must be \(20,\) or \(20, D\) for sequences.* got \(19,\)"),
-        (np.full(ROWS, np.inf), None, "y holds infinity, first in row 0; NaN marks a missing target"),
-        (np.full(ROWS, np.nan), None, "y holds no number, every target is missing"),
+        (np.zeros((ROWS, STEPS + 1, 2)), "numbers", r"or \(20, 6, D\) for every step, got \(20, 7, 2\)"),
+        (np.zeros(ROWS - 1), "numbers", r"y must be \(20,\) or \(20, D\) for sequences.* got \(19,\)"),
+        (np.full(ROWS, np.inf), "numbers", "y holds infinity, first in row 0; NaN marks a missing target"),
+        (np.full(ROWS, np.nan), "numbers", "y holds no number, every target is missing"),
         (np.array(["a", "b"] * 10), "numbers", "y must hold numbers for task=regression, got <U1"),
-        (np.stack([good, good * np.nan], 1), None, r"no training row has the target 1, all are missing"),
+        (np.stack([good, good * np.nan], 1), "numbers", r"no training row has the target 1, all are missing"),
         (np.arange(ROWS) % 2, "labels", r"y must be \(20, K\).*got \(20,\); a single label is a classification"),
         (np.full((ROWS, 3), 2), "labels", "y must hold 0 and 1, whether a row has each label.* got 2"),
         (np.full((ROWS, 3), "a"), "labels", "y must hold 0 and 1"),
@@ -115,20 +118,22 @@ def test_wrong_targets_are_refused_with_both_shapes_and_the_way_out(saved) -> No
         with pytest.raises(ValueError, match=says):
             arrays(saved(y), targets=targets, **OPTIONS)
     with pytest.raises(ValueError, match=r"own.npz: y for training is .* and y for testing"):
-        arrays(saved(good, x_test=np.zeros((3, STEPS, 2)), y_test=np.zeros((3, 2))), **OPTIONS)
+        arrays(saved(good, x_test=np.zeros((3, STEPS, 2)), y_test=np.zeros((3, 2))), **NUMBERS)
     with pytest.raises(ValueError, match="names 2 and y has 3 a row; give one name for each"):
         arrays(saved(np.zeros((ROWS, 3), int)), targets="labels", classes=["a", "b"], **OPTIONS)
     for scaling in ({"mean": [0.0]}, {"mean": [0.0, 0.0], "std": [1.0, 1.0]}, {"mean": [0.0], "std": [0.0]}):
         with pytest.raises(ValueError, match=r"target_scaling|one finite mean and one std > 0"):
-            arrays(saved(good), target_scaling=scaling, **OPTIONS)
+            arrays(saved(good), target_scaling=scaling, **NUMBERS)
 
 
 def test_a_file_of_one_row_is_tested_with_the_scale_that_is_known(saved) -> None:
     path = saved(np.array([7.0]), np.zeros((1, STEPS, 2)))
-    data = arrays(test_path=path, path=path, test_only=True, target_scaling={"mean": [5.0], "std": [2.0]})
+    data = arrays(
+        test_path=path, path=path, targets="numbers", test_only=True, target_scaling={"mean": [5.0], "std": [2.0]}
+    )
     assert batches(data).tolist() == [[1.0]]
     with pytest.raises(ValueError, match="test_fraction must leave rows on both sides of 1"):
-        arrays(path)
+        arrays(path, targets="numbers")
 
 
 def test_sets_of_labels_are_read_with_their_names_and_may_be_empty(saved) -> None:
@@ -145,17 +150,17 @@ def test_a_table_with_a_float_column_gives_numbers(tmp_path) -> None:
     lines = ["sequence,label,a,b"]
     lines += [f"s{i},{i / 4 if i else 'nan'},{t},{i * t}" for i in range(10) for t in range(5)]
     (tmp_path / "own.csv").write_text("\n".join(lines))
-    data = arrays(tmp_path / "own.csv", **OPTIONS)
+    data = arrays(tmp_path / "own.csv", **NUMBERS)
     assert (data.targets.steps, data.d_output, data.d_input) == (False, 1, 2)
     known = np.concatenate([data.train_set.rows.y, data.test_set.rows.y]).ravel()
     assert sorted(known[~np.isnan(known)].tolist()) == [i / 4 for i in range(1, 10)]
     lines = ["sequence,label,a"] + [f"s{i},{i + t / 8},{t}" for i in range(10) for t in range(5 - i % 2)]
     (tmp_path / "steps.csv").write_text("\n".join(lines))
-    data = arrays(tmp_path / "steps.csv", **OPTIONS)
+    data = arrays(tmp_path / "steps.csv", **NUMBERS)
     assert data.targets.steps
     assert np.isnan(data.train_set.rows.y).any()  # behind the end of the shorter rows
     (tmp_path / "plain.csv").write_text("\n".join(f"{i / 4},{i},{i + 1},{i + 2}" for i in range(10)))
-    assert arrays(tmp_path / "plain.csv", **OPTIONS).targets.mean[0] == pytest.approx(1.1, abs=0.3)
+    assert arrays(tmp_path / "plain.csv", **NUMBERS).targets.mean[0] == pytest.approx(1.1, abs=0.3)
     with pytest.raises(ValueError, match="got float64; numbers are for task=regression"):
         arrays(tmp_path / "own.csv", targets="classes", **OPTIONS)
 
