@@ -1,6 +1,7 @@
 """What a signal does while a command imports torch, which takes seconds: one line, and the exit code."""
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -25,8 +26,9 @@ def is_command(argv: Sequence[str], whole: Sequence[str]) -> bool:
     if not argv:
         return False
     if argv[0] == "-m":
-        return whole[-len(argv)].rpartition("-m")[2] in COMMANDS
-    return Path(argv[0]).stem in COMMANDS and Path(argv[0]).suffix in ("", ".exe")
+        return re.fullmatch(rf"(-[A-Za-z]*m)?({'|'.join(COMMANDS)})", whole[-len(argv)]) is not None
+    path = Path(argv[0])
+    return path.stem in COMMANDS and path.suffix in ("", ".exe") and path.parent.name in ("bin", "Scripts")
 
 
 def listen() -> None:

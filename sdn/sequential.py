@@ -1,8 +1,7 @@
 """What a loop of one's own needs: modules one after another with their states, a past cut off, membranes kept."""
 
-import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -74,28 +73,42 @@ def record_membranes(model: nn.Module) -> Iterator[dict[str, Trajectory]]:
             kind, way = type(part.solver).__name__, "set its solver to 'fused', which is exact"
             raise ArgumentError(f"record_membranes: {name} runs by {kind}, which keeps no membrane; {way}.")
     found: dict[str, Trajectory] = {}
-    own = {name: part.__dict__.get("forward") for name, part in layers.items()}
+    recorders = [_Recorder(name, found) for name in layers]
+    handles = []
     try:
-        for name, part in layers.items():
-            part.forward = _recording(part.forward, name, getattr(part, "return_state", True), found)
+        for recorder, part in zip(recorders, layers.values(), strict=True):
+            handles.append(part.register_forward_pre_hook(recorder.before, with_kwargs=True))
+            handles.append(part.register_forward_hook(recorder.after, prepend=True, with_kwargs=True))
         yield found
     finally:
-        for name, part in layers.items():
-            part.__dict__.pop("forward", None)
-            part.__dict__.update({"forward": own[name]} if own[name] is not None else {})
+        for handle in handles:
+            handle.remove()
 
 
-def _recording(forward: Callable[..., Any], name: str, return_state: bool, found: dict[str, Trajectory]) -> Any:
-    """The forward of a layer that keeps its trajectory besides."""
+class _Recorder:
+    """Asks a layer for its membrane and keeps it; a copy of the layer gets one that does neither."""
 
-    @functools.wraps(forward)
-    def recording(*args: Any, record: str | None = None, **named: Any) -> Any:
-        seen = found[name] = forward(*args, record="mem", **named)
-        if record is not None:
+    def __init__(self, name: str, found: dict[str, Trajectory] | None = None) -> None:
+        self.name, self.found, self.asked = name, found, False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Recorder, (self.name,)  # of pickle and deepcopy
+
+    def before(self, layer: nn.Module, args: Any, named: dict[str, Any]) -> Any:
+        """Call the layer with ``record="mem"``."""
+        if self.found is None:
+            return None
+        self.asked = named.get("record") is not None
+        return args, {**named, "record": "mem"}
+
+    def after(self, layer: nn.Module, args: Any, named: dict[str, Any], seen: Any) -> Any:
+        """Keep what it gives, and give what the caller has asked for."""
+        if self.found is None:
+            return None
+        self.found[self.name] = seen
+        if self.asked:
             return seen
-        return (seen.spike, seen.state) if return_state else seen.spike
-
-    return recording
+        return (seen.spike, seen.state) if getattr(layer, "return_state", True) else seen.spike
 
 
 class Sequential(nn.Sequential):

@@ -106,6 +106,9 @@ def _is_integer(value: Any, least: int) -> bool:
 def _asked(data: DictConfig, task: Task) -> dict[str, Any]:
     """What a task asks of data that can be read in several ways, where their section does not say it."""
     wanted = {key: getattr(task, key, None) for key in ("targets", "horizon")}
+    for key, value in wanted.items():
+        if value is not None and data.get(key) not in (None, value):
+            raise ValueError(f"data.{key} is {data[key]} and the task's {value}; leave data.{key} out.")
     asked = {key: value for key, value in wanted.items() if value is not None and data.get(key) is None}
     return {key: value for key, value in asked.items() if takes(data, key)}
 

@@ -20,7 +20,7 @@ from spikingssm.experiments.runfolder import ARTIFACT, stored
 from spikingssm.experiments.shipped import folder_of
 from spikingssm.measures.shown import COSTS, plain_number
 from spikingssm.measures.spikes import Firing, watch_neurons
-from spikingssm.models.base import able, placed
+from spikingssm.models.base import able, evaluating, placed
 from spikingssm.tasks import Task, answer_of
 
 __all__ = ["Prediction", "TrainedModel", "interface_of", "load_model"]
@@ -121,14 +121,11 @@ class TrainedModel(nn.Module):
         if batch_size < 1:
             raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}.")
         ready, valid = self.prepare(x, lengths)
-        training, parts = self.training, []
-        try:
-            self.eval()
+        parts = []
+        with evaluating(self):
             for at in range(0, len(ready), batch_size):
                 real = None if valid is None else valid[at : at + batch_size]
                 parts.append(self._answered(ready[at : at + batch_size], real))
-        finally:
-            self.train(training)
         logits = torch.cat([part[0] for part in parts])
         layers = {name: torch.cat([part[1][name] for part in parts]) for name in parts[0][1]}
         return self._prediction(logits, valid, layers)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sdn import Neuron
 from spikingssm.datasets.base import Batch
 from spikingssm.measures.spikes import SpikeRecord, neurons_of, record_spikes
+from spikingssm.models.base import evaluating
 from spikingssm.processes.distributed import SHARD, Sharded
 
 __all__ = ["Activity", "state_of", "working_factors"]
@@ -128,13 +129,8 @@ def working_factors(model: nn.Module, rows: Batch, states: Mapping[str, str]) ->
 @torch.no_grad()
 def _looked_at(model: nn.Module, rows: Batch) -> SpikeRecord:
     """The spikes of a model on a few rows, in eval mode; the mode is restored."""
-    training = model.training
-    try:
-        model.eval()
-        with record_spikes(model) as record:
-            model(rows.x, lengths=rows.lengths)
-    finally:
-        model.train(training)
+    with evaluating(model), record_spikes(model) as record:
+        model(rows.x, lengths=rows.lengths)
     return record
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sdn.checks.arguments import check_tensor
 from spikingssm.measures.spikes import Firing, SpikeRecord, neurons_of, watch_neurons
+from spikingssm.models.base import evaluating
 
 __all__ = ["DeadReport", "LayerActivity", "check_limits", "dead_neurons", "judged"]
 
@@ -98,12 +99,8 @@ def dead_neurons(
             valid = mask.to(seen.spikes.device)
         record.add(seen.name, seen.spikes, valid)
 
-    training = model.training
-    with watch_neurons(model, look):
-        try:
-            model.eval()(x, **(named if told else {}))
-        finally:
-            model.train(training)
+    with watch_neurons(model, look), evaluating(model):
+        model(x, **(named if told else {}))
     if not (found := judged(record, silent, loud)):
         raise ValueError(f"dead_neurons: {type(model).__name__} has run none of its neurons on x {tuple(x.shape)}.")
     return found

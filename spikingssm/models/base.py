@@ -2,7 +2,8 @@
 
 import copy
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, Self
 
 import torch
@@ -12,8 +13,8 @@ from sdn import Solver, SpikingLayer
 from spikingssm.layers.heads import EachStep, LastStep, MeanOverTime
 
 __all__ = [
-    "Predictor", "SequenceModel", "able", "answers_of", "as_predictor", "blocks_of", "parameters_named", "patch_of",
-    "placed", "pool_of", "synapses_of",
+    "Predictor", "SequenceModel", "able", "answers_of", "as_predictor", "blocks_of", "evaluating", "parameters_named",
+    "patch_of", "placed", "pool_of", "synapses_of",
 ]  # fmt: skip
 
 
@@ -188,3 +189,15 @@ def synapses_of(module: nn.Module) -> dict[str, tuple[str, ...]]:
 
 def _lacks(model: nn.Module, method: str, why: str = "which is needed here") -> str:
     return f"{type(model).__name__} has no {method}, {why}."
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; then every module has the mode again that it had, one that was frozen too."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -52,7 +52,9 @@ class _CrossEntropy:
 
     def with_data(self, interface: Interface, data: SequenceData | None = None) -> Self:
         """See `spikingssm.tasks.base.told`: the weights of the classes."""
-        found = weights_for(self.class_weights, interface.d_output, data, self._unlabelled())
+        found = weights_for(
+            self.class_weights, interface.d_output, data, self._unlabelled(), getattr(self, "ignore_index", IGNORED)
+        )
         made: Self = replace(self, class_weights=found)  # type: ignore[type-var]  # the tasks are dataclasses
         return made
 

@@ -8,12 +8,13 @@ from torchmetrics import MeanMetric, Metric
 
 __all__ = ["Determination", "Perplexity", "WeightedMean", "wide"]
 
+_DOUBLE = torch.float32 if torch.backends.mps.is_available() else torch.float64
+"""MPS has no doubles."""
+
 
 def wide(metric: Any) -> Any:
     """The same metric with sums in float64; on MPS, which has no doubles, as it was."""
-    if not torch.backends.mps.is_available():
-        metric.set_dtype(torch.float64)
-    return metric
+    return metric.set_dtype(_DOUBLE)
 
 
 class WeightedMean(MeanMetric):
@@ -21,9 +22,10 @@ class WeightedMean(MeanMetric):
 
     def update(self, value: Tensor, weight: float | Tensor = 1.0) -> None:  # type: ignore[override]  # no None here
         """Add values of any shape, with a weight that broadcasts to it."""
-        wide = value.to(self.dtype)
-        weights = torch.as_tensor(weight, dtype=self.dtype, device=wide.device).expand(wide.shape)
-        self.mean_value += (wide * weights).sum()
+        dtype = self.mean_value.dtype  # that of the metric is another one after a `.to(device)`
+        values = value.to(dtype)
+        weights = torch.as_tensor(weight, dtype=dtype, device=values.device).expand(values.shape)
+        self.mean_value += (values * weights).sum()
         self.weight += weights.sum()
 
 
@@ -54,7 +56,7 @@ class Determination(Metric):
     def __init__(self, outputs: int) -> None:
         super().__init__()
         for name in ("known", "total", "square", "error"):
-            self.add_state(name, torch.zeros(outputs), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(outputs, dtype=_DOUBLE), dist_reduce_fx="sum")
 
     def update(self, answers: Tensor, targets: Tensor, known: Tensor) -> None:
         """Add M answers.
@@ -64,8 +66,9 @@ class Determination(Metric):
             targets: (M, D), near 0 where they are standardised, so that no digits are lost.
             known: (M, D), False at a missing target.
         """
-        y = torch.where(known, targets, 0).to(self.dtype)
-        away = torch.where(known, answers - targets, 0).to(self.dtype)
+        dtype = self.square.dtype  # that of the metric is another one after a `.to(device)`
+        y = torch.where(known, targets, 0).to(dtype)
+        away = torch.where(known, answers.to(dtype) - targets.to(dtype), 0)
         self.known += known.sum(0)
         self.total += y.sum(0)
         self.square += y.square().sum(0)
@@ -74,6 +77,7 @@ class Determination(Metric):
     def compute(self) -> Tensor:
         """The mean over those of the D numbers that were seen; NaN of none."""
         spread = self.square - self.total.square() / self.known.clamp(min=1)
-        constant = spread <= 1e-12 * self.square
-        score = torch.where(constant, (self.error == 0).to(self.dtype), 1 - self.error / spread)
+        rounding = 4 * torch.finfo(spread.dtype).eps * self.known.clamp(min=1)  # of the two sums
+        constant = spread <= rounding * self.square
+        score = torch.where(constant, (self.error == 0).to(spread.dtype), 1 - self.error / spread)
         return score[self.known > 0].mean()

@@ -121,12 +121,13 @@ class Regression:
         return {"mse": wide(MeanSquaredError()), "mae": wide(MeanAbsoluteError()), "r2": wide(Determination(classes))}
 
     def _updates(self, answers: Tensor, y: Tensor, known: Tensor) -> dict[str, tuple[Tensor, ...]]:
-        answers, std = answers.detach(), self._std(y)
-        both = (answers * std)[known], (y * std)[known]  # their distance in the units of the data
-        return {"mse": both, "mae": both, "r2": (answers, y, known)}
+        std = self._std(y)  # in double precision, since squares of small and large units leave float32
+        both = (answers.detach().to(std.dtype) * std)[known], (y.to(std.dtype) * std)[known]  # in units of the data
+        return {"mse": both, "mae": both, "r2": (answers.detach(), y, known)}
 
     def _std(self, y: Tensor) -> Tensor:
-        return y.new_ones(1) if self.asked is None else torch.as_tensor(self.asked.std, dtype=y.dtype, device=y.device)
+        dtype = torch.float32 if y.device.type == "mps" else torch.float64
+        return torch.as_tensor((1.0,) if self.asked is None else self.asked.std, dtype=dtype, device=y.device)
 
     def _of_steps(self) -> bool:
         return self.asked is not None and self.asked.steps

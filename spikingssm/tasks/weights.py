@@ -20,15 +20,20 @@ def check_weights(name: str, weights: Any) -> tuple[float, ...] | str | None:
     Raises:
         ValueError: anything else than "balanced", numbers >= 0 that are not all 0, or None.
     """
-    if weights is None or weights == BALANCED:
-        return weights  # type: ignore[no-any-return]
+    if weights is None or (isinstance(weights, str) and weights == BALANCED):
+        return weights
+    weights = weights.tolist() if isinstance(weights, (np.ndarray, Tensor)) else weights
     listed = isinstance(weights, Sequence) and not isinstance(weights, str) and len(weights) > 0
-    if not listed or not all(type(w) in (int, float) and 0 <= w < float("inf") for w in weights) or not any(weights):
+    if not listed or not all(_is_weight(w) for w in weights) or not any(weights):
         raise ValueError(
             f"{name}: class_weights must be {BALANCED}, a list of one number >= 0 for each class, or null, got "
             f"{weights!r:.80}."
         )
     return tuple(map(float, weights))
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf")
 
 
 def balanced(labels: np.ndarray, classes: int) -> tuple[float, ...]:
@@ -46,7 +51,11 @@ def balanced(labels: np.ndarray, classes: int) -> tuple[float, ...]:
 
 
 def weights_for(
-    weights: tuple[float, ...] | str | None, classes: int, data: SequenceData | None, unlabelled_as: int | None = None
+    weights: tuple[float, ...] | str | None,
+    classes: int,
+    data: SequenceData | None,
+    unlabelled_as: int | None = None,
+    ignored: int = IGNORED,
 ) -> tuple[float, ...] | str | None:
     """The weights for some data; "balanced" is left where there are no training rows, of which the loss asks nothing.
 
@@ -55,6 +64,7 @@ def weights_for(
         classes: number of classes.
         data: with the training rows, or None.
         unlabelled_as: the class that steps without a label count as, or None.
+        ignored: the label of steps without one.
 
     Raises:
         ValueError: another number of weights than classes.
@@ -65,7 +75,7 @@ def weights_for(
         return weights
     rows, chosen = data.train_set.rows, data.train_rows.tolist()
     y = np.asarray(rows.y[chosen])
-    y = np.where(y == IGNORED, IGNORED if unlabelled_as is None else unlabelled_as, y)
+    y = np.where((y == ignored) | (y == IGNORED), IGNORED if unlabelled_as is None else unlabelled_as, y)
     if y.ndim == 2 and rows.lengths is not None:
         y = y[np.arange(y.shape[1]) < np.asarray(rows.lengths[chosen])[:, None]]
     return balanced(y, classes)

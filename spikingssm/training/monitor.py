@@ -47,6 +47,7 @@ class DeadNeurons(Callback):
         """What the last epoch that was looked at has shown, over all processes."""
         self._open, self._record, self._warned = ExitStack(), SpikeRecord({}), set[tuple[str, str]]()
         self._currents: dict[str, float] = {}
+        self._looked: int | None = None
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Refuse a module without neurons before anything is trained."""
@@ -77,7 +78,8 @@ class DeadNeurons(Callback):
         self._open.close()
 
     def _is_due(self, trainer: Any) -> bool:
-        return bool(trainer.current_epoch % self.every_n_epochs == 0)
+        """The first look of every so many epochs, whichever of them have a validation."""
+        return self._looked is None or trainer.current_epoch // self.every_n_epochs != self._looked
 
     def _start(self, pl_module: Any) -> None:
         model = _network(pl_module)
@@ -95,6 +97,7 @@ class DeadNeurons(Callback):
 
     def _end(self, trainer: Any, pl_module: Any) -> None:
         self._open.close()
+        self._looked = trainer.current_epoch // self.every_n_epochs
 
         def summed(counts: Tensor) -> Tensor:
             return total(counts.to(pl_module.device))

@@ -159,6 +159,35 @@ def test_the_model_is_left_as_it_was_even_when_the_context_fails():
     assert net[4].forward is mine
 
 
+def test_copies_made_meanwhile_are_networks_of_their_own():
+    net, x = network().eval(), 3 * torch.randn(2, 40, 3)
+    with sdn.record_membranes(net) as found:
+        y, _ = net(x)
+        copies = [copy.deepcopy(net), pickle.loads(pickle.dumps(net))]
+        first = found["1"]
+    for other in copies:
+        assert torch.equal(other(x)[0], y)
+        other[0].weight.data.mul_(0.1)
+        assert not torch.equal(other(x)[0], y)
+    assert found["1"] is first
+    assert torch.equal(net(x)[0], y)
+
+
+def test_contexts_may_close_in_any_order():
+    net, x = network().eval(), 3 * torch.randn(2, 40, 3)
+    one, two = sdn.record_membranes(net), sdn.record_membranes(net)
+    outer, inner = one.__enter__(), two.__enter__()
+    assert isinstance(net(x)[0], torch.Tensor)
+    assert outer["1"] is inner["1"]
+    one.__exit__(None, None, None)
+    net(x)
+    assert outer["1"] is not inner["1"]
+    assert net[1](net[0](x), record="mem").mem.shape == (2, 40, 16)
+    two.__exit__(None, None, None)
+    assert not net[1]._forward_hooks
+    assert not net[1]._forward_pre_hooks
+
+
 def test_membranes_of_other_networks():
     x = 3 * torch.randn(2, 30, 3)
     plain = nn.Sequential(nn.Linear(3, 8), sdn.Neuron(sdn.LIF(0.9), 8, return_state=False), nn.Linear(8, 2))

@@ -521,10 +521,12 @@ def test_a_second_signal_while_a_script_is_taken_down_changes_nothing(tmp_path):
     [
         (["-m", "check", "brf"], ["python", "-m", "sdn", "check", "brf"], True),
         (["-m"], ["python", "-u", "-mspikingssm"], True),
+        (["-m", "check"], ["python", "-Bmsdn", "check"], True),
+        (["/home/me/sdn"], ["python", "/home/me/sdn"], False),
         (["-m", "sdn"], ["python", "-m", "theirs", "sdn"], False),
         (["-m", "-m", "sdn"], ["python", "-m", "theirs", "-m", "sdn"], False),
         (["/usr/bin/sdn", "check"], ["python", "/usr/bin/sdn", "check"], True),
-        (["C:\\spikingssm.exe".replace("\\", "/")], ["python"], True),
+        (["C:/Scripts/spikingssm.exe"], ["python"], True),
         (["sdn.py"], ["python", "sdn.py"], False),
         ([""], ["python"], False),
         ([], [], False),

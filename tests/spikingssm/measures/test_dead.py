@@ -46,6 +46,14 @@ def test_it_is_a_table_when_it_is_printed():
     assert found.rates == {"1": pytest.approx(5 / 12), "3": 0.0}
 
 
+def test_modules_that_were_frozen_stay_so():
+    net = biased().train()
+    net[0].eval()
+    dead_neurons(net, torch.randn(2, 20, net[0].in_features))
+    assert [part.training for part in net] == [False, *[True] * (len(net) - 1)]
+    assert net.training
+
+
 def test_limits_move_the_line():
     found = dead_neurons(biased(), torch.randn(3, 20, 2), silent=0.5, loud=0.9)
     assert found["1"].silent.tolist() == [0, 1, 4, 5]

@@ -82,6 +82,19 @@ def test_balanced_weights_of_steps_leave_out_what_does_not_count() -> None:
         assert task.class_weights == pytest.approx(is_), options
 
 
+def test_balanced_weights_leave_out_the_label_that_a_task_ignores() -> None:
+    y = np.array([[0, 0, 1, 2], [0, 1, 1, 2]] * 4)
+    found = data(y, d_output=3, batch_size=2, val_fraction=0.25)
+    task = told(StepClassification(class_weights="balanced", ignore_index=0), found.interface, found)
+    counts = np.bincount(y[found.train_rows].ravel(), minlength=3)[1:]
+    assert task.class_weights == pytest.approx((0.0, *(counts.sum() / (2 * counts))))
+
+
+def test_weights_may_be_arrays() -> None:
+    for given in (np.array([1.0, 2.0]), torch.tensor([1.0, 2.0]), (np.float64(1), np.float64(2)), [1, 2]):
+        assert Classification(class_weights=given).class_weights == (1.0, 2.0)
+
+
 def test_without_training_rows_balanced_is_left_and_only_training_asks_for_it() -> None:
     found = data(np.array([0, 1] * 4), d_output=2, batch_size=2, val_fraction=0.25)
     task = told(Classification(class_weights="balanced"), found.interface)

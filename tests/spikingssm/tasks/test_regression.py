@@ -12,6 +12,7 @@ from spikingssm.datasets.inputs import Audio, Numbers
 from spikingssm.datasets.interface import Interface
 from spikingssm.datasets.targets import NumberTargets
 from spikingssm.tasks import Determination, Forecast, Regression, told
+from spikingssm.tasks.metrics import WeightedMean, wide
 from spikingssm.training.tbptt import chunk, labels_every_step
 
 NAN = float("nan")
@@ -114,6 +115,35 @@ def test_determination_of_one_row_or_of_equal_targets_is_a_number() -> None:
         y, said = torch.tensor(y)[:, None], torch.tensor(said)[:, None]
         metric.update(said, y, torch.ones_like(y, dtype=torch.bool))
         assert float(metric.compute()) == is_
+
+
+def test_moving_to_a_device_leaves_the_sums_in_double_precision() -> None:
+    """`Metric.to` names float32 as the dtype of a metric whose states stay as they are."""
+    y = 0.3 + torch.zeros(7, 1)
+    for metric in (Determination(1).to("cpu"), wide(Determination(1)).to("cpu")):
+        metric.update(y + 0.1, y, torch.ones_like(y, dtype=torch.bool))
+        assert float(metric.compute()) == 0.0
+    mean = wide(WeightedMean()).to("cpu")
+    mean.update(torch.tensor([1.0, 1e-12], dtype=torch.float64))
+    assert float(mean.compute()) == pytest.approx((1 + 1e-12) / 2, rel=1e-14)
+
+
+def test_several_numbers_of_which_one_was_never_seen() -> None:
+    y, known = torch.randn(9, 2), torch.tensor([[True, False]] * 9)
+    metric = Determination(2)
+    metric.update(y + 0.1, y, known)
+    assert float(metric.compute()) == pytest.approx(r2_score(y[:, 0], y[:, 0] + 0.1), rel=1e-5)
+
+
+@pytest.mark.parametrize("std", [1e-24, 1.0, 1e22])
+def test_squares_in_any_unit(std) -> None:
+    targets = NumberTargets((0.0,), (std,))
+    task = told(Regression(), interface(targets))
+    z = torch.tensor([[0.5], [-1.0], [2.0]])
+    batch = Batch(torch.zeros(3, 6, 1), targets(z.double() * std))
+    found = scores(task, task.run(Says(z + 0.25), batch))
+    assert found["mse"] == pytest.approx(0.0625 * std**2, rel=1e-5)
+    assert found["mae"] == pytest.approx(0.25 * std, rel=1e-5)
 
 
 @pytest.mark.parametrize("inputs", [Numbers(divide=2.0, mean=(3.0,), std=(4.0,), scale=0.5), Audio(8000, 0.25)])

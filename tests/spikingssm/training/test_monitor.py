@@ -40,7 +40,7 @@ def rows(count, seed):
     return DataLoader(TensorDataset(x), batch_size=4)
 
 
-def trained(module, callback, *, validate=True, epochs=2):
+def trained(module, callback, *, validate=True, epochs=2, **more):
     """Train, and give what was warned of, and what was logged and found by the end of each epoch."""
     told, logged, reports = [], [], []
 
@@ -58,6 +58,7 @@ def trained(module, callback, *, validate=True, epochs=2):
         trainer = lightning.Trainer(
             max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, callbacks=[callback, Keep()], num_sanity_val_steps=1,
+            **more,
         )  # fmt: skip
         trainer.fit(module, rows(8, 1), *([rows(12, 2)] if validate else []))
     finally:
@@ -77,6 +78,13 @@ def test_shares_are_those_of_all_batches_and_the_warning_comes_once():
     assert len(told) == 1
     assert told[0].startswith("net.1: 50% of its 4 neurons never fire in epoch 1; its currents have standard deviation")
     assert "lower the threshold, or learn it" in told[0]
+
+
+def test_it_looks_in_every_window_whichever_epoch_is_validated():
+    module, callback = Theirs(), DeadNeurons(every_n_epochs=2)
+    _, logged, _ = trained(module, callback, epochs=6, check_val_every_n_epoch=2)
+    assert callback.found is not None
+    assert ["silent/net.1" in row or any(name.startswith("silent/") for name in row) for row in logged][-1]
 
 
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
