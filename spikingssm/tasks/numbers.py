@@ -32,7 +32,8 @@ class Regression:
     """Numbers for a sequence or for every step; the mean squared error, the mean absolute error and R2.
 
     The network learns targets that are standardised with the mean and the standard deviation of the training rows, and
-    the loss is of these. The metrics are in the units of the data, as are the numbers that `load_model` predicts. A
+    the loss is of these. The metrics are in the units of the data where `told` has named the data, as `train.py` does,
+    and so are the numbers that `load_model` predicts. A
     missing target (NaN) and steps behind the end of a sequence do not count. Where a network answers at every step and
     a sequence has one target, the answer is the mean over the steps behind ``skip``.
 
