@@ -33,9 +33,9 @@ class Regression:
 
     The network learns targets that are standardised with the mean and the standard deviation of the training rows, and
     the loss is of these. The metrics are in the units of the data where `told` has named the data, as `train.py` does,
-    and so are the numbers that `load_model` predicts. A
-    missing target (NaN) and steps behind the end of a sequence do not count. Where a network answers at every step and
-    a sequence has one target, the answer is the mean over the steps behind ``skip``.
+    and so are the numbers that `load_model` predicts. A missing target (NaN) and steps behind the end of a sequence do
+    not count. Where a network answers at every step and a sequence has one target, the answer is the mean over the
+    steps behind ``skip``.
 
     Args:
         loss: "mse", the squared error; "mae", the absolute one; or "huber", squared up to one standard deviation.
