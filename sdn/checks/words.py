@@ -20,7 +20,11 @@ DYNAMICS_WORDS: Words = {
         "Neuron(dynamics, channels, spike=ArcTan()) (the spike gradient is the layer's)",
     ),
     **dict.fromkeys(
-        ("learn", "learnable", "trainable", "learn_threshold", "learn_beta", "learn_alpha", "learn_decay"),
+        ("learn_beta", "learn_decay"),
+        'Neuron(dynamics, channels, learn={"decay": None}) (the layer says what is learned)',
+    ),
+    **dict.fromkeys(
+        ("learn", "learnable", "trainable", "learn_threshold", "learn_alpha"),
         'Neuron(dynamics, channels, learn={"threshold": None}) (the layer says what is learned)',
     ),
     **dict.fromkeys(
@@ -98,8 +102,9 @@ LAYER_WORDS: Words = {
         ("spike_grad", "spike_gradient", "surrogate_function", "surrogate_grad_fn", "surrogate", "act_fun"),
         "spike=ArcTan() or another spike gradient",
     ),
+    **dict.fromkeys(("learn_beta", "learn_decay", "init_tau"), 'learn={"decay": None} (a field and where it starts)'),
     **dict.fromkeys(
-        ("learn_threshold", "learn_beta", "learn_decay", "learn_alpha", "learnable", "trainable", "init_tau"),
+        ("learn_threshold", "learn_alpha", "learnable", "trainable"),
         'learn={"threshold": None} (a field and where it starts)',
     ),
     **dict.fromkeys(

@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         ValueError: an unknown name.
     """
+    from sdn.doctor.machine import caches
     from sdn.doctor.operators import operators
 
     there = operators()
@@ -40,7 +41,9 @@ def run(args: argparse.Namespace) -> None:
         for dtype in dtypes:
             there[name](args.device, dtype, 65, 33)
         print(f"{time.perf_counter() - start:6.1f} s  {name}", flush=True)
-    print(f"{time.perf_counter() - begun:6.1f} s in all; kept on disk for later processes")
+    problems = caches()[1]
+    kept = "; ".join(problems) or "kept on disk for later processes"
+    print(f"{time.perf_counter() - begun:6.1f} s in all; {kept}")
 
 
 def _is_meant(name: str, known: str) -> bool:

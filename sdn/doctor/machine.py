@@ -112,7 +112,7 @@ def caches() -> tuple[list[dict[str, Any]], list[str]]:
         found.append({"what": what, "path": str(path), "writable": not why, "files": len(files), "mib": round(size, 1)})
         if why:
             problems.append(
-                f"{path} cannot be written ({why}), so every process compiles anew: seconds a kernel. {what}."
+                f"{path} cannot be written ({why}), so every process compiles anew, seconds a kernel: {what}"
             )
     return found, problems
 

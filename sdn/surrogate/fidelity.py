@@ -145,8 +145,8 @@ def not_worth_having(metrics: Metrics) -> str:
     if wrong <= 0.5 * trivial:
         return ""
     return (
-        f"this surrogate is not worth having: {wrong:.2%} of its spikes are wrong, {trivial:.2%} of those of "
-        f"'{name}', which knows nothing"
+        f"this surrogate is not worth having: it is wrong in {wrong:.2%} of the steps, and '{name}', which knows "
+        f"nothing, in {trivial:.2%}; half of that is what it should reach"
     )
 
 

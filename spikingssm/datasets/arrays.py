@@ -24,7 +24,7 @@ def arrays(
     test_path: str | Path | None = None,
     *,
     name: str | None = None,
-    classes: int | Sequence[str] | None = None,
+    classes: int | Sequence[str | int] | None = None,
     test_fraction: float = 0.1,
     scale: float | str = 1.0,
     scaling: Mapping[str, Any] | None = None,
@@ -81,6 +81,8 @@ def arrays(
         raise ValueError("arrays: no file given; set data.path=FILE.npz with x (N, L, C) and y (N,).")
     check_scale(scale)
     given: Any = classes
+    if isinstance(given, (list, tuple)) and all(isinstance(each, (int, str)) for each in given):
+        given = classes = [str(each) for each in given]
     listed = isinstance(given, (list, tuple)) and all(isinstance(each, str) for each in given)
     listed = listed and len(set(given)) == len(given)
     if classes is not None and not listed and (not isinstance(classes, int) or classes < 1):
@@ -204,7 +206,7 @@ def _say_axes(path: str | Path, shape: tuple[int, ...]) -> None:
     """Say in one line how axes are read where they may stand in the order of convolutions."""
     rows, steps, channels = shape
     if channels > steps:
-        logger.info(
+        logger.warning(
             f"{path}: x {tuple(shape)} is read as {rows} rows of {steps} steps with {channels} channels; if it is "
             "(N, C, L), save x.transpose(0, 2, 1)"
         )

@@ -104,6 +104,9 @@ def read_sound(data: bytes, path: str | Path, rate: int) -> np.ndarray:
     except (soundfile.LibsndfileError, RuntimeError, TypeError, MemoryError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ValueError(f"{path}: not a readable sound file ({reason}); save it as WAV.") from None
+    if not np.isfinite(samples).all():
+        first = int(np.argmin(np.isfinite(samples)))
+        raise ValueError(f"{path}: sample {first} is NaN or infinite; mend the file.")
     if found != rate:
         from scipy.signal import resample_poly
 

@@ -48,7 +48,7 @@ def go_on(folder: Path) -> str:
     if (folder / "summary.json").is_file():
         return f"the run had finished, its results are in {folder}/summary.json"
     if (folder / "checkpoints" / "last.ckpt").is_file():
-        return f"go on with {shlex.quote(f'resume={quoted(folder)}')}"
+        return f"go on with {shlex.quote(f'resume={_as_it_is(folder)}')}"
     return "there is no checkpoint yet, start again with the same command"
 
 
@@ -58,6 +58,12 @@ def quoted(path: str | Path) -> str:
     if re.fullmatch(r"[\w./-]+", text, re.ASCII):
         return text
     return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + m[2].replace("'", "\\'"), text) + "'"
+
+
+def _as_it_is(folder: str | Path) -> str:
+    """A folder behind ``resume=``, which takes a ``=`` in it as it is."""
+    text = str(folder)
+    return text if re.fullmatch(r"[\w./=-]+", text, re.ASCII) else quoted(folder)
 
 
 def state(folder: Path) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def _report(
     write_json(folder / "summary.json", {**_summary(folder, config, module, data, loop), **known})
     found = known["test"]
     quality = " | ".join(f"test {name} {plain_number(found[name])}" for name in module.metrics["test"])
-    logger.info(f"{folder}/summary.json | {quality} | spikes {found['spike_rate']:.4f}")
+    logger.info(f"{folder}/summary.json | {quality} | spikes {found['spike_rate']:.4f} | epoch {known['val']['epoch']}")
     for layer, rate in found["spike_rates"].items():
         if state := state_of(rate):
             way = module.advice.get((layer, state), "look at the scale of the data and at its threshold")
@@ -229,8 +229,9 @@ def _summary(
     """The result of a run as plain values."""
     rows = read_metrics(folder / "metrics.csv")
     monitor, mode = module.task.monitor
-    choose = max if mode == "max" else min
-    best = choose((row for row in rows if monitor in row), key=lambda row: row[monitor])
+    sign = 1 if mode == "max" else -1  # of equal epochs the one of the lowest loss, as `RunCheckpoint` keeps it
+    known = (row for row in rows if monitor in row)
+    best = max(known, key=lambda row: (sign * row[monitor], -row.get("val/loss", 0.0)))
     device = loop.strategy.root_device
     return {
         "name": config.name,

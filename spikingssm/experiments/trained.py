@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -29,6 +30,9 @@ PLACES = ("root", "path", "test_path")
 """Keys of the data that say where they lie."""
 BATCH = 64
 """Sequences at once, unless another number is asked for."""
+
+_ONE_BY_ONE = threading.RLock()
+"""Spikes are counted by hooks in the network, which would see those of another thread."""
 
 
 class Prediction(NamedTuple):
@@ -184,7 +188,7 @@ class TrainedModel(nn.Module):
             counts[seen.name] = counts.get(seen.name, 0) + found
 
         x = placed(self.network, x)
-        with watch_neurons(self.network, count):
+        with _ONE_BY_ONE, watch_neurons(self.network, count):
             real = None if valid is None else valid.to(x.device)
             logits = self.network(x, None, lengths=real)[0]
         return answer_of(self.task, logits, real).cpu(), counts

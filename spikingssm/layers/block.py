@@ -84,6 +84,11 @@ class SpikingBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.ssm = S4D(d_model, d_state, **ssm)
+        if learn_threshold and dynamics is not None and "threshold" not in dynamics.ranges:
+            raise ValueError(
+                f"{type(dynamics).__name__} has no threshold that can be learned; set learn_threshold=False, and name "
+                "what is learned in learn=(...)."
+            )
         fields = dict.fromkeys([*(["threshold"] if learn_threshold else []), *learn])
         self.neuron = Neuron(dynamics, d_model, learn=fields, spike=spike, solver=solver)
         self.dropout = TiedDropout(dropout)
