@@ -26,7 +26,8 @@ def run(args: argparse.Namespace) -> None:
     from sdn.runs.files import write_json
 
     found = examine(args.seconds, args.gpu)
-    print(text(found))
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text(found).encode(encoding, "backslashreplace").decode(encoding))  # paths may have letters it has not
     if args.json is not None:
         write_json(args.json, found)
     if found["problems"]:

@@ -1,6 +1,7 @@
 """`sdn notebooks FOLDER`: the notebooks of the project, to open with Jupyter."""
 
 import argparse
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def places() -> list[Path]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write them all, or none.
+    """Write them all; a failure leaves no new file and no new folder.
 
     Raises:
         FileExistsError: a file of that name is there already.
@@ -38,8 +39,16 @@ def run(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"no notebooks beside {PACKAGE}; install the package anew.")
     if held := [path.name for path in found if (args.folder / path.name).exists() and not args.force]:
         raise FileExistsError(f"{args.folder / held[0]} exists; choose another folder, or --force.")
-    args.folder.mkdir(parents=True, exist_ok=True)
-    for path in found:
-        with writing(args.folder / path.name) as partial:
-            shutil.copyfile(path, partial)
-        print(args.folder / path.name)
+    to = [args.folder / path.name for path in found]
+    new = [path for path in (*to, args.folder, *args.folder.parents) if not path.exists()]
+    try:
+        with contextlib.ExitStack() as stack:  # the renames come after the last copy
+            for path, target in zip(found, to, strict=True):
+                shutil.copyfile(path, stack.enter_context(writing(target)))
+    except BaseException:
+        for path in new:
+            with contextlib.suppress(OSError):  # not there, or a folder that somebody else has written to
+                path.rmdir() if path.is_dir() else path.unlink()
+        raise
+    for path in to:
+        print(path)

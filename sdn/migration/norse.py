@@ -208,7 +208,9 @@ def _iaf(
 
 def _rate(name: str, inverse: Any, dt: float) -> Value:
     """Length of a step over a time constant, rounded as norse rounds it."""
-    rate = number(WHO, name, dt * inverse)
+    number(WHO, "dt", dt)
+    checked = number(WHO, name, inverse)
+    rate = number(WHO, f"dt {name}", dt * (checked if isinstance(inverse, (list, tuple)) else inverse))
     least, most = (f(torch.as_tensor(rate)).item() for f in (torch.min, torch.max))
     unless(
         WHO, least >= 0 and most <= 1, f"dt {name} = {most if most > 1 else least:g}",

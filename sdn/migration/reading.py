@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -102,7 +103,7 @@ def number(who: str, name: str, value: Any) -> Value:
     A float32 number becomes the shortest decimal that stands for it, such as 0.9.
 
     Raises:
-        ArgumentError: no number, or a tensor of more than one axis.
+        ArgumentError: no number, NaN, or a tensor of more than one axis.
     """
     value = plain_number(value)
     if isinstance(value, (list, tuple, np.ndarray)):
@@ -116,6 +117,8 @@ def number(who: str, name: str, value: Any) -> Value:
                 f"real numbers of shape (H,), one per channel: pass {name}={name}.flatten() and flatten its input."
             )
         value = value.detach()
+        if value.isnan().any():
+            raise ArgumentError(f"{who}: {name} must hold numbers, got NaN among {shown(value)}.")
         if value.numel() == 1:
             single = value.dtype == torch.float32
             return float(np.float32(value.item()).astype(str)) if single else float(value.item())
@@ -123,6 +126,8 @@ def number(who: str, name: str, value: Any) -> Value:
         return several
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ArgumentError(f"{who}: {name} must be a number or numbers of shape (H,), got {shown(value)}.")
+    if math.isnan(value):
+        raise ArgumentError(f"{who}: {name} must be a number, got NaN.")
     return float(value)
 
 

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from sdn.checks.arguments import shown
+from sdn.checks.arguments import ArgumentError, shown
 from sdn.dynamics.base import Value
 from sdn.gradients import ArcTan, Sigmoid, SpikeGradient
 from sdn.migration.answer import Migrated
@@ -83,6 +84,15 @@ def _clamped(name: str, value: Any) -> Value:
     return found.clamp(0, 1) if isinstance(found, Tensor) else min(max(found, 0.0), 1.0)
 
 
+def _positive(name: str, value: Any) -> Value:
+    """A value that must be above 0 and finite."""
+    found = number(WHO, name, value)
+    values = torch.as_tensor(found, dtype=torch.float64)
+    if not bool(((values > 0) & values.isfinite()).all()):
+        raise ArgumentError(f"{WHO}: {name} must be > 0 and finite, got {shown(value)}.")
+    return found
+
+
 def _leaky(
     kind: str,
     /,
@@ -125,7 +135,13 @@ def _lapicque(
     check_word(WHO, "reset_mechanism", reset_mechanism, RESETS)
     if reset_mechanism == "zero":
         raise _loses_input(kind, "Write reset_mechanism='subtract', or take Leaky")
-    r, c, dt = (number(WHO, name, value) for name, value in (("R", R), ("C", C), ("time_step", time_step)))
+    r, c, dt = (_positive(name, value) for name, value in (("R", R), ("C", C), ("time_step", time_step)))
+    least = float(torch.as_tensor(r * c - dt, dtype=torch.float64).min())
+    unless(
+        WHO, least >= 0, f"time_step={shown(time_step)} with R={shown(R)} and C={shown(C)}",
+        "Euler's step overshoots where R C, the time constant, is shorter than time_step",
+        "Give a time_step of at most R C",
+    )  # fmt: skip
     dynamics = SnnTorchLeaky(1 - dt / (r * c), number(WHO, "threshold", threshold), reset_mechanism, True, dt / c)
     step = "Euler: decay is 1 - time_step / (R C), its attribute beta is not used in a step"
     return _found(kind, dynamics, step, "times time_step / C", spike_grad, learned(threshold=threshold))
@@ -216,7 +232,7 @@ def _gradient(grad: Any) -> tuple[SpikeGradient, str]:
     """Their surrogate, by the name of the function that made it and what that function kept."""
     if grad is None:
         return ArcTan(), "atan(alpha=2.0), the default -> ArcTan(alpha=2.0), the same function"
-    name = getattr(grad, "__qualname__", type(grad).__name__).split(".")[0]
+    name = grad if isinstance(grad, str) else getattr(grad, "__qualname__", type(grad).__name__).split(".")[0]
     code, cells = getattr(grad, "__code__", None), getattr(grad, "__closure__", None) or ()
     kept = dict(zip(code.co_freevars, (cell.cell_contents for cell in cells), strict=True)) if code else {}
     known: dict[str, Any] = {
@@ -231,4 +247,9 @@ def _gradient(grad: Any) -> tuple[SpikeGradient, str]:
         if name == "sigmoid":
             words += f" (snnTorch's is NaN where its membrane is {88 / found.alpha:.2g} or more below the threshold)"
         return found, f"{name}({', '.join(f'{k}={v}' for k, v in kept.items())}) -> {found}, {words}"
+    if isinstance(grad, str):
+        raise ArgumentError(
+            f"{WHO}: spike_grad must be a function of snntorch.surrogate or one of {', '.join(map(repr, known))}, got "
+            f"{grad!r:.40}."
+        )
     return ArcTan(), f"{name} has no counterpart: ArcTan() stands here; write yours as an object with slope(v)"

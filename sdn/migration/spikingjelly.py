@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdn.checks.arguments import shown
+from sdn.checks.arguments import ArgumentError, shown
 from sdn.dynamics import LIF
 from sdn.dynamics.base import Dynamics, Value
 from sdn.gradients import ArcTan, MultiGaussian, Sigmoid, SpikeGradient, Triangle
@@ -115,9 +115,10 @@ def _leaky(
 ) -> Migrated:
     steps = number(WHO, "tau", tau)
     least = steps.min().item() if isinstance(steps, Tensor) else steps
+    way = f"sdn.LIF.from_tau({least:g}) takes such a tau, with a decay of exp(-1/tau)"
     unless(
         WHO, least >= 1, f"tau={shown(tau)}", "Euler's step overshoots where tau is below one step",
-        f"sdn.LIF.from_tau({least:g}) takes such a tau, with a decay of exp(-1/tau)",
+        way if least > 0 else "Give a tau of at least 1, in steps",
     )  # fmt: skip
     threshold, reset = _threshold(v_threshold, v_reset)
     parametric = kind == "ParametricLIFNode"
@@ -172,6 +173,9 @@ def _gradient(function: Any) -> tuple[SpikeGradient, str]:
     """Their surrogate function, by its class and parameters."""
     if function is None:
         return Sigmoid(4.0), "Sigmoid(alpha=4.0), the default -> the same function"
+    if isinstance(function, str):
+        way = "surrogate.ATan() of SpikingJelly, or None for its default"
+        raise ArgumentError(f"{WHO}: surrogate_function must be an object such as {way}, got {function!r:.40}.")
     name = type(function).__name__
     if getattr(function, "spiking", True) is False:
         raise refuse(

@@ -49,18 +49,18 @@ def traces(
         >>> axes = sdn.plot.traces(found, sdn.ALIF())
     """
     one = single("traces", trajectory, row, neuron)
-    if axes is None:
+    current, mem, spikes = (part[0, :, 0].double().numpy() for part in one[:3])  # (L,) each
+    threshold = None
+    if dynamics is not None:
+        mem, threshold = potential(one, of(dynamics, trajectory, neuron), state_of(state, row, neuron))
+    time = time_of(len(mem), dt)
+    if axes is None:  # after all that may be refused, which leaves no figure behind
         figure = pyplot().figure(figsize=(7, 4.2), layout="constrained")
         axes = figure.subplots(3, 1, sharex=True, height_ratios=[1, 2, 0.35])
     found = np.ravel(np.asarray(axes, dtype=object))
     if len(found) != 3:
         raise ValueError(f"traces: axes must be three axes, got {len(found)}; leave them out for a figure.")
     top, middle, bottom = (axes_of("traces", ax) for ax in found)
-    current, mem, spikes = (part[0, :, 0].double().numpy() for part in one[:3])  # (L,) each
-    threshold = None
-    if dynamics is not None:
-        mem, threshold = potential(one, of(dynamics, trajectory, neuron), state_of(state, row, neuron))
-    time = time_of(len(mem), dt)
     top.plot(time, current, color=INPUT, linewidth=0.9)
     top.set_ylabel("input")
     membrane(mem, threshold=threshold, ax=middle, dt=dt)
@@ -112,7 +112,8 @@ def membrane(
         if other is not None and other.shape != values.shape:
             found = f"mem has {len(values)} steps and {name} has shape {other.shape}"
             raise ValueError(f"membrane: {found}; give both of the same steps.")
-    ax, time = axes_of("membrane", ax), time_of(len(values), dt)
+    time = time_of(len(values), dt)
+    ax = axes_of("membrane", ax)
     ax.plot(time, values, color=color, linewidth=1.2, label=label)
     if level is not None:
         adaptive = bool((level != level[0]).any())

@@ -1,5 +1,6 @@
 """`spikingssm configs FOLDER`: the configurations as files of one's own, to change and to add to."""
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ def copy_configs(folder: str | Path) -> str:
     """Copy all configurations into a new folder, whole or not at all.
 
     Returns:
-        a line that says how to use them.
+        a line that says how to use them from any folder.
 
     Raises:
         FileExistsError: the folder is there already.
@@ -27,4 +28,4 @@ def copy_configs(folder: str | Path) -> str:
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return f"{folder}: set {CONFIGS}={folder} to use it"
+    return f"{folder}: set {CONFIGS}={shlex.quote(str(folder.absolute()))} to use it"

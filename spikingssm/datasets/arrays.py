@@ -10,7 +10,7 @@ from loguru import logger
 from spikingssm.datasets.base import Rows, SequenceData
 from spikingssm.datasets.labels import class_names
 from spikingssm.datasets.own import Found, read_own
-from spikingssm.datasets.own_labels import check_labels, count_classes, say_missing
+from spikingssm.datasets.own_labels import check_kinds, check_labels, check_names, count_classes, say_missing
 from spikingssm.datasets.own_rows import checked_rows
 from spikingssm.datasets.own_targets import kind_of, target_names, with_targets
 from spikingssm.datasets.scaling import check_scale, inputs_for, to_length
@@ -158,6 +158,8 @@ def _parts(
     rate = rate or (None if other is None else other.hertz)
     labels = [part.arrays[key] for part in (found, other) if part for key in ("y", "y_test") if key in part.arrays]
     kind = kind_of(targets)
+    if kind == "classes":
+        check_kinds(path, labels)
     names = _names(path, labels, classes) if kind == "classes" else None
     train = None if test_only else checked_rows(found.arrays, path, "", names, kind)
     if train is not None:
@@ -177,6 +179,7 @@ def _names(path: str | Path, labels: Sequence[np.ndarray], classes: Any) -> tupl
     """The names of the classes, where labels or the setting are names."""
     if isinstance(classes, Sequence):
         return tuple(classes)
+    check_names(path, labels)
     try:
         found = class_names(labels)
     except ValueError as error:

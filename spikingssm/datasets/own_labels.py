@@ -1,5 +1,6 @@
 """Labels of one's own data: how many classes they are, and whether they are classes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,51 @@ from loguru import logger
 
 from spikingssm.datasets.base import IGNORED, Rows
 
-__all__ = ["check_labels", "count_classes", "say_missing"]
+__all__ = ["check_kinds", "check_labels", "check_names", "count_classes", "say_missing"]
 
 FEW_CLASSES = 10_000
+REGRESSION = "numbers are for task=regression, or data.targets=numbers"
+
+
+def check_kinds(path: str | Path, labels: Sequence[np.ndarray]) -> None:
+    """Refuse whole numbers in one file and decimals in the other.
+
+    Args:
+        path: of the file, for errors.
+        labels: y for training and y for testing.
+
+    Raises:
+        ValueError: it names both kinds.
+    """
+    kinds = {y.dtype.kind.replace("u", "i"): y.dtype for y in labels}
+    if len(labels) == 2 and {"i", "f"} <= kinds.keys():
+        raise ValueError(
+            f"{path}: y for training holds {labels[0].dtype} and y for testing {labels[1].dtype}; whole numbers are "
+            f"classes, so store both as integers; {REGRESSION}."
+        )
+
+
+def check_names(path: str | Path, labels: Sequence[np.ndarray]) -> None:
+    """Refuse names that are decimals where more than half of the rows have one of their own.
+
+    Args:
+        path: of the file, for errors.
+        labels: arrays of numbers or of text; "" is a step without a label.
+
+    Raises:
+        ValueError: it says how many they are.
+    """
+    texts = [text for y in labels if y.dtype.kind == "U" for text in y.ravel().tolist() if text]
+    try:
+        numbers = np.array(texts, np.float64)
+    except ValueError:
+        return
+    different = len(set(texts))
+    if 2 * different > len(texts) and (np.isfinite(numbers) & (numbers != np.rint(numbers))).any():
+        raise ValueError(
+            f"{path}: y must hold integer labels or names, got {different} different decimals in {len(texts)} labels; "
+            f"{REGRESSION}."
+        )
 
 
 def say_missing(path: str | Path, train: np.ndarray, test: np.ndarray, test_only: bool) -> None:

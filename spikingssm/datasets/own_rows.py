@@ -8,6 +8,7 @@ import numpy as np
 from spikingssm.datasets.base import Rows
 from spikingssm.datasets.labels import class_numbers
 from spikingssm.datasets.numpy_files import npz_names
+from spikingssm.datasets.own_labels import REGRESSION
 from spikingssm.datasets.targets import LabelTargets, as_numbers
 
 __all__ = ["checked_rows"]
@@ -55,9 +56,7 @@ def checked_rows(
     if x.dtype.kind not in "fiub":
         raise ValueError(f"{path}: {wanted[0]} must hold real numbers, got dtype {x.dtype}.")
     if kind == "classes" and y.dtype.kind not in "iu":
-        way = _one_hot(x, y) or (
-            "; numbers are for task=regression, or data.targets=numbers" if y.dtype.kind == "f" else ""
-        )
+        way = _one_hot(x, y) or (f"; {REGRESSION}" if y.dtype.kind == "f" else "")
         raise ValueError(f"{path}: {wanted[1]} must hold integer labels or names, got {y.dtype}{way}.")
     if kind == "classes" and y.shape not in (x.shape[:1], x.shape[:2]):
         way = "; one column is y[:, 0]" if y.shape == (len(x), 1) else _one_hot(x, y)

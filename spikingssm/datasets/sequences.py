@@ -152,16 +152,15 @@ def read_table(path: str | Path) -> Sequences:
     said = [f"{path.name}[{sequence[start]}]" for start in starts]
     if label is None or all(len(np.unique(label[part])) == 1 for part in parts):
         return Sequences(said, rows, lengths, None if label is None else label[starts])
-    nothing: Any = {"U": "", "f": np.nan}.get(label.dtype.kind, IGNORED)
-    y = np.full(rows.shape[:2], nothing, label.dtype)
+    y = np.full(rows.shape[:2], "" if label.dtype.kind == "U" else IGNORED, label.dtype)
     for row, part in enumerate(parts):
         y[row, : len(part)] = label[part]
     return Sequences(said, rows, lengths, y)
 
 
 def whole(values: np.ndarray) -> np.ndarray:
-    """Labels: integers where all are whole numbers, numbers where all are numbers, else as they are."""
-    if values.dtype.kind == "f" and (values == np.rint(values)).all():
+    """Labels: integers where all are whole numbers, else as they are; texts stay texts, also those of decimals."""
+    if values.dtype.kind == "f" and _are_whole(values):
         return values.astype(np.int64)
     if values.dtype.kind in "OUS":
         texts = values.astype(str)
@@ -169,7 +168,7 @@ def whole(values: np.ndarray) -> np.ndarray:
             numbers = texts.astype(np.float64)
         except ValueError:
             return texts
-        return numbers.astype(np.int64) if (numbers == np.rint(numbers)).all() else numbers
+        return numbers.astype(np.int64) if _are_whole(numbers) else texts
     return values
 
 
@@ -212,6 +211,10 @@ def _suffixes(inputs: Inputs) -> tuple[str, ...]:
     if isinstance(inputs, (Audio, Spikes)):
         return (*SOUND, ".npz", ".npy")
     return (".txt", ".npz", ".npy") if isinstance(inputs, Tokens) and inputs.text else ARRAYS
+
+
+def _are_whole(numbers: np.ndarray) -> bool:
+    return bool(np.isfinite(numbers).all() and (numbers == np.rint(numbers)).all())
 
 
 def _is_number(text: str) -> bool:

@@ -128,13 +128,14 @@ def as_numbers(y: Any, shape: Sequence[int]) -> np.ndarray:
     """Targets as numbers, (N, D) of sequences or (N, L, D) of steps, floating-point; NaN is a missing one.
 
     Args:
-        y: (N,) or (N, D) of sequences, (N, L) or (N, L, D) of steps. (N, L) is always one number a step.
+        y: (N,) or (N, D) of sequences, (N, L) or (N, L, D) of steps. (N, L) is always one number a step. Texts are
+            read, and "" is missing.
         shape: of x, (N, L, C).
 
     Raises:
         ValueError: another shape, infinity, no number at all, or what is none.
     """
-    found, (rows, steps) = np.asarray(y), shape[:2]
+    found, (rows, steps) = _read(np.asarray(y)), shape[:2]
     if found.dtype.kind not in "fiub":
         raise ValueError(f"y must hold numbers for task=regression, got {found.dtype}; task=classification has names.")
     of_steps = found.ndim == 3 or (found.ndim == 2 and found.shape[1] == steps > 1)
@@ -154,6 +155,16 @@ def as_numbers(y: Any, shape: Sequence[int]) -> np.ndarray:
     if np.isnan(found).all():
         raise ValueError("y holds no number, every target is missing (NaN).")
     return found
+
+
+def _read(y: np.ndarray) -> np.ndarray:
+    """Texts as the numbers that they write, NaN for ""; as they are where one is none."""
+    if y.dtype.kind != "U":
+        return y
+    try:
+        return np.where(np.char.strip(y) == "", "nan", y).astype(np.float64)
+    except ValueError:
+        return y
 
 
 def ahead(x: np.ndarray, horizon: int, lengths: np.ndarray | None = None) -> np.ndarray:
@@ -189,7 +200,7 @@ def scaled(y: np.ndarray, scaling: Mapping[str, Any] | None = None, horizon: int
         horizon: see `NumberTargets`.
 
     Raises:
-        ValueError: a scaling of another size, or a number that no training row has.
+        ValueError: a scaling of another size, a number that no training row has, or targets that are too large.
     """
     flat = y.reshape(-1, y.shape[-1])
     if scaling is not None:
@@ -201,8 +212,15 @@ def scaled(y: np.ndarray, scaling: Mapping[str, Any] | None = None, horizon: int
         return found
     if (empty := np.isnan(flat).all(0)).any():
         raise ValueError(f"no training row has the target {int(np.argmax(empty))}, all are missing (NaN).")
-    mean = np.asarray(np.nanmean(flat, 0, dtype=np.float64))
-    std = np.sqrt(np.nanmean(np.square(flat - mean), 0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = np.asarray(np.nanmean(flat, 0, dtype=np.float64))
+        std = np.sqrt(np.nanmean(np.square(flat - mean), 0))
+    if not (np.isfinite(mean) & np.isfinite(std)).all():
+        largest = f"{np.nanmax(np.abs(flat)):.3g}"
+        raise ValueError(
+            f"y reaches {largest} in size, and 64 bits cannot hold the squares that a standard deviation needs; divide "
+            f"y by {largest} first."
+        )
     std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)  # below that it is rounding
     return NumberTargets(tuple(mean.tolist()), tuple(std.tolist()), y.ndim == 3, horizon)
 

@@ -252,15 +252,18 @@ def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
 def config_folder() -> Path:
     """The folder that ``SPIKINGSSM_CONFIGS`` names, else that of the package, else that of the checkout.
 
+    In the variable ~ is the home folder.
+
     Raises:
         FileNotFoundError: none of them has a ``config.yaml``.
     """
     if named := os.environ.get(CONFIGS):
-        if not (Path(named) / "config.yaml").is_file():
+        folder = Path(os.path.expanduser(named))  # noqa: PTH111 - leaves ~ of nobody as it is
+        if not (folder / "config.yaml").is_file():
             raise FileNotFoundError(
                 f"{CONFIGS}={named}: no config.yaml there; `spikingssm configs FOLDER` writes a folder to start from."
             )
-        return Path(named)
+        return folder
     places = [Path(spikingssm.__file__).with_name("configs"), Path(spikingssm.__file__).parents[1] / "configs"]
     for folder in places:
         if (folder / "config.yaml").is_file():

@@ -28,7 +28,8 @@ def learning_curve(rows: Sequence[Mapping[str, Any]], path: str | Path, quality:
         quality: the metric; None is accuracy where it was logged, else the first other one.
     """
     figure = Figure(figsize=(10, 3), layout="constrained")
-    logged = {key.split("/", 1)[-1] for row in rows for key, value in row.items() if value not in (None, "")}
+    filled = {key for row in rows for key, value in row.items() if value not in (None, "")}
+    logged = {key.partition("/")[2] for key in filled if key.startswith(("train/", "val/"))}
     others = sorted(name for name in logged - {"accuracy", "loss", "spike_rate", *NO_METRICS} if "/" not in name)
     quality = quality or next(iter(others if others and "accuracy" not in logged else ["accuracy"]))
     for axis, metric in zip(figure.subplots(1, 3), ("loss", quality, "spike_rate"), strict=True):

@@ -36,7 +36,7 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 def _renamed(text: str) -> str:
     """An override under our name for it; a path with a ``=``, as run folders of variants have, in quotes."""
     if place := re.fullmatch(
-        r"(resume|init_from|weights|data\.(?:root|path|test_path))=([^\s'\"\[{$,]*=[^'\",]*)", text
+        r"(resume|init_from|weights|data\.(?:root|path|test_path))=(?!\s)([^'\"\[{$,]*=[^'\",]*)", text
     ):
         text = f"{place[1]}={quoted(place[2])}"
     return ALIASES.get(text, f"weights={text.removeprefix('init_from=')}" if text.startswith("init_from=") else text)

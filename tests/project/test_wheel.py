@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -92,7 +93,7 @@ def test_the_program_is_whole_outside_of_a_checkout(installed, tmp_path):
     assert "d_model: " in shown[1], shown
     assert wrong[:2] == [2, ""]
     assert "sdn train --save exp" in wrong[2]
-    assert taken[:2] == [0, "mine: set SPIKINGSSM_CONFIGS=mine to use it\n"]
+    assert taken[:2] == [0, f"mine: set SPIKINGSSM_CONFIGS={shlex.quote(str(tmp_path / 'mine'))} to use it\n"]
     assert names(tmp_path / "mine") == names(ROOT / "configs")
     assert "mine exists; choose another folder" in again[2]
     notebooks = [path for folder in (ROOT, ROOT / "docs" / "tutorials") for path in folder.glob("*.ipynb")]
@@ -123,11 +124,16 @@ def test_a_plain_install_has_its_commands(installed, tmp_path):
 
 
 def test_configurations_can_be_changed(tmp_path, monkeypatch):
-    copy_configs(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    copy_configs("mine")
+    says = copy_configs("my own")
+    assert says == f"my own: set SPIKINGSSM_CONFIGS='{tmp_path}/my own' to use it"
     own = tmp_path / "mine" / "experiment" / "spikingssm" / "own.yaml"
     own.write_text((own.parent / "digits.yaml").read_text() + "\nseed: 4321\n")
-    monkeypatch.setenv("SPIKINGSSM_CONFIGS", str(tmp_path / "mine"))
-    assert load_config(["experiment=spikingssm/own"]).seed == 4321
+    for folder in (str(tmp_path / "mine"), "~/mine"):
+        monkeypatch.setenv("SPIKINGSSM_CONFIGS", folder)
+        assert load_config(["experiment=spikingssm/own"]).seed == 4321
     monkeypatch.setenv("SPIKINGSSM_CONFIGS", "nowhere")
     with pytest.raises(
         FileNotFoundError, match=r"SPIKINGSSM_CONFIGS=nowhere: no config\.yaml there; `spikingssm configs"

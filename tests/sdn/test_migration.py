@@ -14,6 +14,7 @@ import spikingssm
 from sdn import migration
 from sdn.checks.arguments import ArgumentError
 from sdn.checks.words import NAMES
+from sdn.migration.gradients import FastSigmoid
 
 B, L, H = 3, 120, 6
 
@@ -412,6 +413,16 @@ def test_a_spike_gradient_without_a_counterpart_is_named(make):
 
 
 # ---- learned values, and numbers of every kind
+@pytest.mark.parametrize(
+    ("word", "gradient"),
+    [("atan", sdn.ArcTan(2.0)), ("sigmoid", sdn.Sigmoid(25.0)), ("fast_sigmoid", FastSigmoid(25.0))],
+)
+def test_a_word_is_the_spike_gradient_of_that_name(word, gradient):
+    found = sdn.from_snntorch("Leaky", beta=0.9, spike_grad=word)
+    assert found.spike == gradient
+    assert "no counterpart" not in found.notes["gradient"]
+
+
 def test_what_is_learned_there_is_learned_here():
     neuron = stand_in("Leaky", beta=nn.Parameter(torch.tensor([0.5, 0.9])), threshold=nn.Parameter(torch.tensor(0.5)))
     found = sdn.from_snntorch(neuron)
@@ -513,6 +524,22 @@ REFUSED = [
     ),
     (lambda: sdn.from_snntorch("Lapicque", R=1.0, C=5.0, reset_mechanism="zero"), r"Lapicque also throws away"),
     (lambda: sdn.from_spikingjelly("LIFNode", tau=0.5), r"tau=0.5 cannot be held.*sdn\.LIF\.from_tau\(0.5\)"),
+    (lambda: sdn.from_spikingjelly("LIFNode", tau=0.0), r"tau=0.0 cannot be held.*Give a tau of at least 1, in steps"),
+    (lambda: sdn.from_spikingjelly("LIFNode", tau=math.nan), r"from_spikingjelly: tau must be a number, got NaN"),
+    (lambda: sdn.from_spikingjelly(tau=torch.tensor([2.0, math.nan])), r"tau must hold numbers, got NaN among"),
+    (lambda: sdn.from_spikingjelly(surrogate_function="ATan"), r"object such as surrogate\.ATan\(\) .*got 'ATan'"),
+    (lambda: sdn.from_snntorch("Leaky", beta=math.nan), r"from_snntorch: beta must be a number, got NaN"),
+    (lambda: sdn.from_snntorch("Lapicque", R=0.0, C=1.0), r"from_snntorch: R must be > 0 and finite, got 0.0"),
+    (lambda: sdn.from_snntorch("Lapicque", R=1.0, C=torch.tensor([1.0, -1.0])), r"C must be > 0 and finite, got"),
+    (
+        lambda: sdn.from_snntorch("Lapicque", R=1.0, C=0.5),
+        r"time_step=1.0 with R=1.0 and C=0.5 cannot be held: Euler's",
+    ),
+    (lambda: sdn.from_snntorch("Lapicque", R=1e-200, C=1e-200), r"time_step=1.0 with R=1e-200 .*at most R C"),
+    (lambda: sdn.from_snntorch("Leaky", beta=0.9, spike_grad="atn"), r"one of 'atan', 'sigmoid', .* got 'atn'"),
+    (lambda: sdn.from_norse("LIFCell", dt="1"), r"from_norse: dt must be a number or numbers of shape .* got '1'"),
+    (lambda: sdn.from_norse("LIFCell", tau_mem_inv="1"), r"tau_mem_inv must be a number or .* got '1'"),
+    (lambda: sdn.from_norse("LIFBoxCell", dt=math.nan), r"from_norse: dt must be a number, got NaN"),
     (lambda: sdn.from_spikingjelly("LIFNode", v_reset=1.0), r"v_threshold=1.0 with v_reset=1.0 cannot be held"),
     (lambda: sdn.from_spikingjelly("NonSpikingLIFNode"), r"never spikes.*sdn\.scan"),
     (lambda: sdn.from_spikingjelly("PSN"), r"PSN is none of IFNode"),

@@ -1,5 +1,6 @@
 """`sdn doctor` says what is there and what is wrong, `sdn warmup` compiles what it says."""
 
+import io
 import json
 import sys
 
@@ -40,6 +41,15 @@ def test_a_machine_without_faults_ends_with_0(monkeypatch, capsys):
         monkeypatch.setattr(report, part, lambda: ({"a": 1}, []))
     assert command(monkeypatch, "doctor", "--seconds", 0) == 0
     assert capsys.readouterr().out.endswith("problems\n  none\n")
+
+
+def test_a_path_that_the_output_cannot_hold_is_written_with_escapes(monkeypatch):
+    for part in ("packages", "machine", "caches", "active_paths"):
+        monkeypatch.setattr(report, part, lambda: ({"a": "/tmp/\u00fcber"}, []))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", write_through=True))
+    assert command(monkeypatch, "doctor", "--seconds", 0) == 0
+    assert b"/tmp/\\xfcber" in written.getvalue()
 
 
 def test_a_stranger_that_does_not_import_is_named(tmp_path, monkeypatch):

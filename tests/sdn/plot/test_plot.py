@@ -214,7 +214,7 @@ REFUSED = [
     (lambda: traces(FOUND._replace(mem=FOUND.mem[0, 0])), r"must all be \(B, L, H\) or \(B, L\), got \(3, 63, 5\)"),
     (lambda: traces(FOUND, "lif"), r"sdn.plot: dynamics must be a neuron.*write sdn.LIF\(\)"),
     (lambda: traces(FOUND, sdn.LIF([0.1, 0.2])), "decay has 2 numbers and the trajectory 5 neurons; give the dynamics"),
-    (lambda: traces(FOUND, axes=plt.subplots(2)[1]), "axes must be three axes, got 2"),
+    (lambda: traces(FOUND, axes=mpl.figure.Figure().subplots(2)), "axes must be three axes, got 2"),
     (lambda: traces(FOUND, dt=0), "dt must be the length of a step in ms, > 0, got 0"),
     (lambda: membrane(FOUND.mem), r"mem must be \(L,\), got shape \(3, 63, 5\); take one neuron of one row"),
     (lambda: membrane([1.0, 2.0], [0, 1, 1]), "mem has 2 steps and spikes has shape .3,.; give both of the same steps"),
@@ -239,3 +239,4 @@ REFUSED = [
 def test_refusals(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+    assert not plt.get_fignums()

@@ -8,6 +8,7 @@ import torch
 from spikingssm.datasets import arrays
 from spikingssm.datasets.described import described
 from spikingssm.datasets.interface import Interface
+from spikingssm.datasets.sequences import read_sequences
 
 DRAW = np.random.default_rng(7)
 X = (DRAW.normal(size=(40, 9, 2)) * [3.0, 50.0] + [10.0, -4.0]).astype(np.float32)
@@ -132,6 +133,42 @@ def test_a_table_with_a_row_a_step(tmp_path):
     path.write_text("label,u\n1,5\n")
     with pytest.raises(ValueError, match="none named sequence"):
         arrays(path)
+
+
+def table(path, label, rows=12, steps=3):
+    """A row a step, with the label that ``label`` gives for a row and a step."""
+    lines = [f"s{row},{label(row, step)},{row + step}" for row in range(rows) for step in range(steps - row % 2)]
+    path.write_text("\n".join(["sequence,label,u", *lines]))
+    return path
+
+
+def test_decimals_that_recur_are_names_of_classes_and_others_are_for_regression(tmp_path):
+    path = table(tmp_path / "a.csv", lambda row, step: "0.5" if row % 2 else "1.50")
+    data = arrays(path, batch_size=2)
+    assert data.class_names == ("0.5", "1.50")
+    assert set(data.train_set.rows.y) == {0, 1}
+    again = arrays(path, batch_size=2, classes=["0.5", "1.50"])  # as a run keeps them
+    np.testing.assert_array_equal(again.train_set.rows.y, data.train_set.rows.y)
+    inputs = data.interface.inputs
+    np.testing.assert_array_equal(data.interface.numbers(read_sequences(path, inputs).labels), [1, 0] * 6)
+    numbers = arrays(path, batch_size=2, targets="numbers")
+    assert set(numbers.train_set.rows.y.ravel()) == {0.5, 1.5}
+    asked = numbers.interface.asked(read_sequences(path, inputs).labels, np.zeros((12, 3, 1)), None)
+    assert asked.ravel().tolist() == [1.5, 0.5] * 6
+    steps = table(tmp_path / "b.csv", lambda row, step: (0.5, 1.5)[(row + step) % 2])
+    assert arrays(steps, batch_size=2).class_names == ("0.5", "1.5")
+    behind = arrays(steps, batch_size=2, targets="numbers").train_set.rows
+    assert (np.isnan(behind.y[..., 0]) == (np.arange(3) >= behind.lengths[:, None])).all()
+    few = table(tmp_path / "c.csv", lambda row, step: row % 7 + 0.5)
+    with pytest.raises(ValueError, match="got 7 different decimals in 12 labels; numbers are for task=regression"):
+        arrays(few, batch_size=2)
+    assert arrays(table(few, lambda row, step: row % 6 + 0.5), batch_size=2).d_output == 6
+
+
+def test_whole_numbers_beside_decimals_are_refused_with_both_kinds(tmp_path):
+    path = npz(tmp_path / "a.npz", x=X, y=Y, x_test=X[:4], y_test=Y[:4].astype(float))
+    with pytest.raises(ValueError, match="y for training holds int64 and y for testing float64; whole numbers are cla"):
+        arrays(path, batch_size=4)
 
 
 def test_a_table_with_a_row_a_sequence(tmp_path):

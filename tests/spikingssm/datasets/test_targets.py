@@ -161,8 +161,18 @@ def test_a_table_with_a_float_column_gives_numbers(tmp_path) -> None:
     assert np.isnan(data.train_set.rows.y).any()  # behind the end of the shorter rows
     (tmp_path / "plain.csv").write_text("\n".join(f"{i / 4},{i},{i + 1},{i + 2}" for i in range(10)))
     assert arrays(tmp_path / "plain.csv", **NUMBERS).targets.mean[0] == pytest.approx(1.1, abs=0.3)
-    with pytest.raises(ValueError, match="got float64; numbers are for task=regression"):
+    with pytest.raises(ValueError, match="got 10 different decimals in 10 labels; numbers are for task=regression"):
         arrays(tmp_path / "own.csv", targets="classes", **OPTIONS)
+
+
+def test_targets_that_are_too_large_are_said_to_be(saved) -> None:
+    for size in ("1e+200", "1.5e+308"):
+        y = float(size) * np.random.default_rng(0).choice([0.5, 1.0], ROWS)
+        y[0] = float(size)
+        says = f"own.npz: y reaches {size} in size, .* divide y by {size} first"
+        with pytest.raises(ValueError, match=says.replace("+", r"\+")):
+            arrays(saved(y), val_fraction=0.2, batch_size=4, targets="numbers", test_path=saved(y, name="t.npz"))
+        assert arrays(saved(y / float(size)), **NUMBERS).targets.std[0] > 0
 
 
 def test_what_comes_next_is_x_later_and_nothing_behind_the_end(saved) -> None:

@@ -33,6 +33,13 @@ def test_epochs_are_whole_numbers_and_a_stage_keeps_its_colour(drawn):
     assert rate.get_legend() is None
 
 
+def test_what_is_logged_of_layers_is_no_metric(drawn):
+    row = {"epoch": 0, "val/loss": 2.0, "val/error": 0.5, "silent/blocks.0.neuron": 0.1, "rate/a": 0.2, "b": 1}
+    for rows, title in (([row], "error"), ([{**row, "val/error": None}], "accuracy")):
+        figures.learning_curve(rows, "x.png")
+        assert drawn[-1].axes[1].get_title() == title
+
+
 def test_a_raster_leaves_out_the_padding(drawn):
     figures.raster(torch.ones(20, 3), "x", "x.png", 7)
     (axes,) = drawn[0].axes
@@ -43,12 +50,12 @@ def test_a_raster_leaves_out_the_padding(drawn):
 def test_the_raster_of_a_run_ends_where_its_sequence_does(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(run, "raster", lambda spikes, title, path, length: seen.append((tuple(spikes.shape), length)))
-    monkeypatch.setattr(run, "learning_curve", lambda rows, path: None)
+    monkeypatch.setattr(run, "learning_curve", lambda rows, path, quality=None: None)
     model = nn.Sequential(nn.Linear(2, 4), sdn.Neuron(sdn.LIF(), 4, return_state=False))
     for lengths, patch in ((None, 1), (torch.tensor([7]), 1), (torch.tensor([7]), 3), (torch.tensor([[5, 20]]), 1)):
         model.patch = patch
         data = SimpleNamespace(test_rows=[0], test_set=[Batch(torch.randn(1, 20, 2), torch.zeros(1), lengths)])
-        run._draw(tmp_path, SimpleNamespace(model=model), data)
+        run._draw(tmp_path, SimpleNamespace(model=model, metrics={"test": {}}), data)
     assert seen == [((20, 4), length) for length in (20, 7, 3, 5)]
 
 

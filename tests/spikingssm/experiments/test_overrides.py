@@ -148,6 +148,8 @@ def test_looking_for_a_type_logs_nothing(caplog) -> None:
         ("resume=runs/mine-0-trainer.max_epochs=2", "runs/mine-0-trainer.max_epochs=2"),
         ("data.path=runs/x=1/y.npz", "runs/x=1/y.npz"),
         ("resume='runs/a=1'", "runs/a=1"),
+        ("resume=/tmp/my runs/a=b", "/tmp/my runs/a=b"),
+        ("data.path=my data/x=1/y z.npz", "my data/x=1/y z.npz"),
         ("data.root=folder", "folder"),
     ],
 )
