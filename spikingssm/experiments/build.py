@@ -110,7 +110,10 @@ def _asked(data: DictConfig, task: Task) -> dict[str, Any]:
         if value is not None and data.get(key) not in (None, value):
             raise ValueError(f"data.{key} is {data[key]} and the task's {value}; leave data.{key} out.")
     asked = {key: value for key, value in wanted.items() if value is not None and data.get(key) is None}
-    return {key: value for key, value in asked.items() if takes(data, key)}
+    try:
+        return {key: value for key, value in asked.items() if takes(data, key)}
+    except ValueError:  # a target without a signature
+        return {}
 
 
 def _module(config: DictConfig, data: Interface, task: Task, rows: SequenceData | None = None) -> SequenceModule:

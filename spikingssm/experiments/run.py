@@ -156,10 +156,13 @@ def _report(
 ) -> None:
     """Write what a finished run leaves, and say how it ended."""
     _draw(folder, module, data)
-    write_json(folder / "summary.json", {**_summary(folder, config, module, data, loop), **known})
+    summary = {**_summary(folder, config, module, data, loop), **known}
+    write_json(folder / "summary.json", summary)
     found = known["test"]
     quality = " | ".join(f"test {name} {plain_number(found[name])}" for name in module.metrics["test"])
-    logger.info(f"{folder}/summary.json | {quality} | spikes {found['spike_rate']:.4f} | epoch {known['val']['epoch']}")
+    logger.info(
+        f"{folder}/summary.json | {quality} | spikes {found['spike_rate']:.4f} | epoch {summary['val']['epoch']}"
+    )
     for layer, rate in found["spike_rates"].items():
         if state := state_of(rate):
             way = module.advice.get((layer, state), "look at the scale of the data and at its threshold")

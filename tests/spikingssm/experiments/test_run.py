@@ -284,7 +284,7 @@ def test_no_configs_folder_is_a_clear_error(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load(["seed=4"]).seed == 4
     monkeypatch.setattr(spikingssm, "__file__", str(tmp_path / "a" / "b.py"))
-    with pytest.raises(FileNotFoundError, match="run from a checkout"):
+    with pytest.raises(FileNotFoundError, match="install the package anew, or set SPIKINGSSM_CONFIGS=FOLDER"):
         load([])
 
 

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from sdn.runs.folder import load_checkpoint
+from sdn.runs.folder import RunCheckpoint, load_checkpoint
 from spikingssm.datasets import digits
 from spikingssm.models import SpikingSSM
 from spikingssm.tasks import Classification
@@ -110,11 +110,25 @@ def test_fit_leaves_the_best_weights_and_score_reports_rates(tmp_path) -> None:
     assert set(found["spike_rates"]) == {f"blocks.{i}.layer.neuron" for i in range(2)}
     assert 0 <= found["accuracy"] <= 1
     batches = list(few().test_dataloader())
+    one.eval()
     with torch.no_grad():
         right = sum((one.model(b.x)[0].argmax(-1) == b.y).sum().item() for b in batches)
     assert found["accuracy"] == pytest.approx(right / 32)
     assert found["spike_rate"] == pytest.approx(sum(found["spike_rates"].values()) / 2)
     assert float(rows(tmp_path)[0]["val/spike_rate/blocks.0.layer.neuron"]) >= 0
+
+
+def test_of_epochs_with_the_same_accuracy_the_one_of_the_lowest_loss_is_kept(tmp_path) -> None:
+    one = module()
+    fit(one, few(), tmp_path, seed=0, **TRAINER)
+    found = [(float(row["val/accuracy"]), float(row["val/loss"])) for row in rows(tmp_path)]
+    assert len({accuracy for accuracy, _ in found}) == 1
+    assert [loss for _, loss in found] == sorted((loss for _, loss in found), reverse=True)
+    best = load_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
+    assert best["epoch"] == 2
+    again = RunCheckpoint(monitor="val/accuracy")
+    again.load_state_dict(next(s for s in best["callbacks"].values() if "best_loss" in s and s["monitor"]))
+    assert again.best_loss == pytest.approx(found[-1][1], rel=1e-6)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path) -> None:
