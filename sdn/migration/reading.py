@@ -14,7 +14,7 @@ from sdn.checks.arguments import ArgumentError, plain_number, shown
 from sdn.checks.libraries import library_of
 from sdn.dynamics.base import Value
 
-__all__ = ["Makers", "learned", "number", "read", "refuse", "unless"]
+__all__ = ["Makers", "is_own", "learned", "number", "read", "refuse", "unless"]
 
 Makers = Mapping[str, Callable[..., Any]]
 """Class of the other library -> function of its name and of its values, by the keywords of the library."""
@@ -129,6 +129,11 @@ def number(who: str, name: str, value: Any) -> Value:
     if math.isnan(value):
         raise ArgumentError(f"{who}: {name} must be a number, got NaN.")
     return float(value)
+
+
+def is_own(gradient: Any) -> bool:
+    """Whether a spike gradient is one as `sdn.Neuron` takes it, with a method ``slope``."""
+    return callable(getattr(gradient, "slope", None))
 
 
 def learned(**fields: Any) -> tuple[str, ...]:

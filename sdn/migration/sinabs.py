@@ -10,7 +10,7 @@ from sdn.dynamics.base import Value
 from sdn.gradients import MultiGaussian, SpikeGradient
 from sdn.migration.answer import Migrated
 from sdn.migration.gradients import Exponential
-from sdn.migration.reading import Makers, learned, number, read, refuse, unless
+from sdn.migration.reading import Makers, is_own, learned, number, read, refuse, unless
 from sdn.migration.sinabs_steps import SinabsALIF, SinabsLIF
 
 __all__ = ["from_sinabs"]
@@ -239,6 +239,8 @@ def _found(kind: str, dynamics: Any, step: str, gain: str, function: Any, learns
 
 def _gradient(function: Any, threshold: Any) -> tuple[SpikeGradient, str]:
     """Their surrogate gradient, by its class and parameters; its width is relative to the threshold."""
+    if is_own(function):
+        return function, f"{function!r:.80}, as given"
     name = "SingleExponential" if function is None else type(function).__name__
     scale, sigma = (float(getattr(function, key, default)) for key, default in (("grad_scale", 1.0), ("sigma", 0.5)))
     if name == "SingleExponential" and not isinstance(threshold, Tensor):

@@ -10,7 +10,7 @@ from sdn.dynamics.base import Value
 from sdn.gradients import ArcTan, Sigmoid, SpikeGradient
 from sdn.migration.answer import Migrated
 from sdn.migration.gradients import FastSigmoid, StraightThrough
-from sdn.migration.reading import Makers, learned, number, read, refuse, unless
+from sdn.migration.reading import Makers, is_own, learned, number, read, refuse, unless
 from sdn.migration.snntorch_steps import RESETS, SnnTorchAlpha, SnnTorchLeaky, SnnTorchSynaptic
 from sdn.migration.steps import check_word
 
@@ -40,6 +40,9 @@ def from_snntorch(neuron: Any = "Leaky", **values: Any) -> Migrated:
     """
     makers: Makers = {"Leaky": _leaky, "Lapicque": _lapicque, "Synaptic": _synaptic, "Alpha": _alpha}
     name, found = read(WHO, neuron, values, makers, elsewhere=ELSEWHERE, ignored=IGNORED)
+    for key in ("alpha", "beta", "threshold"):
+        if values.get(f"learn_{key}") and key in (*found, "threshold"):  # by name: an object has parameters for it
+            found[key] = torch.as_tensor(found.get(key, 1.0), dtype=torch.float64).detach().clone().requires_grad_()
     return makers[name](name, **found)  # type: ignore[no-any-return]
 
 
@@ -232,6 +235,8 @@ def _gradient(grad: Any) -> tuple[SpikeGradient, str]:
     """Their surrogate, by the name of the function that made it and what that function kept."""
     if grad is None:
         return ArcTan(), "atan(alpha=2.0), the default -> ArcTan(alpha=2.0), the same function"
+    if is_own(grad):
+        return grad, f"{shown(grad)}, as given"
     name = grad if isinstance(grad, str) else getattr(grad, "__qualname__", type(grad).__name__).split(".")[0]
     code, cells = getattr(grad, "__code__", None), getattr(grad, "__closure__", None) or ()
     kept = dict(zip(code.co_freevars, (cell.cell_contents for cell in cells), strict=True)) if code else {}

@@ -12,7 +12,7 @@ from sdn.dynamics.base import Dynamics, Value
 from sdn.gradients import ArcTan, MultiGaussian, Sigmoid, SpikeGradient, Triangle
 from sdn.migration.answer import Migrated
 from sdn.migration.gradients import Exponential, FastSigmoid, Rectangle
-from sdn.migration.reading import Makers, learned, number, read, refuse, unless
+from sdn.migration.reading import Makers, is_own, learned, number, read, refuse, unless
 from sdn.migration.steps import EulerLIF
 
 __all__ = ["from_spikingjelly"]
@@ -173,6 +173,8 @@ def _gradient(function: Any) -> tuple[SpikeGradient, str]:
     """Their surrogate function, by its class and parameters."""
     if function is None:
         return Sigmoid(4.0), "Sigmoid(alpha=4.0), the default -> the same function"
+    if is_own(function):
+        return function, f"{shown(function)}, as given"
     if isinstance(function, str):
         way = "surrogate.ATan() of SpikingJelly, or None for its default"
         raise ArgumentError(f"{WHO}: surrogate_function must be an object such as {way}, got {function!r:.40}.")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from loguru import logger
 
 __all__ = ["IGNORED", "class_names", "class_numbers"]
 
@@ -58,6 +59,9 @@ def class_numbers(labels: Any, names: Sequence[str] | None, classes: int) -> np.
             raise ValueError(
                 f"labels are from {real.min()} to {real.max()}, {classes} classes take 0 to {classes - 1}."
             )
+        if names is not None:
+            shown = ", ".join(f"{place} {name}" for place, name in enumerate(names[:6]))
+            logger.warning(f"labels are numbers and the classes have names; they are read as {shown}")
         return found.astype(np.int64)
     if found.dtype.kind not in "iuUS":
         raise ValueError(f"labels must be whole numbers or names of classes, got {found.dtype}.")

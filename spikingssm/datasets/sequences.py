@@ -110,16 +110,18 @@ def read_csv(path: str | Path, texts: Sequence[str] = ()) -> tuple[list[str], np
         raise ValueError(f"{path}: not a table of text ({' '.join(str(error).split())[:80]}).") from None
     named = lines and not any(map(_is_number, lines[0][1]))
     names = [cell.strip() for cell in lines[0][1]] if named else []
+    names = [name.lower() if name.lower() in texts else name for name in names]  # Label is label
     lines = lines[1:] if names else lines
     if not lines:
         raise ValueError(f"{path}: no row of numbers in it.")
     width, rows = len(lines[0][1]), []
     words = {i for i, name in enumerate(names) if name in texts}
+    way = f"; cells are parted by commas, and columns of words are named {' and '.join(texts)}" if texts else ""
     for number, line in lines:
         if len(line) != width:
             raise ValueError(f"{path}: line {number} has {len(line)} cells, the first has {width}.")
         if wrong := [c for i, c in enumerate(line) if i not in words and not _is_number(c)]:
-            raise ValueError(f"{path}: line {number} has {wrong[0][:40]!r}, which is no number.")
+            raise ValueError(f"{path}: line {number} has {wrong[0][:40]!r}, which is no number{way}.")
         rows.append([cell.strip() if i in words else float(cell) for i, cell in enumerate(line)])
     return names, np.array(rows, object if words else np.float64)
 

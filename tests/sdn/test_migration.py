@@ -426,7 +426,7 @@ def test_a_word_is_the_spike_gradient_of_that_name(word, gradient):
 def test_what_is_learned_there_is_learned_here():
     neuron = stand_in("Leaky", beta=nn.Parameter(torch.tensor([0.5, 0.9])), threshold=nn.Parameter(torch.tensor(0.5)))
     found = sdn.from_snntorch(neuron)
-    assert found.learn == ("decay", "threshold")
+    assert sorted(found.learn) == ["decay", "threshold"]
     layer = found.neuron(2)
     assert torch.allclose(layer.current_dynamics().decay, torch.tensor([0.5, 0.9]))
     assert not found.dynamics.decay.requires_grad
@@ -613,3 +613,20 @@ def test_names_of_other_libraries_are_answered_with_what_runs():
     with pytest.raises(AttributeError, match=r"has no attribute 'LIF'; write sdn\.LIF"):
         _ = spikingssm.LIF
     assert not hasattr(sdn, "NoSuchName")
+
+
+def test_own_gradients_and_what_is_learned_are_kept_by_name_too():
+    mine = FastSigmoid(25.0)
+    for found in (
+        sdn.from_snntorch("Leaky", beta=0.9, spike_grad=mine),
+        sdn.from_spikingjelly("LIFNode", tau=2.0, surrogate_function=mine),
+        sdn.from_sinabs("LIF", tau_mem=10.0, spike_fn="SingleSpike", surrogate_grad_fn=mine),
+    ):
+        assert found.spike is mine, found
+    found = sdn.from_snntorch("Leaky", beta=0.9, learn_beta=True, learn_threshold=True)
+    assert sorted(found.learn) == ["decay", "threshold"]
+    neuron = found.neuron(4)
+    assert sorted(neuron.state_dict()) == ["learned.decay", "learned.threshold"]
+    torch.testing.assert_close(neuron.current_dynamics().decay, torch.full((4,), 0.9))
+    assert sdn.from_snntorch("Leaky", beta=0.9, learn_beta=False).learn == ()
+    assert sdn.from_snntorch("Synaptic", alpha=0.8, beta=0.9, learn_alpha=True).learn != ()

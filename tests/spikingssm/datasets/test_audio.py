@@ -17,6 +17,7 @@ from spikingssm.datasets.audio import (
     fitted,
     folder_facts,
     level,
+    read_sound,
     read_wav,
     resampled,
     stacked,
@@ -210,3 +211,10 @@ def test_stand_in_clips_end_where_they_should_and_their_tones_name_the_class() -
     of_class = [peaks[y[1::2] == k] for k in range(10)]
     assert all(np.ptp(found, axis=0).max() <= 2 for found in of_class)
     assert len({tuple(np.rint(found.mean(0) / 8)) for found in of_class}) == 10
+
+
+def test_a_sound_that_holds_nan_is_refused() -> None:
+    samples = np.zeros(100)
+    samples[7] = np.nan
+    with pytest.raises(ValueError, match=r"a\.wav: sample 7 is NaN or infinite; mend the file"):
+        read_sound(wav(samples, subtype="FLOAT"), "a.wav", 8000)

@@ -95,7 +95,7 @@ def test_spikes_stay_as_they_are_and_so_do_counts_behind_them(tmp_path):
 
 
 def test_a_table_with_a_row_a_step(tmp_path):
-    lines = ["sequence,label,u,v"]
+    lines = ["Sequence,LABEL,u,v"]
     wanted = []
     for row in range(12):
         steps = DRAW.normal(size=(3 + row % 3, 2)).round(3)

@@ -9,6 +9,7 @@ import json
 import pickle
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -110,6 +111,19 @@ def test_spikes_are_counted_row_by_row(runs):
     assert found.layers.keys() == seen.keys()
     for name, spikes in seen.items():
         assert torch.equal(found.layers[name], spikes.sum((1, 2)).long())
+
+
+def test_several_threads_may_ask_one_model(runs):
+    """Spikes are counted by hooks of the network, which would see those of another thread."""
+    model = spikingssm.load_model(runs["s5rf"][0])
+    xs = np.random.default_rng(2).integers(0, 256, (12, 1, 24, 2)).astype(np.uint8)
+    wanted = [model.predict(x) for x in xs]
+    assert len({int(each.spikes) for each in wanted}) > 3
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(model.predict, xs))
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one.spikes, other.spikes)
+        assert torch.equal(one.logits, other.logits)
 
 
 def test_a_moved_a_copied_and_a_saved_model_answer_alike(runs, tmp_path):
