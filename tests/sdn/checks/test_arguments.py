@@ -116,7 +116,7 @@ KEYWORDS = [
         r"Neuron: unexpected keyword argument 'beta'; write LIF\(decay=0.9\) as its dynamics",
     ),
     (lambda: Neuron(LIF(), 8, spike_grad=1), r"write spike=ArcTan\(\)"),
-    (lambda: Neuron(LIF(), 8, learn_beta=True), r'write learn=\{"threshold": None\}'),
+    (lambda: Neuron(LIF(), 8, learn_beta=True), r'write learn=\{"decay": None\}'),
     (lambda: Neuron(LIF(), 8, init_hidden=True), r"leave it out: the state goes in and comes out"),
     (
         lambda: Recurrent(3, LIF(), 8, in_features=3),

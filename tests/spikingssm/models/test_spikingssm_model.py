@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from helpers import assert_close
+from own_neurons import Quadratic
 from torch import nn
 
 import sdn
@@ -377,3 +378,11 @@ def test_states_are_not_in_the_state_dict():
     assert not any("state" in name for name in before)
     slow = [m.slow_parameters for m in model.modules() if isinstance(m, S4D)]
     assert slow == [("log_dt", "log_A_real", "A_imag")] * 2
+
+
+def test_a_neuron_whose_threshold_is_no_parameter_says_what_to_set():
+    with pytest.raises(ValueError, match="Quadratic has no threshold that can be learned; set learn_threshold=False"):
+        SpikingSSM(3, 2, 8, 1, dynamics=Quadratic(), solver="fused")
+    model = SpikingSSM(3, 2, 8, 1, dynamics=Quadratic(), solver="fused", learn_threshold=False)
+    logits, _ = model(torch.randn(2, 20, 3))
+    assert logits.shape == (2, 2)
