@@ -7,7 +7,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from sdn.runs.folder import RunCheckpoint, load_checkpoint
+from sdn.runs.best import RunCheckpoint
+from sdn.runs.folder import load_checkpoint
 from spikingssm.datasets import digits
 from spikingssm.models import SpikingSSM
 from spikingssm.tasks import Classification
