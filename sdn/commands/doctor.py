@@ -12,7 +12,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser = commands.add_parser("doctor", help="what this machine has, which fast paths run, and what is wrong")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there too, to send with a report")
     parser.add_argument("--seconds", type=float, default=2.0, help="of the speed check, 0 for none (default 2)")
-    parser.add_argument("--gpu", action="store_true", help="check every kernel on the GPU too, about two minutes")
+    parser.add_argument("--gpu", action="store_true", help="check every kernel on the GPU too")
     parser.set_defaults(run_command=run)
 
 

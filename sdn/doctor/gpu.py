@@ -10,19 +10,19 @@ import shutil
 import statistics
 import subprocess
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sdn.doctor.models import models
 from sdn.doctor.operators import EXACT, Operator, operators
 from sdn.dynamics import LIF
 from sdn.neuron import Neuron
 from sdn.ops.common import place
 
-__all__ = ["CHECKS", "models", "placement", "setting", "shapes", "size", "spills", "times"]
+__all__ = ["CHECKS", "placement", "setting", "shapes", "size", "spills", "times"]
 
 Found = tuple[dict[str, Any], list[str]]
 SHAPES = [(1, 31), (63, 33), (65, 1), (1000, 33), (65, 600)]
@@ -47,7 +47,7 @@ def setting(device: str) -> Found:
         facts = torch.cuda.get_device_properties(device)
         found |= {"name": facts.name, "capability": f"{facts.major}.{facts.minor}", "driver": _driver()}
         found |= {"memory_gib": round(facts.total_memory / 2**30, 1), "processors": facts.multi_processor_count}
-        if why := place._missing("cuda"):
+        if why := place.missing("cuda"):
             problems.append(f"{why}.")
     if compiler is None:
         problems.append("no C compiler: Triton cannot build what starts its kernels. Install gcc, or set CC=PATH.")
@@ -253,45 +253,6 @@ def _median(run: Callable[[], object], cuda: bool) -> float:
             torch.cuda.synchronize()
         found.append(time.perf_counter() - start)
     return statistics.median(found[2:])
-
-
-def models(device: str) -> Found:
-    """7. One training step of each model, here and on the CPU: loss, gradients, and waits for the device."""
-    found: dict[str, Any] = {}
-    problems = []
-    for point in importlib.metadata.entry_points(group="sdn.doctor"):
-        for name, step in point.load()().items():
-            loss, grads = step("cpu")
-            with _waits(device) as waits:
-                other, theirs = step(device)
-            error = _relative(theirs, grads)
-            found[name] = {"loss": loss, "loss_here": other, "gradient_error": error, "waits": len(waits)}
-            if abs(other - loss) > 1e-2 * abs(loss) or error > 0.1:
-                problems.append(
-                    f"{name}: loss {other:.6f} here, {loss:.6f} on the CPU, gradients differ by {error:.1e}"
-                )
-    return found, problems
-
-
-def _relative(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
-    return max(float((one[n].cpu() - g).norm() / g.norm().clamp_min(1e-12)) for n, g in two.items())
-
-
-@contextlib.contextmanager
-def _waits(device: str) -> Iterator[list[Any]]:
-    """Collect torch's warnings of operations that wait for the device."""
-    cuda = torch.device(device).type == "cuda"
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found: list[Any] = []
-        if cuda:
-            torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield found
-        finally:
-            if cuda:
-                torch.cuda.set_sync_debug_mode("default")
-            found += [w for w in caught if "synchroniz" in str(w.message)]
 
 
 CHECKS: dict[str, Callable[[str], Found]] = {

@@ -144,7 +144,7 @@ def active_paths() -> tuple[dict[str, str], list[str]]:
         found[solver] = f"runs, {agree:.2%} of the spikes are the loop's"
         if agree < (0.95 if solver == "surrogate" else 1.0):
             problems.append(f"solver={solver!r} gives {agree:.4%} of the loop's spikes; please report this.")
-    missing = place._missing("cuda") if torch.cuda.is_available() else "no CUDA device"
+    missing = place.missing("cuda") if torch.cuda.is_available() else "no CUDA device"
     found["GPU kernels"] = missing or "compiled by Triton"
     if torch.cuda.is_available() and missing:
         problems.append(f"the GPU is there, but {missing}.")

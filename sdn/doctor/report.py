@@ -16,7 +16,7 @@ def examine(seconds: float = 2.0, gpu: bool = False, device: str = "cuda") -> di
 
     Args:
         seconds: for the speed check; 0 leaves it out.
-        gpu: run the seven checks of a GPU too, about two minutes.
+        gpu: run the seven checks of a GPU too.
         device: the one that they are for.
 
     Returns:
@@ -41,7 +41,7 @@ def examine(seconds: float = 2.0, gpu: bool = False, device: str = "cuda") -> di
             sections["gpu"][name], found = check(device)
             problems += [f"GPU, {name}: {line}" for line in found]
     elif torch.cuda.is_available():
-        sections["gpu"] = f"{torch.cuda.get_device_name()}; `sdn doctor --gpu` checks it in two minutes"
+        sections["gpu"] = f"{torch.cuda.get_device_name()}; `sdn doctor --gpu` checks it"
     else:
         sections["gpu"] = "no CUDA device"
     return {**sections, "problems": problems}

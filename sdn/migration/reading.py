@@ -4,6 +4,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ def read(
     *,
     elsewhere: Mapping[str, str],
     ignored: tuple[str, ...] = (),
+    common: Mapping[str, Any] = MappingProxyType({}),
     attributes: Callable[[Any, str], Mapping[str, Any]] | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """The class that is meant and its values by keyword; what is given by keyword goes before what an object says.
@@ -39,6 +41,7 @@ def read(
         makers: what can be held.
         elsewhere: class -> what to do about one that cannot be held.
         ignored: keywords that change no spike.
+        common: further options of all classes.
         attributes: of an object, where they are not named like the keywords.
 
     Raises:
@@ -54,6 +57,7 @@ def read(
         raise ArgumentError(f"{who}: {_unknown(given, name, makers, elsewhere)}.")
     parameters = inspect.signature(makers[name]).parameters
     known = {key: p for key, p in parameters.items() if p.kind == p.KEYWORD_ONLY}
+    options = [*known, *common]
     found: dict[str, Any] = {}
     if not isinstance(given, str):
         try:
@@ -61,9 +65,9 @@ def read(
         except AttributeError as error:
             way = f"give its values by keyword, {who}({name!r}, ...)"
             raise ArgumentError(f"{who}: this {name} has no attribute {error.name!r}; {way}.") from None
-        found |= {key: getattr(given, key) for key in known if key not in found and hasattr(given, key)}
-    _check_keywords(f"{who}: {name}", values, [*known], ignored)
-    found |= {key: value for key, value in values.items() if key in known}
+        found |= {key: getattr(given, key) for key in options if key not in found and hasattr(given, key)}
+    _check_keywords(f"{who}: {name}", values, options, ignored)
+    found |= {key: value for key, value in values.items() if key in options}
     if missing := [key for key, p in known.items() if p.default is p.empty and key not in found]:
         example = f'{who}("{name}", {", ".join(f"{key}=..." for key in missing)})'
         raise ArgumentError(f"{who}: {name} needs {' and '.join(missing)}; write {example}.")

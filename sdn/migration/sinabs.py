@@ -240,7 +240,7 @@ def _found(kind: str, dynamics: Any, step: str, gain: str, function: Any, learns
 def _gradient(function: Any, threshold: Any) -> tuple[SpikeGradient, str]:
     """Their surrogate gradient, by its class and parameters; its width is relative to the threshold."""
     if is_own(function):
-        return function, f"{function!r:.80}, as given"
+        return function, f"{shown(function)}, as given"
     name = "SingleExponential" if function is None else type(function).__name__
     scale, sigma = (float(getattr(function, key, default)) for key, default in (("grad_scale", 1.0), ("sigma", 0.5)))
     if name == "SingleExponential" and not isinstance(threshold, Tensor):

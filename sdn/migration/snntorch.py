@@ -39,13 +39,17 @@ def from_snntorch(neuron: Any = "Leaky", **values: Any) -> Migrated:
         >>> spikes, state = found.neuron(128)(current)  # (B, L, 128), snnTorch has time first
     """
     makers: Makers = {"Leaky": _leaky, "Lapicque": _lapicque, "Synaptic": _synaptic, "Alpha": _alpha}
-    name, found = read(WHO, neuron, values, makers, elsewhere=ELSEWHERE, ignored=IGNORED)
+    name, found = read(WHO, neuron, values, makers, elsewhere=ELSEWHERE, ignored=IGNORED, common=COMMON)
+    _check_common(*(found.pop(option, default) for option, default in COMMON.items()))
+    check_word(WHO, "reset_mechanism", found.get("reset_mechanism", RESETS[0]), RESETS)
     for key in ("alpha", "beta", "threshold"):
         if values.get(f"learn_{key}") and key in (*found, "threshold"):  # by name: an object has parameters for it
             found[key] = torch.as_tensor(found.get(key, 1.0), dtype=torch.float64).detach().clone().requires_grad_()
     return makers[name](name, **found)  # type: ignore[no-any-return]
 
 
+COMMON = {"inhibition": False, "state_quant": False, "graded_spikes_factor": 1.0}
+"""Options of every neuron that cannot be held, and the value at which they do nothing."""
 IGNORED = ("init_hidden", "output", "learn_beta", "learn_threshold", "learn_alpha", "learn_graded_spikes_factor")
 _RECURRENT = (
     "reads its own spikes; read the neuron as {0} by its values, found = sdn.from_snntorch({1}, beta=neuron.beta, "
@@ -63,7 +67,7 @@ ELSEWHERE = {
 }
 
 
-def _common(inhibition: Any, state_quant: Any, graded_spikes_factor: Any) -> None:
+def _check_common(inhibition: Any, state_quant: Any, graded_spikes_factor: Any) -> None:
     unless(
         WHO, not inhibition, "inhibition=True", "it compares the neurons of a layer, and a step here is of one neuron",
         "Write inhibition=False to read the neuron without it",
@@ -105,12 +109,7 @@ def _leaky(
     reset_mechanism: str = "subtract",
     reset_delay: bool = True,
     spike_grad: Any = None,
-    inhibition: bool = False,
-    state_quant: Any = False,
-    graded_spikes_factor: Any = 1.0,
 ) -> Migrated:
-    _common(inhibition, state_quant, graded_spikes_factor)
-    check_word(WHO, "reset_mechanism", reset_mechanism, RESETS)
     decay = _clamped("beta", beta)
     dynamics = SnnTorchLeaky(decay, number(WHO, "threshold", threshold), reset_mechanism, bool(reset_delay))
     differs = ""
@@ -130,12 +129,7 @@ def _lapicque(
     threshold: Any = 1.0,
     reset_mechanism: str = "subtract",
     spike_grad: Any = None,
-    inhibition: bool = False,
-    state_quant: Any = False,
-    graded_spikes_factor: Any = 1.0,
 ) -> Migrated:
-    _common(inhibition, state_quant, graded_spikes_factor)
-    check_word(WHO, "reset_mechanism", reset_mechanism, RESETS)
     if reset_mechanism == "zero":
         raise _loses_input(kind, "Write reset_mechanism='subtract', or take Leaky")
     r, c, dt = (_positive(name, value) for name, value in (("R", R), ("C", C), ("time_step", time_step)))
@@ -160,12 +154,7 @@ def _synaptic(
     reset_mechanism: str = "subtract",
     reset_delay: bool = True,
     spike_grad: Any = None,
-    inhibition: bool = False,
-    state_quant: Any = False,
-    graded_spikes_factor: Any = 1.0,
 ) -> Migrated:
-    _common(inhibition, state_quant, graded_spikes_factor)
-    check_word(WHO, "reset_mechanism", reset_mechanism, RESETS)
     if reset_mechanism == "zero" and reset_delay:
         raise _loses_input(kind, "Write reset_delay=False, which resets at once, or reset_mechanism='subtract'")
     dynamics = SnnTorchSynaptic(
@@ -186,12 +175,7 @@ def _alpha(
     threshold: Any = 1.0,
     reset_mechanism: str = "zero",
     spike_grad: Any = None,
-    inhibition: bool = False,
-    state_quant: Any = False,
-    graded_spikes_factor: Any = 1.0,
 ) -> Migrated:
-    _common(inhibition, state_quant, graded_spikes_factor)
-    check_word(WHO, "reset_mechanism", reset_mechanism, RESETS)
     dynamics = SnnTorchAlpha(
         _clamped("alpha", alpha), _clamped("beta", beta), number(WHO, "threshold", threshold), reset_mechanism
     )

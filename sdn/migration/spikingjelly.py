@@ -79,40 +79,6 @@ def _lif(
     surrogate_function: Any = None,
     detach_reset: bool = False,
 ) -> Migrated:
-    return _leaky(kind, tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset)
-
-
-def _plif(
-    kind: str,
-    /,
-    *,
-    init_tau: Any = 2.0,
-    decay_input: bool = True,
-    v_threshold: Any = 1.0,
-    v_reset: Any = 0.0,
-    surrogate_function: Any = None,
-    detach_reset: bool = False,
-) -> Migrated:
-    return _leaky(kind, init_tau, decay_input, v_threshold, v_reset, surrogate_function, detach_reset)
-
-
-def _if(
-    kind: str,
-    /,
-    *,
-    v_threshold: Any = 1.0,
-    v_reset: Any = 0.0,
-    surrogate_function: Any = None,
-    detach_reset: bool = False,
-) -> Migrated:
-    threshold, reset = _threshold(v_threshold, v_reset)
-    dynamics = EulerLIF(0.0, threshold, reset, scaled=False)
-    return _found(kind, dynamics, "no leak", "x1", v_reset, surrogate_function, detach_reset, ())
-
-
-def _leaky(
-    kind: str, tau: Any, decay_input: bool, v_threshold: Any, v_reset: Any, function: Any, detach: bool
-) -> Migrated:
     steps = number(WHO, "tau", tau)
     least = steps.min().item() if isinstance(steps, Tensor) else steps
     way = f"sdn.LIF.from_tau({least:g}) takes such a tau, with a decay of exp(-1/tau)"
@@ -131,7 +97,38 @@ def _leaky(
     learns = (field,) if parametric or learned(tau=tau) else ()
     dynamic = "Euler: decay is 1 - 1/tau, tau in steps (an exact exponential would be exp(-1/tau))"
     gain = "divided by tau (decay_input=True)" if decay_input else "x1 (decay_input=False)"
-    return _found(kind, dynamics, dynamic, gain, v_reset, function, detach, learns)
+    return _found(kind, dynamics, dynamic, gain, v_reset, surrogate_function, detach_reset, learns)
+
+
+def _plif(
+    kind: str,
+    /,
+    *,
+    init_tau: Any = 2.0,
+    decay_input: bool = True,
+    v_threshold: Any = 1.0,
+    v_reset: Any = 0.0,
+    surrogate_function: Any = None,
+    detach_reset: bool = False,
+) -> Migrated:
+    return _lif(
+        kind, tau=init_tau, decay_input=decay_input, v_threshold=v_threshold, v_reset=v_reset,
+        surrogate_function=surrogate_function, detach_reset=detach_reset,
+    )  # fmt: skip
+
+
+def _if(
+    kind: str,
+    /,
+    *,
+    v_threshold: Any = 1.0,
+    v_reset: Any = 0.0,
+    surrogate_function: Any = None,
+    detach_reset: bool = False,
+) -> Migrated:
+    threshold, reset = _threshold(v_threshold, v_reset)
+    dynamics = EulerLIF(0.0, threshold, reset, scaled=False)
+    return _found(kind, dynamics, "no leak", "x1", v_reset, surrogate_function, detach_reset, ())
 
 
 def _threshold(v_threshold: Any, v_reset: Any) -> tuple[Value, Any]:

@@ -1,13 +1,26 @@
 """Which epoch of a run is kept as its best."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-__all__ = ["RunCheckpoint"]
+__all__ = ["RunCheckpoint", "best_of"]
+
+
+def best_of(rows: Sequence[Mapping[str, float]], monitor: str, mode: str) -> int:
+    """The place of the epoch that `RunCheckpoint` keeps: the best score, of equal ones the lowest ``val/loss``.
+
+    Args:
+        rows: metrics of each epoch, all of them with the monitored one.
+        monitor: its name.
+        mode: "min" or "max".
+    """
+    sign = 1 if mode == "max" else -1
+    return max(range(len(rows)), key=lambda i: (sign * rows[i][monitor], -rows[i].get("val/loss", 0.0)))
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -110,10 +110,7 @@ def _asked(data: DictConfig, task: Task) -> dict[str, Any]:
         if value is not None and data.get(key) not in (None, value):
             raise ValueError(f"data.{key} is {data[key]} and the task's {value}; leave data.{key} out.")
     asked = {key: value for key, value in wanted.items() if value is not None and data.get(key) is None}
-    try:
-        return {key: value for key, value in asked.items() if takes(data, key)}
-    except ValueError:  # a target without a signature
-        return {}
+    return {key: value for key, value in asked.items() if takes(data, key)}
 
 
 def _module(config: DictConfig, data: Interface, task: Task, rows: SequenceData | None = None) -> SequenceModule:

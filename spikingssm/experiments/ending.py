@@ -15,7 +15,7 @@ from sdn.runs.lock import owner
 from sdn.runs.shortage import advised
 from sdn.runs.signals import Stopped, explained
 
-__all__ = ["ENDED", "go_on", "quoted", "remembered", "state"]
+__all__ = ["ENDED", "go_on", "in_quotes", "quoted", "remembered", "state"]
 
 ENDED = "ended.json"
 """File of a run folder that says why the run did not finish; a finished one has none."""
@@ -48,22 +48,19 @@ def go_on(folder: Path) -> str:
     if (folder / "summary.json").is_file():
         return f"the run had finished, its results are in {folder}/summary.json"
     if (folder / "checkpoints" / "last.ckpt").is_file():
-        return f"go on with {shlex.quote(f'resume={_as_it_is(folder)}')}"
+        return f"go on with {shlex.quote(f'resume={quoted(folder)}')}"
     return "there is no checkpoint yet, start again with the same command"
 
 
 def quoted(path: str | Path) -> str:
-    """A path as the value of an override."""
+    """A path as the value of an override; one that `spikingssm.experiments.overrides` takes as it is has no quotes."""
     text = str(path)
-    if re.fullmatch(r"[\w./-]+", text, re.ASCII):
-        return text
+    return text if re.fullmatch(r"[\w./=-]+", text, re.ASCII) else in_quotes(text)
+
+
+def in_quotes(text: str) -> str:
+    """A text in the quotes of Hydra's grammar."""
     return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + m[2].replace("'", "\\'"), text) + "'"
-
-
-def _as_it_is(folder: str | Path) -> str:
-    """A folder behind ``resume=``, which takes a ``=`` in it as it is."""
-    text = str(folder)
-    return text if re.fullmatch(r"[\w./=-]+", text, re.ASCII) else quoted(folder)
 
 
 def state(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from sdn.runs.cli import shortened
-from spikingssm.experiments.ending import quoted
+from spikingssm.experiments.ending import in_quotes
 from spikingssm.experiments.targets import fits, is_list, kinds, takes, type_of
 
 __all__ = ["check_key", "one_line", "parse"]
@@ -36,9 +36,9 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 def _renamed(text: str) -> str:
     """An override under our name for it; a path with a ``=``, as run folders of variants have, in quotes."""
     if place := re.fullmatch(
-        r"(resume|init_from|weights|data\.(?:root|path|test_path))=(?!\s)([^'\"\[{$,]*=[^'\",]*)", text
+        r"(resume|init_from|weights|run_dir|data\.(?:root|path|test_path))=(?!\s)([^'\"\[{$,]*=[^'\",]*)", text
     ):
-        text = f"{place[1]}={quoted(place[2])}"
+        text = f"{place[1]}={in_quotes(place[2])}"
     return ALIASES.get(text, f"weights={text.removeprefix('init_from=')}" if text.startswith("init_from=") else text)
 
 
@@ -47,7 +47,9 @@ def _way_out(overrides: Sequence[str]) -> str:
     for text in overrides:
         key, _, value = text.partition("=")
         if (strange := re.search(r"[^\x00-\x7f]", value)) and not re.match(r"""\s*["'\[{]""", value):
-            return f'a value with a letter such as {strange[0]} stands in quotes of its own: "{key}={quoted(value)}".'
+            return (
+                f'a value with a letter such as {strange[0]} stands in quotes of its own: "{key}={in_quotes(value)}".'
+            )
     return (
         "an override is key=value, e.g. model.d_model=64; a value with = ~ , ( ) : or a letter that is not of a to z "
         "stands in quotes of its own: \"data.root='/a,folder'\"."

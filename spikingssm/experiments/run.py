@@ -17,6 +17,7 @@ from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 
 from sdn import SpikingLayer
+from sdn.runs.best import best_of
 from sdn.runs.files import versions, write_json, writing
 from sdn.runs.folder import log_to, read_metrics
 from sdn.runs.lock import locked
@@ -232,9 +233,8 @@ def _summary(
     """The result of a run as plain values."""
     rows = read_metrics(folder / "metrics.csv")
     monitor, mode = module.task.monitor
-    sign = 1 if mode == "max" else -1  # of equal epochs the one of the lowest loss, as `RunCheckpoint` keeps it
-    known = (row for row in rows if monitor in row)
-    best = max(known, key=lambda row: (sign * row[monitor], -row.get("val/loss", 0.0)))
+    known = [row for row in rows if monitor in row]
+    best = known[best_of(known, monitor, mode)]
     device = loop.strategy.root_device
     return {
         "name": config.name,

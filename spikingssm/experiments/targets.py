@@ -23,8 +23,11 @@ SECTIONS = {
 
 
 def takes(node: DictConfig, argument: str) -> bool:
-    """Whether the ``_target_`` of a section names this argument."""
-    return argument in inspect.signature(_found(str(node._target_))).parameters
+    """Whether the ``_target_`` of a section names this argument; one without a signature names none."""
+    try:
+        return argument in inspect.signature(_found(str(node._target_))).parameters
+    except ValueError:
+        return False
 
 
 def type_of(config: DictConfig, key: str) -> Any:

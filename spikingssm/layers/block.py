@@ -84,7 +84,7 @@ class SpikingBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.ssm = S4D(d_model, d_state, **ssm)
-        if learn_threshold and "threshold" not in getattr(dynamics, "ranges", {"threshold": None}):
+        if learn_threshold and isinstance(dynamics, Dynamics) and "threshold" not in dynamics.transforms:
             raise ValueError(
                 f"{type(dynamics).__name__} has no threshold that can be learned; set learn_threshold=False, and name "
                 "what is learned in learn=(...)."

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from sdn import Dynamics, Neuron, SpikingLayer
+from sdn.runs.best import best_of
 from sdn.runs.folder import read_metrics
 from spikingssm.layers.s5 import ResonateAndFire
 from spikingssm.measures.spikes import neurons_of
@@ -187,7 +188,7 @@ def _curve(folder: Path, subject: Subject, metric: str, part: float) -> dict[str
     if not rows or f"val/{metric}" not in rows[0]:
         return None
     values = [row[f"val/{metric}"] for row in rows]
-    chosen = (max if mode == "max" else min)(range(len(rows)), key=lambda i: rows[i][monitor])
+    chosen = best_of(rows, monitor, mode)
     first = next(i for i, value in enumerate(values) if value >= part * values[chosen])
     epochs = [1 + int(row["epoch"]) for row in rows]
     return {

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from spikingssm.datasets.base import IGNORED, Batch, SequenceData
 from spikingssm.datasets.interface import Interface
 from spikingssm.tasks.base import Outcome
-from spikingssm.tasks.pooled import check_skip, pooled
+from spikingssm.tasks.pooled import check_skip, counted, pooled
 from spikingssm.tasks.weights import as_tensor, check_weights, weights_for
 
 __all__ = ["Classification", "EveryStepClassification", "StepClassification"]
@@ -191,7 +191,7 @@ class EveryStepClassification(_CrossEntropy):
         labels = batch.y[:, None].expand(*logits.shape[:2], *batch.y.shape[1:])
         if batch.lengths is None:
             return logits.flatten(0, 1), labels.flatten(0, 1), mean
-        recorded = torch.arange(logits.shape[1], device=logits.device) < batch.lengths[:, None] - self.skip
+        recorded = counted(self.skip + logits.shape[1], batch.lengths, self.skip, logits.device)[:, self.skip :]
         return logits[recorded], labels[recorded], mean
 
 
@@ -257,10 +257,7 @@ class StepClassification(_CrossEntropy):
                 f"{tuple(batch.y.shape)}; one label a sequence needs task._target_=spikingssm.tasks.Classification."
             )
         check_skip("StepClassification", self.skip, logits.shape[1])
-        steps = torch.arange(batch.y.shape[1], device=batch.y.device)
-        labelled = (batch.y != self.ignore_index) & (steps >= self.skip)
-        if batch.lengths is not None:
-            labelled = labelled & (steps < batch.lengths[:, None])
+        labelled = (batch.y != self.ignore_index) & counted(batch.y.shape[1], batch.lengths, self.skip, batch.y.device)
         return logits[labelled], batch.y[labelled]
 
     def _unlabelled(self) -> int | None:

@@ -15,7 +15,7 @@ from spikingssm.datasets.interface import Interface
 from spikingssm.datasets.targets import NumberTargets
 from spikingssm.tasks.base import Outcome
 from spikingssm.tasks.metrics import Determination, wide
-from spikingssm.tasks.pooled import check_skip, pooled
+from spikingssm.tasks.pooled import check_skip, counted, pooled
 
 __all__ = ["Forecast", "Regression"]
 
@@ -111,11 +111,8 @@ class Regression:
         if y.ndim == 2:
             return logits, y, ~y.isnan()
         check_skip(type(self).__name__, self.skip, y.shape[1])
-        steps = torch.arange(y.shape[1], device=y.device)
-        counted = (steps >= self.skip).expand(y.shape[:2])  # (B, L)
-        if batch.lengths is not None:
-            counted = counted & (steps < batch.lengths[:, None])
-        return logits[counted], y[counted], ~y[counted].isnan()
+        there = counted(y.shape[1], batch.lengths, self.skip, y.device).expand(y.shape[:2])  # (B, L)
+        return logits[there], y[there], ~y[there].isnan()
 
     def metrics(self, classes: int) -> dict[str, Metric]:
         """``mse`` and ``mae`` in the units of the data, and ``r2``."""

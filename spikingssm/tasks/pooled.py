@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_skip", "pooled"]
+__all__ = ["check_skip", "counted", "pooled"]
 
 
 def check_skip(name: str, skip: Any, steps: int | None = None) -> None:
@@ -25,6 +25,20 @@ def check_skip(name: str, skip: Any, steps: int | None = None) -> None:
         raise ValueError(f"{name}: skip={skip} leaves nothing of a sequence of {steps} steps; lower task.skip.")
 
 
+def counted(steps: int, lengths: Tensor | None, skip: int, device: torch.device) -> Tensor:
+    """Which steps count: those behind the first ``skip``, before the end of their sequence, (B, L) or (1, L).
+
+    Args:
+        steps: L.
+        lengths: (B,) valid steps; None is all.
+        skip: first steps that do not count.
+        device: of the answer.
+    """
+    step = torch.arange(steps, device=device)[None]  # (1, L)
+    behind = step >= skip
+    return behind if lengths is None else behind & (step < lengths[:, None])
+
+
 def pooled(name: str, logits: Tensor, lengths: Tensor | None, skip: int = 0) -> Tensor:
     """Means over the steps that count, (B, L, C) -> (B, C), in float32 or better.
 
@@ -41,6 +55,5 @@ def pooled(name: str, logits: Tensor, lengths: Tensor | None, skip: int = 0) -> 
     logits = logits[:, skip:].to(torch.promote_types(logits.dtype, torch.float32))
     if lengths is None:
         return logits.mean(1)
-    ends = lengths[:, None] - skip
-    recorded = torch.arange(logits.shape[1], device=ends.device) < ends
-    return logits.masked_fill(~recorded[..., None], 0.0).sum(1) / ends
+    recorded = counted(skip + logits.shape[1], lengths, skip, logits.device)[:, skip:]
+    return logits.masked_fill(~recorded[..., None], 0.0).sum(1) / (lengths[:, None] - skip)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_kind", "check_place", "has_kernels", "kernels"]
+__all__ = ["check_kind", "check_place", "has_kernels", "kernels", "missing"]
 
 HAS_TRITON = find_spec("triton") is not None
 FOR_AMD = torch.version.hip is not None
@@ -30,7 +30,7 @@ def kernels(name: str, like: Tensor, instead: str = "use solver='loop'") -> Any:
 
 def has_kernels(like: Tensor) -> bool:
     """Whether there are kernels for tensors on the device of this one."""
-    return _missing(like.device.type) is None
+    return missing(like.device.type) is None
 
 
 def check_place(like: Tensor, name: str, instead: str = "use solver='loop'") -> None:
@@ -39,8 +39,8 @@ def check_place(like: Tensor, name: str, instead: str = "use solver='loop'") -> 
     Raises:
         NotImplementedError: what is missing, and what to do instead.
     """
-    if missing := _missing(like.device.type):
-        raise NotImplementedError(f"{name}: {missing}; {instead}.")
+    if lack := missing(like.device.type):
+        raise NotImplementedError(f"{name}: {lack}; {instead}.")
 
 
 def check_kind(current: Tensor) -> None:
@@ -53,7 +53,7 @@ def check_kind(current: Tensor) -> None:
         )
 
 
-def _missing(device: str) -> str | None:
+def missing(device: str) -> str | None:
     """What a device lacks; nothing on the CPU, nor on the meta device, where nothing runs."""
     if device in ("cpu", "meta"):
         return None

@@ -150,6 +150,7 @@ def test_looking_for_a_type_logs_nothing(caplog) -> None:
         ("resume='runs/a=1'", "runs/a=1"),
         ("resume=/tmp/my runs/a=b", "/tmp/my runs/a=b"),
         ("data.path=my data/x=1/y z.npz", "my data/x=1/y z.npz"),
+        ("run_dir=runs/x=1", "runs/x=1"),
         ("data.root=folder", "folder"),
     ],
 )

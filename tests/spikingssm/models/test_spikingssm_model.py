@@ -380,9 +380,16 @@ def test_states_are_not_in_the_state_dict():
     assert slow == [("log_dt", "log_A_real", "A_imag")] * 2
 
 
+class FixedThreshold(Quadratic):
+    """Of which only ``a`` can be learned."""
+
+    transforms = {"a": "abs"}
+
+
 def test_a_neuron_whose_threshold_is_no_parameter_says_what_to_set():
-    with pytest.raises(ValueError, match="Quadratic has no threshold that can be learned; set learn_threshold=False"):
-        SpikingSSM(3, 2, 8, 1, dynamics=Quadratic(), solver="fused")
-    model = SpikingSSM(3, 2, 8, 1, dynamics=Quadratic(), solver="fused", learn_threshold=False)
+    SpikingSSM(3, 2, 8, 1, dynamics=Quadratic(), solver="fused")
+    with pytest.raises(ValueError, match="FixedThreshold has no threshold that can be learned; set learn_threshold=F"):
+        SpikingSSM(3, 2, 8, 1, dynamics=FixedThreshold(), solver="fused")
+    model = SpikingSSM(3, 2, 8, 1, dynamics=FixedThreshold(), solver="fused", learn_threshold=False, learn=("a",))
     logits, _ = model(torch.randn(2, 20, 3))
     assert logits.shape == (2, 2)

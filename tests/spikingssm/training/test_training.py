@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from sdn.runs.best import RunCheckpoint
+from sdn.runs.best import RunCheckpoint, best_of
 from sdn.runs.folder import load_checkpoint
 from spikingssm.datasets import digits
 from spikingssm.models import SpikingSSM
@@ -127,6 +127,7 @@ def test_of_epochs_with_the_same_accuracy_the_one_of_the_lowest_loss_is_kept(tmp
     assert [loss for _, loss in found] == sorted((loss for _, loss in found), reverse=True)
     best = load_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
     assert best["epoch"] == 2
+    assert best_of([{"val/accuracy": a, "val/loss": loss} for a, loss in found], "val/accuracy", "max") == 2
     again = RunCheckpoint(monitor="val/accuracy")
     again.load_state_dict(next(s for s in best["callbacks"].values() if "best_loss" in s and s["monitor"]))
     assert again.best_loss == pytest.approx(found[-1][1], rel=1e-6)
@@ -289,3 +290,10 @@ def test_options_of_the_optimiser_out_of_range(options, says) -> None:
 def test_a_patience_is_a_whole_number() -> None:
     with pytest.raises(ValueError, match=r"early_stop\.patience must be an integer >= 1 or null, got 0"):
         EarlyStop("val/accuracy", "max", 0)
+
+
+def test_the_best_row_is_the_first_of_those_that_nothing_tells_apart() -> None:
+    rows = [{"m": 1.0, "val/loss": 3.0}, {"m": 2.0, "val/loss": 2.0}, {"m": 2.0, "val/loss": 1.0}]
+    assert best_of(rows, "m", "max") == 2
+    assert best_of(rows, "m", "min") == 0
+    assert best_of([{"m": 1.0}, {"m": 1.0}], "m", "min") == 0
