@@ -152,7 +152,7 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch, capsys):
 def test_warming_up_runs_what_is_named(monkeypatch, capsys):
     assert command(monkeypatch, "warmup", "scan", "lif") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("5 operators, up to about 25 s")
+    assert lines[0].startswith("5 operators, up to about 15 s")
     assert [line.split("s  ")[1] for line in lines[1:-1]] == [
         "lif", "lif, parallel", "lif, surrogate", "scan, real", "scan, complex",
     ]  # fmt: skip

@@ -14,6 +14,7 @@ from spikingssm.commands.train import main
 from spikingssm.experiments import launch
 from spikingssm.experiments.config import load
 from spikingssm.experiments.launch import split
+from spikingssm.experiments.overrides import parse
 from spikingssm.experiments.run import run
 from spikingssm.reports.tables import report
 
@@ -171,7 +172,8 @@ def test_several_devices_get_a_process_of_their_own(tmp_path, monkeypatch, capsy
         main(["--multirun", "hydra/launcher=basic", *words])
     assert "a=b: it ended with exit code 3; its error stands above" in capsys.readouterr().err
     assert started[0][0] == sys.executable
-    assert started[0][2:] == [*TINY, "trainer.devices=2", f"run_dir='{tmp_path}/a=b'"]
+    assert started[0][2:] == [*TINY, "trainer.devices=2", f"run_dir={tmp_path}/a=b"]
+    assert parse(started[0][-1:])[0].value() == f"{tmp_path}/a=b"
 
 
 class Cluster:
