@@ -14,7 +14,7 @@ from spikingssm.datasets.labels import IGNORED
 from spikingssm.datasets.numpy_files import npz_names, read_npy, read_npz
 from spikingssm.datasets.rows import as_rows
 
-__all__ = ["SOUND", "WORDS", "Sequences", "files_below", "read_csv", "read_sequences", "read_table", "whole"]
+__all__ = ["SOUND", "WORDS", "Sequences", "each", "files_below", "read_csv", "read_sequences", "read_table", "whole"]
 
 SOUND = (".wav", ".flac", ".ogg")
 ARRAYS = (".npz", ".npy", ".csv")
@@ -41,10 +41,13 @@ class Sequences(NamedTuple):
     labels: np.ndarray | list[str] | None = None
 
 
-def read_sequences(path: str | Path, inputs: Inputs) -> Sequences:
+def read_sequences(
+    path: str | Path, inputs: Inputs, channels: int | None = None, refused: dict[str, str] | None = None
+) -> Sequences:
     """The sequences in a file, or in all files below a folder.
 
-    - ``.npz``: ``x`` (N, L, C) or (L, C); ``lengths`` (N,) and ``y`` where they are there. ``.npy``: x alone.
+    - ``.npz``: ``x`` (N, L, C) or (L, C); ``lengths`` (N,) and ``y`` where they are there. ``.npy``: x alone. For one
+      channel, for sound and for tokens x may be (N, L) too.
     - ``.csv``: one sequence, or several, see `read_table`.
     - ``.wav``, ``.flac``, ``.ogg``: one clip, for networks that hear.
     - ``.txt``: one text, for networks that read bytes.
@@ -53,6 +56,8 @@ def read_sequences(path: str | Path, inputs: Inputs) -> Sequences:
     Args:
         path: of the file or the folder.
         inputs: what the network takes.
+        channels: how many it reads; None where that is not known.
+        refused: file -> why, for files of a folder that cannot be read; None raises the first of them.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -61,12 +66,20 @@ def read_sequences(path: str | Path, inputs: Inputs) -> Sequences:
     """
     path = Path(path)
     if not path.is_dir():
-        return _read(path, inputs)
+        return _read(path, inputs, channels)
     files = list(files_below(path, _suffixes(inputs)))
     if not files:
         raise FileNotFoundError(f"{path}: no {', '.join(_suffixes(inputs))} below it, which this network reads.")
-    parts = [_read(file, inputs) for file in files]
-    rows: list[Any] = [row for part in parts for row in _each(part)]
+    read: dict[Path, Sequences] = {}
+    for file in files:
+        try:
+            read[file] = _read(file, inputs, channels)
+        except (ValueError, OSError) as error:
+            if refused is None or len(refused) + 1 == len(files):
+                raise
+            refused[str(file)] = str(error)
+    files, parts = list(read), list(read.values())
+    rows: list[Any] = [row for part in parts for row in each(part)]
     names = [name for file, part in zip(files, parts, strict=True) for name in _named(file, path, part)]
     classes = [file.relative_to(path).parts[0] for file in files]
     sorted_out = all(len(file.relative_to(path).parts) > 1 for file in files)
@@ -174,7 +187,7 @@ def whole(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _read(path: Path, inputs: Inputs) -> Sequences:
+def _read(path: Path, inputs: Inputs, channels: int | None) -> Sequences:
     """The sequences in one file."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file or folder.")
@@ -192,12 +205,22 @@ def _read(path: Path, inputs: Inputs) -> Sequences:
     found = {"x": read_npy(path)} if suffix == ".npy" else read_npz(path, ("x", "y", "lengths"))
     if "x" not in found:
         raise ValueError(f"{path}: no array named x; it holds {', '.join(npz_names(path)) or 'nothing'}.")
-    x, several = found["x"], found["x"].ndim == 3 or "y" in found or "lengths" in found
+    x = found["x"]
+    several = (
+        x.ndim == 3 or "y" in found or "lengths" in found or (x.ndim == 2 and _are_rows(x.shape, inputs, channels))
+    )
     names = [f"{path.name}[{row}]" for row in range(len(x))] if several else [path.name]
     return Sequences(names, x if several else x[None], found.get("lengths"), found.get("y"))
 
 
-def _each(part: Sequences) -> list[Any]:
+def _are_rows(shape: tuple[int, ...], inputs: Inputs, channels: int | None) -> bool:
+    """Whether an array of two axes holds a sequence a row, not one sequence with its channels."""
+    if isinstance(inputs, Spikes):
+        return shape[1] != channels
+    return isinstance(inputs, (Audio, Tokens)) or (channels == 1 and shape[1] != 1)
+
+
+def each(part: Sequences) -> list[Any]:
     """The sequences of a part, each to its own end."""
     if part.lengths is None:
         return list(part.x)

@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from loguru import logger
 
 from sdn.runs.files import writing
 from spikingssm.datasets.inputs import Audio, Spikes, Tokens
 from spikingssm.datasets.interface import Interface
-from spikingssm.datasets.sequences import Sequences, read_sequences
+from spikingssm.datasets.sequences import Sequences, each, read_sequences
 from spikingssm.datasets.targets import NumberTargets
 from spikingssm.experiments.answers import target_lines, target_rows, value_names
 from spikingssm.experiments.shipped import shipped
 from spikingssm.experiments.trained import Prediction, TrainedModel, load_model
 
 __all__ = ["ask", "described"]
+
+MOST_REASONS = 10
+"""How many reasons for answers that are missing are printed."""
 
 
 def ask(
@@ -32,18 +36,21 @@ def ask(
         out: a table ``.csv`` to write; it has all probabilities, and a row a step for answers at every step.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: what the run and the files refuse.
+        FileNotFoundError, ValueError, ImportError: what the run and the files refuse. What can be answered is
+            answered first, and the table is written.
     """
     model = load_model(run, solver)
-    inputs = model.interface.inputs
-    assert inputs is not None
     found: list[tuple[Sequences, Prediction]] = []
+    refused: dict[str, str] = {}
     for path in files:
-        part = read_sequences(path, inputs)
         try:
-            found.append((part, model.predict(part.x, part.lengths, batch_size=batch_size)))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            found.append(_asked(model, path, batch_size, refused))
+        except (ValueError, OSError) as error:
+            if len(files) == 1:
+                raise
+            refused[str(path)] = str(error)
+    for why in list(refused.values())[:MOST_REASONS]:
+        logger.warning(why)
     if out is not None:
         with writing(out) as partial, partial.open("w", newline="") as file:
             table = csv.writer(file)
@@ -52,6 +59,44 @@ def ask(
                 table.writerows(_rows(part.names, answer, model.interface))
     for part, answer in found:
         yield from _lines(part, answer, model.interface)
+    if refused:
+        number = len(refused) + sum(len(part.names) for part, _ in found)
+        shown = "reasons" if len(refused) <= MOST_REASONS else f"first {MOST_REASONS} reasons"
+        raise ValueError(f"not answered: {len(refused)} of {number}; the {shown} stand above.")
+
+
+def _asked(
+    model: TrainedModel, path: str | Path, batch_size: int, refused: dict[str, str]
+) -> tuple[Sequences, Prediction]:
+    """What a file or a folder holds, and the answers; what cannot be answered is left out and told in ``refused``."""
+    inputs = model.interface.inputs
+    assert inputs is not None
+    part = read_sequences(path, inputs, model.interface.d_input, refused)
+    try:
+        return part, model.predict(part.x, part.lengths, batch_size=batch_size)
+    except ValueError as error:
+        why = {row: text for row, x in enumerate(each(part)) if (text := _refusal(model, x))}
+        good = [row for row in range(len(part.names)) if row not in why]
+        if not why or not good:
+            raise ValueError(f"{path}: {error}") from None
+    refused |= {part.names[row]: f"{path}: {part.names[row]}: {text}" for row, text in why.items()}
+    rows, labels = each(part), part.labels
+    part = Sequences(
+        [part.names[row] for row in good],
+        [rows[row] for row in good],
+        None,
+        [labels[row] for row in good] if isinstance(labels, list) else None if labels is None else labels[good],
+    )
+    return part, model.predict(part.x, batch_size=batch_size)
+
+
+def _refusal(model: TrainedModel, x: Any) -> str:
+    """Why a network cannot read one sequence; "" where it can."""
+    try:
+        model.prepare(x)
+    except ValueError as error:
+        return str(error).replace(", first in row 0", "")
+    return ""
 
 
 def described(run: str | Path | None) -> str:

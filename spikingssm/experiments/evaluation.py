@@ -114,13 +114,14 @@ def load_run(
     try:
         data, module = build(config, best)
     except FileNotFoundError as missing:
+        nowhere = FileNotFoundError(f"{str(missing).rstrip('.')}{_other_places(config, root)}.")
         if not takes(config.data, "test_only"):
-            raise
+            raise nowhere from None
         OmegaConf.update(config, "data.test_only", True, force_add=True)
         try:
             data, module = build(config, best)
         except FileNotFoundError:
-            raise missing from None
+            raise nowhere from None
         logger.info(f"{missing} The test files are there, which is all that is needed here.")
     for key, value in data.fitted.items():
         if config.data.get(key) is None and value != 1 and key != "classes":
@@ -129,6 +130,14 @@ def load_run(
     if rate is not None:
         module.model = able(module.model, "with_rate").with_rate(rate)
     return TrainedRun(config, data, module)
+
+
+def _other_places(config: DictConfig, root: str | Path | None) -> str:
+    """How a test finds data that have moved; "" where it was told a place."""
+    if root is not None:
+        return ""
+    moved = ", or where the data of the training lie now with --root FOLDER" if "root" in config.data else ""
+    return f"; give other data with labels with --data FILE{moved}"
 
 
 def load_run_on(
@@ -144,7 +153,7 @@ def load_run_on(
         OmegaConf.update(config, "model.solver", "loop", merge=False)
     inputs = interface.inputs
     assert inputs is not None
-    found = read_sequences(path, inputs)
+    found = read_sequences(path, inputs, interface.d_input)
     x, lengths = inputs.rows(found.x, interface.d_input, found.lengths)
     try:
         y = interface.asked(found.labels, x, lengths)

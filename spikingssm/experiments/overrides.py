@@ -1,5 +1,6 @@
 """Overrides of a command line: read, and compared with the keys that there are."""
 
+import difflib
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -19,6 +20,14 @@ ALIASES = {f"experiment=spikingssm/{published}": f"experiment=spikingssm/{ours}"
     ("minst", "mnist"), ("pminst", "pmnist"),
 )}  # fmt: skip
 """The published spellings of two experiments."""
+HABITS = {
+    "lr": "optim.lr", "learning_rate": "optim.lr", "wd": "optim.weight_decay", "epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs", "n_epochs": "trainer.max_epochs", "bs": "data.batch_size",
+    "batch": "data.batch_size", "file": "data.path", "hidden_size": "model.d_model", "hidden": "model.d_model",
+    "layers": "model.n_layers", "num_layers": "model.n_layers", "gpus": "trainer.devices",
+    "device": "trainer.accelerator", "out": "run_dir", "output_dir": "run_dir", "save_dir": "run_dir",
+}  # fmt: skip
+"""What other programs call a key of ours."""
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -74,9 +83,9 @@ def check_key(base: DictConfig, override: Override, nullable: Collection[str] = 
         if open_ended or not isinstance(node, DictConfig):
             return
         if part not in node:
-            way = _addable(node, override, part)
+            way = _addable(node, override, part) or _meant(base, override)
             raise ValueError(
-                f"unknown key {override.key_or_group!r}; {at} has the keys {', '.join(map(str, node))}{way}."
+                f"unknown key {override.key_or_group!r}; {at} has the keys {', '.join(map(str, node))}{way}"
             )
         node, at = node._get_node(part), ".".join(path[: depth + 1])
         if not isinstance(node, DictConfig):
@@ -95,7 +104,31 @@ def _addable(node: DictConfig, override: Override, part: str) -> str:
         known = part == override.key_or_group.rpartition(".")[2] and takes(node, part)
     except Exception:  # no target, or one that is not there, of which another check speaks
         return ""
-    return f"; add it with +{override.input_line}" if known else ""
+    return f"; add it with +{override.input_line}." if known else ""
+
+
+def _meant(base: DictConfig, override: Override) -> str:
+    """Which key an unknown one stands for: of the same last name, of another program's name, or of a near one."""
+    key, _, value = (override.input_line or "").lstrip("+~").partition("=")
+    if key in ("data.path", "data.test_path"):
+        return f"; dataset=arrays {key}={value} reads a file of your own, as does recipe=s5rf (or brf, spikingssm)."
+    name, known = key.rpartition(".")[2].lower(), _dotted(base)
+    same = [found for found in known if found.rpartition(".")[2] == name]
+    habit = [found for found in [HABITS.get(name, "")] if found in known]
+    near = difflib.get_close_matches(key, known, 1, 0.7) if "." in key else []
+    near += difflib.get_close_matches(name, [found.rpartition(".")[2] for found in known], 1, 0.7)
+    far = [found for close in near for found in known if found == close or found.rpartition(".")[2] == close]
+    found = next(iter([*same, *habit, *far]), None)
+    return "." if found is None else f"; did you mean {found}={value}?"
+
+
+def _dotted(node: DictConfig, at: str = "") -> list[str]:
+    """The keys of a configuration, those of its sections with a dot; sections themselves are none."""
+    found: list[str] = []
+    for key in map(str, node):
+        inner = node._get_node(key)
+        found += _dotted(inner, f"{at}{key}.") if isinstance(inner, DictConfig) and not inner._is_none() else [at + key]
+    return [key for key in found if not key.endswith("_target_")]
 
 
 def _misfit(annotation: Any, old: Any, new: Any) -> str | None:

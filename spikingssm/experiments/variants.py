@@ -58,6 +58,8 @@ def _variants(overrides: Sequence[str]) -> list[str]:
     usual = ("tier", "name", "seed", "run_dir", "resume", *MOVABLE, *(() if named else ("experiment",)))
     usual = (*usual, "model") if _names_its_model(parsed) else usual
     usual = usual if named else (*usual, "recipe")  # which is in the name
+    own = any(o.key_or_group == "data.path" for o in parsed)  # which gives the name, and says that they are arrays
+    parsed = [o for o in parsed if not (own and o.key_or_group == "dataset" and o.value() == "arrays")]
     return [o.input_line.lstrip("+") for o in parsed if o.key_or_group not in usual and o.input_line]
 
 

@@ -41,6 +41,8 @@ def test_a_machine_without_faults_ends_with_0(monkeypatch, capsys):
         monkeypatch.setattr(report, part, lambda: ({"a": 1}, []))
     assert command(monkeypatch, "doctor", "--seconds", 0) == 0
     assert capsys.readouterr().out.endswith("problems\n  none\n")
+    assert command(monkeypatch, "doctor", "--seconds", 0, "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == []
 
 
 def test_a_path_that_the_output_cannot_hold_is_written_with_escapes(monkeypatch):

@@ -164,3 +164,28 @@ def test_paths_of_a_sweep_are_still_parted_by_commas() -> None:
     assert found.is_sweep_override()
     with pytest.raises(ValueError, match="stands in quotes of its own"):
         parse(["model.d_model=a=1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("lr=0.1", "did you mean optim.lr=0.1?"),
+        ("epochs=3", "did you mean trainer.max_epochs=3?"),
+        ("trainer.epochs=3", "did you mean trainer.max_epochs=3?"),
+        ("batch_size=4", "did you mean data.batch_size=4?"),
+        ("data.batchsize=4", "did you mean data.batch_size=4?"),
+        ("model.d_modl=4", "did you mean model.d_model=4?"),
+        ("model.hidden_size=4", "did you mean model.d_model=4?"),
+        ("path=a.npz", "did you mean data.path=a.npz?"),
+        ("nonsense=1", "logger."),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_one_that_is_meant(text, meant) -> None:
+    with pytest.raises(ValueError, match=r"^unknown key") as told:
+        load(["dataset=arrays", "data.path=mine.npz", text])
+    assert str(told.value).endswith(meant)
+
+
+def test_a_file_without_its_data_set_is_answered_with_both_ways() -> None:
+    with pytest.raises(ValueError, match=r"dataset=arrays data\.path=a\.npz reads a file .* as does recipe=s5rf"):
+        load(["data.path=a.npz"])

@@ -48,6 +48,9 @@ def test_names_and_folders_say_the_data_and_the_recipe(waves):
     assert folder_label(words) == ""
     assert folder_label([*words, "model.d_model=16"]) == "model.d_model=16"
     assert load_config(["dataset=arrays", words[1]]).name == "waves1"
+    assert folder_label(["dataset=arrays", words[1]]) == ""
+    assert folder_label(["dataset=arrays", words[1], "optim.lr=0.1"]) == "optim.lr=0.1"
+    assert folder_label(["dataset=arrays", words[1], "name=mine"]) == ""
     assert load_config([*words, "name=mine"]).name == "mine"
     for wrong, says in (
         (["recipe=nothing"], "no recipe is named 'nothing'; there are: brf, s5rf, spikingssm"),

@@ -243,6 +243,8 @@ def test_what_cannot_be_asked_says_why(runs, tmp_path):
         evaluate(folder, data=tmp_path / "strange.npz")
     with pytest.raises(ValueError, match=r"--root .* for the data of the training"):
         evaluate(folder, data=tmp_path / "strange.npz", root=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"rows\.npz: no such file; .*; give other data .* with --data FILE\.$"):
+        evaluate(folder)
     with pytest.raises(ValueError, match=r"load_config takes a list .*load_model\('runs/a'\)"):
         spikingssm.load("runs/a")
 
