@@ -12,6 +12,7 @@ from sdn import __version__
 from sdn.commands import doctor, notebooks, reduce, warmup
 from sdn.runs.cli import entry_point
 from sdn.surrogate.artifact import Artifact, copy_artifact
+from sdn.surrogate.own_neurons import FLAG, without_neurons
 
 __all__ = ["main"]
 
@@ -45,6 +46,7 @@ def program() -> str:
 def parser() -> argparse.ArgumentParser:
     """The commands and their flags."""
     p = argparse.ArgumentParser(program(), description=__doc__)
+    p.add_argument(FLAG, metavar="FILE.py", help="a file that defines neurons of your own, for any command")
     p.add_argument("--version", action="version", version=f"sdn-spikingssm {__version__}")
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, _) in WHOLE.items():
@@ -125,10 +127,11 @@ def _zoo(args: argparse.Namespace) -> None:
 @entry_point
 def main() -> None:
     """Run one command."""
-    if len(sys.argv) > 1 and sys.argv[1] in WHOLE:
-        WHOLE[sys.argv[1]][1](sys.argv[2:])
+    words = without_neurons(sys.argv[1:])
+    if words and words[0] in WHOLE:
+        WHOLE[words[0]][1](words[1:])
         return
-    args: Any = parser().parse_args()
+    args: Any = parser().parse_args(words)
     args.run_command(args)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sdn.checks.arguments import ArgumentError, shown
+from sdn.checks.arguments import ArgumentError, check_uncompiled, shown
 from sdn.dynamics.base import Trajectory
 from sdn.neuron import SpikingLayer
 
@@ -56,7 +56,8 @@ def record_membranes(model: nn.Module) -> Iterator[dict[str, Trajectory]]:
         stays valid after the context, and the model is left as it was.
 
     Raises:
-        ValueError: a model without such layers, or a layer whose solver does not go through all membranes.
+        ValueError: a model without such layers, what `torch.compile` gives, or a layer whose solver does not go through
+            all membranes.
 
     Example:
         >>> with sdn.record_membranes(net) as found:
@@ -64,6 +65,7 @@ def record_membranes(model: nn.Module) -> Iterator[dict[str, Trajectory]]:
         >>> loss = loss + 0.01 * (found["1"].mem ** 2).mean()
         >>> axes = sdn.plot.traces(found["1"], net[1])
     """
+    check_uncompiled("record_membranes", model)
     layers = {name or "neuron": part for name, part in model.named_modules() if isinstance(part, SpikingLayer)}
     layers = {name: part for name, part in layers.items() if "record" in inspect.signature(part.forward).parameters}
     if not layers:

@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s RUN FILE [FILE ...] [options]\n       %(prog)s spoken-digits RECORDING.wav",
     )
     predict.add_argument("run", nargs="?", help="the run folder, or the name of a network that ships")
-    predict.add_argument("files", nargs="*", metavar="FILE", help=".npz, .npy, .csv, .wav, .txt, or a folder of them")
+    predict.add_argument(
+        "files", nargs="*", metavar="FILE", help=".npz, .npy, .csv, .wav, .flac, .ogg, .txt, or a folder of them"
+    )
     predict.add_argument("--solver", help="fused, surrogate, parallel or loop; the one of the training by default")
     predict.add_argument("--batch-size", type=int, default=64, metavar="N", help="sequences at once (default 64)")
     predict.add_argument("--out", metavar="FILE.csv", help="write all answers with all probabilities there")
@@ -171,7 +173,10 @@ def _own(given: argparse.Namespace) -> dict[str, Any]:
     words = {f"--{name}": getattr(given, name) for name in ("neuron", "experiment", "permutation")}
     told = [f"{option} {word}" for option, word in words.items() if word is not None]
     if told := told + given.overrides:
-        raise ValueError(f"{told[0]} is for a published checkpoint; {given.run} is a run folder, leave it out.")
+        name, _, value = told[0].partition("=")
+        option = {"data.root": "root", "data.path": "data", "data.test_path": "data"}.get(name)
+        way = f"{given.run} is a run folder, " + (f"write --{option} {value}" if option else "leave it out")
+        raise ValueError(f"{told[0]} is for a published checkpoint; {way}.")
     solver = solver_for(given.run, given.solver, given.artifact, given.refine, given.rounds)
     options = {"agreement": given.agreement, "rate": given.rate, "limit": given.limit, "root": given.root}
     return evaluate(given.run, solver, data=given.data, **options)

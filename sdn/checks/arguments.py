@@ -21,10 +21,12 @@ __all__ = [
     "Spelled",
     "check_kind",
     "check_tensor",
+    "check_uncompiled",
     "init_fields",
     "not_a_value",
     "plain_number",
     "shown",
+    "told",
 ]
 
 
@@ -147,7 +149,7 @@ def not_a_value(who: str, name: str, value: Any, kind: str, such_as: str, fits: 
     if isinstance(value, str):
         write = words.get(re.sub(r"[^a-z]", "", value.lower()), such_as)
         return f"{asked}, got the word {value!r}; write {write}."
-    what = f"a {type(value).__name__}" if callable(value) or shown(value) == "..." else shown(value)
+    what = _kind(value) if callable(value) else told(value)
     return f"{asked}, got {what}."
 
 
@@ -209,10 +211,33 @@ def check_kind(who: str, state: Any, kind: type) -> None:
         )
 
 
+def check_uncompiled(who: str, model: Any) -> None:
+    """Refuse what `torch.compile` returns, whose calls run past the hooks of its parts.
+
+    Raises:
+        ArgumentError: it says which module to watch.
+    """
+    if hasattr(model, "_orig_mod"):
+        raise ArgumentError(
+            f"{who}: what torch.compile gives cannot be watched; give and call the module that was compiled."
+        )
+
+
 def shown(value: Any) -> str:
-    """A value for a sentence: its repr where that is short, else three dots."""
+    """A value for a call: its repr where that is short, else three dots."""
     text = repr(value)
     return text if len(text) <= 60 and "\n" not in text else "..."
+
+
+def told(value: Any) -> str:
+    """A value for a sentence: its repr where that is short, else its kind."""
+    text = shown(value)
+    return _kind(value) if text == "..." else text
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def _refuse_unknown(cls: type, named: Mapping[str, Any]) -> None:

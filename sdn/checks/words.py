@@ -142,6 +142,10 @@ MODEL_WORDS: Words = {
 }
 """Keywords of networks and of the layers that are no neurons."""
 
+OTHER_PACKAGE = (
+    "Recurrent", "SpikingSSM", "S5RF", "RSNN", "load_model", "dead_neurons", "record_spikes", "spikes_of",
+)  # fmt: skip
+"""Names of `spikingssm` that one may look for in `sdn`."""
 _LIF = "sdn.Neuron(sdn.LIF(decay=0.9), channels), or for the very same spikes sdn.from_{0}.neuron(channels)"
 _TAU = "sdn.Neuron(sdn.LIF.from_tau(2.0), channels), or for the very same spikes sdn.from_{0}.neuron(channels)"
 _HELD = "sdn.from_{0}({1}).neuron(channels)"
@@ -174,6 +178,7 @@ NAMES = {
     **dict.fromkeys(("SingleExponential", "PiecewiseExp"), "sdn.migration.Exponential(width=0.5, gain=2.0)"),
     **dict.fromkeys(("reset_net", "reset_states", "reset_hidden", "reset_mem", "init_leaky"), _AT_REST),
     **dict.fromkeys(("SequentialState", "Lift"), "sdn.Sequential(...)"),
+    **{name: f"spikingssm.{name}" for name in OTHER_PACKAGE},
     **dict.fromkeys(
         ("functional", "layer", "layers", "activation", "backprop", "activation_based"),
         "the names of docs/migration.md, which has a table for every library",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sdn.dynamics import BUILT_IN, Dynamics
 from sdn.runs.signals import explained, held
+from sdn.surrogate.own_neurons import FLAG, known, without_neurons
 
 __all__ = ["main", "parser"]
 
@@ -39,7 +40,8 @@ def parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="default: crc32 of the split's name, so that splits differ")
     parser.add_argument("--device", default="cpu", help="where to simulate, e.g. cuda (default cpu)")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
-    parser.add_argument("--dynamics", choices=sorted(BUILT_IN), default="lif", help="the neuron (default lif)")
+    parser.add_argument("--dynamics", choices=sorted(known()), default="lif", help="the neuron (default lif)")
+    parser.add_argument(FLAG, metavar="FILE.py", help="a file that defines neurons of your own, for --dynamics")
     parser.add_argument("--threshold", type=float, help="where it fires; default: the neuron's")
     for field, kind in _every_field().items():
         _add_flag(parser, field, kind)
@@ -78,7 +80,7 @@ def _family(args: argparse.Namespace, dynamics: Dynamics) -> str:
 
 def _every_field() -> dict[str, type[Dynamics]]:
     """The fields of all neurons that have no flag above, with a neuron that has them."""
-    found = {f.name: kind for kind in BUILT_IN.values() for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    found = {f.name: kind for kind in known().values() for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     return {name: kind for name, kind in found.items() if name not in ("decay", "threshold")}
 
 
@@ -91,18 +93,18 @@ def _add_flag(parser: argparse.ArgumentParser, field: str, kind: type[Dynamics])
     elif isinstance(default, str):
         parser.add_argument(f"--{_flag(field)}", choices=words, help=f"{who}; default {default}")
     else:
-        unit = kind.ranges[field].unit
+        unit = kind.ranges[field].unit if field in kind.ranges else "a number"
         parser.add_argument(f"--{_flag(field)}", type=float, help=f"{who}, {unit}; default: the neuron's")
 
 
 def neuron(args: argparse.Namespace) -> Dynamics:
     """The dynamics that the flags describe; a flag of another neuron is an error."""
-    kind = BUILT_IN[args.dynamics]
+    kind = known()[args.dynamics]
     own = _fields(kind)
     given = {name: value for name, value in vars(args).items() if value is not None}
     if "tau" in given:
         given["decay"] = given.pop("tau")
-    every = {name for other in BUILT_IN.values() for name in _fields(other)}
+    every = {name for other in known().values() for name in _fields(other)}
     if foreign := sorted((every & set(given)) - own):
         flags = ", ".join("--tau" if name == "decay" else f"--{_flag(name)}" for name in foreign)
         raise ValueError(f"--dynamics {args.dynamics} has no {flags}; it has {', '.join(sorted(own))}.")
@@ -118,7 +120,7 @@ def _flag(field: str) -> str:
 
 
 def _who_has(field: str) -> str:
-    return ", ".join(word for word, kind in BUILT_IN.items() if field in _fields(kind))
+    return ", ".join(word for word, kind in known().items() if field in _fields(kind))
 
 
 def _defaults() -> str:
@@ -127,6 +129,7 @@ def _defaults() -> str:
 
 def main(argv: Sequence[str], program: str = "generate.py") -> None:
     """Simulate and write one file."""
+    argv = without_neurons(argv)
     args = parser(program).parse_args(argv)
     dynamics = neuron(args)
     from sdn.surrogate import trajectories as tr

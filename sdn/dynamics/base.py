@@ -156,7 +156,8 @@ class Dynamics(FrozenValue):
                     named = [make(name)]
         if not named:
             names = ", ".join(sorted({kind.__name__ for kind in known}))
-            raise ValueError(f"no dynamics is named {name!r}; known: {names}. Import yours first.")
+            way = "Import yours first, in a command with --neurons FILE.py."
+            raise ValueError(f"no dynamics is named {name!r}; known: {names}. {way}")
         given = {k: v for k, v in facts.items() if k != "name"}
         fitting = [k for k in named if {*init_fields(k)} - {*k.later} <= {*given} <= {*init_fields(k)}]
         if not fitting:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sdn.checks.arguments import ArgumentError, check_count, plain_number, shown
+from sdn.checks.arguments import ArgumentError, check_count, plain_number, told
 from sdn.plot.parts import LINE, Array, axes_of, label_time, numbers, time_of
 
 __all__ = ["raster", "rates"]
@@ -59,7 +59,7 @@ def rates(rates_by_layer: Mapping[str, Any], ax: Any = None) -> Any:
     """
     if not isinstance(rates_by_layer, Mapping) or not rates_by_layer:
         way = 'give names and rates, such as {"first": 0.1}'
-        raise ArgumentError(f"rates: needs a mapping of at least one layer, got {shown(rates_by_layer)}; {way}.")
+        raise ArgumentError(f"rates: needs a mapping of at least one layer, got {told(rates_by_layer)}; {way}.")
     values = []
     for name, rate in rates_by_layer.items():
         value = numbers("rates", f"the rate of {name!r}", rate, 0, "one number", "take the mean of it")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sdn.checks.arguments import ArgumentError, check_count, shown
+from sdn.checks.arguments import ArgumentError, check_count, shown, told
 
 __all__ = [
     "ABOVE", "INPUT", "LINE", "SPIKE", "Array", "axes_of", "check_place", "label_time", "numbers", "pyplot", "time_of",
@@ -47,8 +47,8 @@ def numbers(who: str, name: str, value: Any, axes: int | None, shape: str, way: 
         value = value.detach().cpu().double().numpy()
     try:
         found = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ArgumentError(f"{who}: {name} must be {shape} of numbers, got {shown(value)}.") from None
+    except (TypeError, ValueError, RuntimeError):  # of torch, for a tuple of tensors that are learned
+        raise ArgumentError(f"{who}: {name} must be {shape} of numbers, got {told(value)}.") from None
     if (found.ndim > 1 if axes is None else found.ndim != axes) or not found.size:
         raise ValueError(f"{who}: {name} must be {shape}, got shape {found.shape}; {way}.")
     return found

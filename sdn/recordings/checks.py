@@ -19,7 +19,8 @@ PLAUSIBLE_VOLTAGE = 1e-3, 0.3
 JITTER = 2.0
 """How far a spike may be from the voltage's crossing, in ms."""
 LONGEST_STEP = 100.0
-"""Of ms; beyond it dt was given in another unit."""
+SHORTEST_STEP = 1e-3
+"""Of ms; beyond them dt was given in another unit."""
 
 
 def wrong_form(recording: Any) -> str | None:
@@ -29,6 +30,8 @@ def wrong_form(recording: Any) -> str | None:
         return f"dt must be > 0 ms and finite, got {dt!r}"
     if dt > LONGEST_STEP:
         return f"dt is {dt:g} ms; it is the length of a step in ms, not a rate (1000 / rate in Hz)"
+    if dt < SHORTEST_STEP:
+        return f"dt is {dt:g} ms; it is the length of a step in ms, not in seconds ({1000 * dt:g} ms)"
     shape = tuple(recording.current.shape) if isinstance(recording.current, Tensor) else None
     if shape is None or len(shape) != 2 or 0 in shape:
         return f"current must be a tensor (sweeps, steps) that is not empty, got {shape or type(recording.current)}"

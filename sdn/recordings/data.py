@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdn.checks.arguments import ArgumentError, shown
 from sdn.recordings.checks import VOLTAGE_UNITS, crossings, wrong_content, wrong_form
 from sdn.runs.files import writing
 
@@ -82,6 +83,8 @@ class Recording:
         Raises:
             ValueError: what is wrong, with the first bad sweep and step.
         """
+        if units is not None and not isinstance(units, Mapping):
+            raise ArgumentError(f"Recording.of: units must be such as {{'current': 'nA'}}, got {shown(units)}.")
         units = {"current": "pA", **({} if voltage is None else {"voltage": "mV"}), **(units or {})}
         x = _numbers("current", current)
         v = None if voltage is None else _numbers("voltage", voltage)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sdn.checks.arguments import shown
 from sdn.recordings.data import FORMAT, Recording
 from sdn.recordings.nwb import read_nwb
 from sdn.runs.files import check_regular
@@ -57,7 +58,10 @@ def load_recording(path: str | os.PathLike[str], **overrides: Any) -> Recording:
         found = readers[path.suffix.lower()](path, **options)
         if "spikes" in overrides or "times" in overrides:
             found = {name: value for name, value in found.items() if name not in ("spikes", "times")}
-        units = {**found.pop("units", {}), **overrides.pop("units", {})}
+        told = overrides.pop("units", None) or {}
+        if not isinstance(told, dict):
+            raise ValueError(f"units must be such as {{'current': 'nA'}}, got {shown(told)}.")
+        units = {**found.pop("units", {}), **told}
         if "dt" not in found and "dt" not in overrides:
             raise ValueError("the file does not say how long a step is; give dt= in ms.")
         return Recording.of(**{**found, **overrides, "units": units})
@@ -81,7 +85,8 @@ def _read_npz(path: Path) -> dict[str, Any]:
     facts = _facts(content.pop("facts", None))
     known = ("current", "spikes", "times", "voltage", "dt", "families", "split")
     if unknown := sorted(set(content) - set(known)):
-        raise ValueError(f"it holds {unknown[0]!r}; a recording has {', '.join(known)}.")
+        way = ", and units={'current': 'nA'} is an argument" if unknown[0] == "units" else ""
+        raise ValueError(f"it holds {unknown[0]!r}; a recording has {', '.join(known)}{way}.")
     found: dict[str, Any] = {name: content[name] for name in ("current", "spikes", "voltage") if name in content}
     if "current" not in found:
         raise ValueError("it holds no current.")

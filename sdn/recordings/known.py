@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from loguru import logger
 from torch import Tensor
 
 from sdn.checks.arguments import ArgumentError, check_count
@@ -52,7 +53,8 @@ def fit_dynamics(
 
     Args:
         dynamics: the neuron, with plain numbers; those of ``learn`` are where the search starts.
-        recording: at the neuron's step; `Recording.resampled` makes it.
+        recording: at the neuron's step; `Recording.resampled` makes it. Steps of about 1 ms are best. With 0.1 ms the
+            search finds no way to the spikes.
         learn: fields to fit.
         steps: of Adam.
         seed: of the starts and of the search.
@@ -62,7 +64,8 @@ def fit_dynamics(
             unit. Where a neuron scales with its threshold, leave that out of ``learn`` then.
 
     Returns:
-        The neuron, scale and offset, with scores of the sweeps fitted and of those held out.
+        The neuron, scale and offset, with scores of the sweeps fitted and of those held out. Look at them: a neuron
+        that is no fit is returned too, with a warning.
 
     Raises:
         ValueError: a field that cannot be learned, a tensor for a field, or nothing left to fit.
@@ -88,7 +91,20 @@ def fit_dynamics(
     numbers = {name: float(value) for name, value in _fields(dynamics, best).items()}
     neuron = dynamics.replace(**numbers)
     scale, offset = (float(best["scale"].exp()), float(best["offset"])) if scaled else (1.0, 0.0)
-    return scored(Fitted(neuron, scale, offset, recording.dt, recording.units["current"], (*losses, loss)), fit, held)
+    fitted = scored(Fitted(neuron, scale, offset, recording.dt, recording.units["current"], (*losses, loss)), fit, held)
+    _say_no_fit(fitted, fit)
+    return fitted
+
+
+def _say_no_fit(fitted: Fitted, fit: Recording) -> None:
+    """Warn of a neuron that has little to do with the recorded one, such as a silent one: where a fit gets stuck."""
+    score = fitted.scores["fitted"]
+    if score.f1 < 0.2 or score.predicted_rate < 0.1 * score.rate:
+        way = "recording.resampled(1.0) has larger steps, or " if fit.dt < 0.5 else ""
+        logger.warning(
+            f"fit_dynamics: this is no fit: F1 {score.f1:.2f}, spikes in {100 * score.predicted_rate:.2g} % of the "
+            f"steps and {100 * score.rate:.2g} % recorded; {way}start from other values"
+        )
 
 
 def _check(dynamics: Any, learn: Sequence[str], steps: Any) -> None:

@@ -183,7 +183,7 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such artifact; `python train.py --save exp` leaves one as exp/artifact.safetensors."
+            f"{path}: no such artifact; `sdn train --save exp` leaves one as exp/artifact.safetensors."
         )
     with path.open("rb") as file:
         if file.read(2) == b"PK":
@@ -207,6 +207,8 @@ def load_artifact(path: str | os.PathLike[str]) -> Artifact:
         network = of_weights(made, sizes, tensors)
         _check_facts(network, facts)
     except (KeyError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        if str(error).startswith("no dynamics is named '"):
+            raise ValueError(f"{path}: {error}") from None
         reason = " ".join(str(error).split())[:160]
         raise ValueError(
             f"{path}: facts and tensors do not fit together ({reason}); make the artifact again."

@@ -21,6 +21,7 @@ from sdn.runs.signals import explained
 from sdn.surrogate.artifact import Artifact, save_artifact
 from sdn.surrogate.fidelity import Metrics, evaluate, fresh_scores, not_worth_having
 from sdn.surrogate.network import SDN
+from sdn.surrogate.own_neurons import without_neurons
 from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.reduction import reduce
 from sdn.surrogate.seam_training import SeamRecipe
@@ -34,7 +35,7 @@ __all__ = ["main", "parser"]
 
 def main(argv: Sequence[str], program: str = "train.py") -> None:
     """Train, score every split, and write checkpoints, metrics, the summary and the reduced artifact."""
-    args = parser(program).parse_args(argv)
+    args = parser(program).parse_args(without_neurons(argv))
     if args.threads < 1 or args.num_workers < 0:
         raise ValueError(f"--threads must be >= 1 and --num_workers >= 0, got {args.threads} and {args.num_workers}.")
     torch.set_num_threads(args.threads)

@@ -35,7 +35,7 @@ def newest_run(root: str | Path = ".", variable: str = "SDN_RUN") -> Path:
             print(f"run: {folder}, finished last of those here; set {variable}=FOLDER to take another one")
             return folder
     raise FileNotFoundError(
-        f"no finished run of an SDN in {Path(root).resolve()}; train one with `python train.py --save exp`, or set "
+        f"no finished run of an SDN in {Path(root).resolve()}; train one with `sdn train --save exp`, or set "
         f"{variable}=FOLDER."
     )
 

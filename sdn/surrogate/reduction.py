@@ -1,11 +1,12 @@
 """From a trained SDN to the small network that ships: encoder fused, norms folded."""
 
 from collections.abc import Mapping
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
+from sdn.checks.arguments import ArgumentError
 from sdn.surrogate.network import SDN, ReducedSDN
 from sdn.surrogate.seams import ReducedSeamSDN, SeamSDN, reduce_seams
 
@@ -36,6 +37,11 @@ def reduce(sdn: SDN | SeamSDN) -> ReducedSDN | ReducedSeamSDN:
     """
     if isinstance(sdn, SeamSDN):
         return reduce_seams(sdn)
+    given: Any = sdn
+    if not isinstance(given, SDN):
+        kind = type(sdn).__name__
+        way = "it is reduced already, as artifact.network" if kind == "Artifact" else "sdn.load_sdn(FILE)[0] is one"
+        raise ArgumentError(f"reduce: takes an SDN or a SeamSDN, got {kind}; {way}.")
     weights = {name: value.detach().double() for name, value in sdn.state_dict().items() if value.is_floating_point()}
     reduced = ReducedSDN(sdn.d_model, sdn.kernel_size, sdn.n_layers).double()
     reduced.load_state_dict({k: v.cpu() for k, v in fold(weights, sdn.n_layers).items()})

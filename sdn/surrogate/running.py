@@ -31,9 +31,7 @@ def epoch_to_start(run_dir: Path, settings: Mapping[str, Any], resume: bool) -> 
     if found is None:
         return 0
     if not isinstance(found.get("sdn"), dict) or not isinstance(found.get("recipe"), dict):
-        raise ValueError(
-            f"{last}: is not a checkpoint of an SDN; give the folder of a run of `python train.py --save`."
-        )
+        raise ValueError(f"{last}: is not a checkpoint of an SDN; give the folder of a run of `sdn train --save`.")
     then = found["sdn"].get("sizes", {}) | found["recipe"]
     if changed := {k: (then.get(k), v) for k, v in settings.items() if then.get(k) != v}:
         shown = ", ".join(f"{k} was {a}, is {b}" for k, (a, b) in changed.items())

@@ -10,6 +10,7 @@ from loguru import logger
 
 from sdn.dynamics.lif import LIF
 from sdn.runs.files import read_json
+from sdn.surrogate.own_neurons import FLAG
 from sdn.surrogate.recipe import Recipe
 from sdn.surrogate.seam_training import SeamRecipe
 from sdn.surrogate.trajectory_files import TrajectoryFile
@@ -48,6 +49,9 @@ def parser(program: str = "train.py") -> argparse.ArgumentParser:
         description="Train a surrogate dynamic network: python train.py --save exp, or sdn train --save exp",
         epilog="A network is trained by python train.py experiment=spikingssm/digits, or spikingssm train "
         "experiment=spikingssm/digits. --cfg job behind it shows every key.",
+    )
+    p.add_argument(
+        FLAG, metavar="FILE.py", help="a file that defines neurons of your own, whose trajectories these are"
     )
     place = p.add_mutually_exclusive_group()
     place.add_argument("-s", "--save", type=Path, help="run folder to write (default exp)")
@@ -165,7 +169,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if (path.parent / "config.yaml").is_file():
         raise ValueError(f"{path.parent} is the run of a network; go on with `python train.py resume={path.parent}`.")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; --resume takes the run folder of `python train.py --save`.")
+        raise FileNotFoundError(f"{path}: no such file; --resume takes the run folder of `sdn train --save`.")
     again = "start the run again with --save"
     try:
         settings = read_json(path)

@@ -249,9 +249,7 @@ def load_sdn(path: str | os.PathLike[str]) -> tuple[Any, Dynamics]:
         return sdn, Dynamics.from_facts(found["dynamics"])
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise ValueError(
-            f"{path}: holds no SDN ({reason}); give best.ckpt of a run of `python train.py --save`."
-        ) from None
+        raise ValueError(f"{path}: holds no SDN ({reason}); give best.ckpt of a run of `sdn train --save`.") from None
 
 
 def _keep_members(population: Population, optimizer: torch.optim.Optimizer, chosen: Tensor) -> None:

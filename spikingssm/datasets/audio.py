@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def read_wav(data: bytes, path: str | Path, rate: int) -> np.ndarray:
                 )
             samples, there = file.read(dtype="int16"), file.frames
     except (soundfile.LibsndfileError, RuntimeError, TypeError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:100]
+        reason = _reason(error)
         raise ValueError(f"{path}: not a readable WAV file ({reason}); copy or download it again.") from None
     if len(samples) != there:  # Ctrl-C in a notebook, say
         raise ValueError(f"{path}: only {len(samples)} of {there} samples could be read; read it again.")
@@ -102,7 +103,7 @@ def read_sound(data: bytes, path: str | Path, rate: int) -> np.ndarray:
                 return cast(np.ndarray, file.read(dtype="int16"))
             samples = file.read(dtype="float64", always_2d=True).mean(1)
     except (soundfile.LibsndfileError, RuntimeError, TypeError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:100]
+        reason = _reason(error)
         raise ValueError(f"{path}: not a readable sound file ({reason}); save it as WAV.") from None
     if not np.isfinite(samples).all():
         first = int(np.argmin(np.isfinite(samples)))
@@ -125,7 +126,12 @@ def rate_of(data: bytes, path: str | Path) -> int:
     try:
         return int(soundfile.info(io.BytesIO(data)).samplerate)
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{path}: not a readable sound file ({' '.join(str(error).split())[:100]}).") from None
+        raise ValueError(f"{path}: not a readable sound file ({_reason(error)}).") from None
+
+
+def _reason(error: BaseException) -> str:
+    """What soundfile says, without the name that it makes up for bytes."""
+    return re.sub(r"^Error opening <_io\.BytesIO[^>]*>: ", "", " ".join(str(error).split()))[:100]
 
 
 def _soundfile() -> Any:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from loguru import logger
 from torch import Tensor
 
 from spikingssm.datasets.audio import LONGEST_SOUND, PEAK, fitted, resampled
@@ -136,6 +137,7 @@ class Audio:
         """
         padded, valid = as_rows(x, 1, lengths)
         samples = [_samples(row[: None if valid is None else valid[i], 0]) for i, row in enumerate(padded)]
+        _say_cut([len(clip) for clip in samples], self.length, f"samples ({self.length / self.hertz:g} s)")
         found = np.stack([resampled(fitted(clip, self.length), self.down) for clip in samples])[:, :, None]
         real = np.array([-(-min(len(clip), self.length) // self.down) for clip in samples])
         return found, real if self.masked else None
@@ -238,7 +240,9 @@ class Tokens:
     def _encoded(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         if self.text != "bytes":
             raise ValueError("this network keeps no vocabulary; give token numbers (N, L) as its data set makes them.")
-        tokens = [np.frombuffer(text.encode(), np.uint8)[: self.length - 1] for text in texts]
+        whole = [np.frombuffer(text.encode(), np.uint8) for text in texts]
+        _say_cut([len(row) for row in whole], self.length - 1, "bytes")
+        tokens = [row[: self.length - 1] for row in whole]
         valid = np.array([len(row) + 1 for row in tokens])
         found = np.zeros((len(texts), int(valid.max())), np.uint8)
         for row, own in zip(found, tokens, strict=True):
@@ -258,6 +262,17 @@ def _samples(clip: np.ndarray) -> np.ndarray:
         size = np.abs(clip.astype(np.float64)).max()
         raise ValueError(f"samples must be int16, or floats in [-1, 1]; got {clip.dtype} up to {size:.6g}.")
     return np.clip(np.rint(clip.astype(np.float64) * PEAK), -PEAK, PEAK - 1).astype(np.int16)
+
+
+def _say_cut(sizes: Sequence[int], most: int, unit: str) -> None:
+    """Warn of rows that are longer than the network reads."""
+    if (longer := [size for size in sizes if size > most]) and len(sizes) == 1:
+        logger.warning(f"the network reads the first {most} {unit}, and not the rest of the {longer[0]} given")
+    elif longer:
+        logger.warning(
+            f"the network reads the first {most} {unit} of a row, and not the rest of {len(longer)} of {len(sizes)} "
+            f"rows, up to {max(longer)}"
+        )
 
 
 def _is_count(value: Any, most: int) -> bool:

@@ -14,6 +14,8 @@ from spikingssm.datasets.sequences import SOUND, WORDS, files_below, read_csv, r
 __all__ = ["Found", "read_own"]
 
 ARRAYS = ("x", "y", "lengths", "x_test", "y_test", "lengths_test")
+FEWEST_STEPS = 20
+"""Columns beside a label from which on a row of a table is taken for a sequence, and not for a step."""
 OTHER = {
     ".mat": "found = scipy.io.loadmat(FILE); x, y = found['x'], found['y'].ravel()",
     ".h5": "with h5py.File(FILE) as file: x, y = file['x'][()], file['y'][()]",
@@ -109,9 +111,17 @@ def _table(path: Path) -> dict[str, np.ndarray]:
         found = read_table(path)
         assert found.labels is not None
         return {"x": found.x, "y": np.asarray(found.labels), "lengths": np.asarray(found.lengths)}
-    if "label" in names or "sequence" in names:
-        there, other = ("label", "sequence") if "label" in names else ("sequence", "label")
-        raise ValueError(f"{path}: has a column named {there} and none named {other}; a row a step needs both.")
+    if "sequence" in names:
+        raise ValueError(f"{path}: has a column named sequence and none named label; a row a step needs both.")
+    if "label" in names and numbers.shape[1] > FEWEST_STEPS:  # a row a sequence, as a data frame is written
+        label = names.index("label")
+        steps = np.delete(numbers, label, 1).astype(np.float64)
+        return {"x": steps[:, :, None], "y": whole(numbers[:, label])}
+    if "label" in names:
+        raise ValueError(
+            f"{path}: {len(names) - 1} columns beside label and none named sequence; a row a step needs one, and a row "
+            f"a sequence has {FEWEST_STEPS} steps or more."
+        )
     if numbers.shape[1] < 3:
         raise ValueError(f"{path}: {numbers.shape[1]} columns; a row is a label and the steps of its sequence.")
     return {"x": numbers[:, 1:, None], "y": whole(numbers[:, 0])}

@@ -139,23 +139,26 @@ def read_csv(path: str | Path, texts: Sequence[str] = ()) -> tuple[list[str], np
     return names, np.array(rows, object if words else np.float64)
 
 
-def read_table(path: str | Path) -> Sequences:
+def read_table(path: str | Path, channels: int | None = None) -> Sequences:
     """The sequences in a ``.csv``: a row a step and a column a channel, of one sequence or of several.
 
     A column named ``sequence`` says which rows belong together, and one named ``label`` the class of a row; both may
     hold words. Several sequences are padded to one length; a label that is the same in all rows of each sequence is
-    one a sequence.
+    one a sequence. For one channel, several named columns without ``sequence`` are the steps of a sequence a row.
 
     Raises:
         FileNotFoundError, ValueError: as in `read_csv`, or rows of a sequence that do not follow one another.
     """
     path = Path(path)
     names, table = read_csv(path, texts=WORDS)
-    channels = [i for i in range(table.shape[1]) if not names or names[i] not in WORDS]
-    if not channels:
+    places = [i for i in range(table.shape[1]) if not names or names[i] not in WORDS]
+    if not places:
         raise ValueError(f"{path}: no column of numbers besides {' and '.join(names)}.")
-    x = table[:, channels].astype(np.float64)
+    x = table[:, places].astype(np.float64)
     label = whole(table[:, names.index("label")]) if "label" in names else None
+    if names and "sequence" not in names and channels == 1 and len(places) > 1:
+        said = [f"{path.name}[{row}]" for row in range(len(x))]
+        return Sequences(said, x[:, :, None], None, label)
     if "sequence" not in names:
         return Sequences([path.name], [x[None]])
     sequence = table[:, names.index("sequence")]
@@ -163,7 +166,7 @@ def read_table(path: str | Path) -> Sequences:
     if len(starts) != len(set(sequence.tolist())):
         raise ValueError(f"{path}: rows of one sequence must follow one another; sort the table by sequence.")
     parts = np.split(np.arange(len(table)), starts[1:])
-    rows, lengths = as_rows([x[part] for part in parts], len(channels))
+    rows, lengths = as_rows([x[part] for part in parts], len(places))
     said = [f"{path.name}[{sequence[start]}]" for start in starts]
     if label is None or all(len(np.unique(label[part])) == 1 for part in parts):
         return Sequences(said, rows, lengths, None if label is None else label[starts])
@@ -201,7 +204,7 @@ def _read(path: Path, inputs: Inputs, channels: int | None) -> Sequences:
         check_regular(path)
         return Sequences([path.name], [path.read_bytes()[:LARGEST_TEXT].decode(errors="replace")])
     if suffix == ".csv":
-        return read_table(path)
+        return read_table(path, channels)
     found = {"x": read_npy(path)} if suffix == ".npy" else read_npz(path, ("x", "y", "lengths"))
     if "x" not in found:
         raise ValueError(f"{path}: no array named x; it holds {', '.join(npz_names(path)) or 'nothing'}.")

@@ -24,6 +24,7 @@ from sdn.runs.lock import locked
 from sdn.runs.signals import explained
 from spikingssm.datasets import SequenceData
 from spikingssm.datasets.described import described
+from spikingssm.datasets.interface import Interface
 from spikingssm.experiments.build import build, check_keys
 from spikingssm.experiments.ending import go_on, quoted, remembered
 from spikingssm.experiments.figures import learning_curve, raster
@@ -105,6 +106,20 @@ def _refuse_held(folder: Path) -> None:
         )
 
 
+def _say_other_classes(start: Path, now: Interface) -> None:
+    """Warn where the outputs of the weights that a run starts from stand for other classes than its own."""
+    try:
+        before = Interface.read(start)
+    except (OSError, ValueError, KeyError, TypeError):  # a checkpoint alone, or an older run
+        return
+    old, new = ([one.class_name(number) for number in range(one.d_output)] for one in (before, now))
+    if old != new and len(old) == len(new):
+        logger.warning(
+            f"the last layer of {start} answers for the classes {', '.join(old[:6])}, and these data have "
+            f"{', '.join(new[:6])}; it has to learn them anew, unless data.classes lists them in the order of that run"
+        )
+
+
 def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
     config = copy.deepcopy(config)
     config.run_dir, config.resume = str(folder), None
@@ -140,6 +155,7 @@ def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
             logger.info(said)
         if first is not None and not resume:
             logger.info(f"starting from the weights in {first}")
+            _say_other_classes(Path(config.weights), data.interface)
         more = {"callbacks": callbacks, "loggers": loggers, **_trainer(config)}
         loop = fit(module, data, folder, seed=config.seed, resume=resume, **more)
         found = score(module, data, loop)

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
+from loguru import logger
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from sdn import Solver
 from sdn.runs.files import read_json, write_json, writing
 from sdn.runs.tensor_files import save_tensors
+from spikingssm.datasets.inputs import Numbers
 from spikingssm.datasets.interface import FILE, Interface
 from spikingssm.datasets.labels import IGNORED
 from spikingssm.datasets.targets import LabelTargets, NumberTargets
@@ -90,7 +92,12 @@ class TrainedModel(nn.Module):
         return found
 
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """One step of a stream: (B, C), prepared, -> the logits after it, and the state."""
+        """One step of a stream: (B, C), prepared, -> the logits after it, and the state.
+
+        They are of all steps so far, as those of `forward` are of the whole, where the network pools its steps. A
+        network that answers every step (``model.pool=each``, as of ``recipe=brf``) gives those of this step. Their mean
+        over the steps is what `predict` answers with for a sequence.
+        """
         found: tuple[Tensor, Any] = able(self.network, "step").step(x, state)
         return found
 
@@ -108,6 +115,11 @@ class TrainedModel(nn.Module):
         inputs = self.interface.inputs
         assert inputs is not None
         rows, valid = inputs.rows(x, self.interface.d_input, lengths)
+        if rows.shape[0] == self.interface.length != rows.shape[1] and isinstance(inputs, Numbers):
+            logger.warning(
+                f"x is read as {rows.shape[0]} sequences of {rows.shape[1]} steps, and the network was trained on "
+                f"{self.interface.length} steps. If time comes first, give x.transpose(1, 0, 2)."
+            )
         return inputs(torch.as_tensor(rows)), None if valid is None else torch.as_tensor(valid)
 
     @torch.no_grad()

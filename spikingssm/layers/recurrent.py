@@ -61,6 +61,10 @@ class Recurrent(Neuron):
         mask: Tensor | float | None = None,
         solver: str | Solver = "fused",
     ) -> None:
+        given: Any = (dynamics, channels)
+        if isinstance(given[1], Dynamics) and not isinstance(given[0], Dynamics):
+            right = f"Recurrent({shown(d_input)}, {shown(channels)}, {shown(dynamics)})"
+            raise ArgumentError(f"Recurrent: the dynamics comes second; write {right}.")
         for name, size in (("d_input", d_input), ("channels", channels)):
             check_count("Recurrent", name, size, least=None)
         if d_input < 1 or channels < 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sdn import SpikingLayer
+from sdn.checks.arguments import check_uncompiled
 from spikingssm.models.base import patch_of, synapses_of
 
 __all__ = ["Firing", "SpikeRecord", "neurons_of", "record_spikes", "spikes_of", "watch_neurons"]
@@ -174,13 +175,14 @@ def record_spikes(model: nn.Module) -> Iterator[SpikeRecord]:
         SpikeRecord, which stays valid after the context; the model is left as it was.
 
     Raises:
-        ValueError: a model without neurons.
+        ValueError: a model without neurons, or what `torch.compile` gives.
 
     Example:
         >>> with record_spikes(model) as record:
         ...     logits, _ = model(x, lengths=lengths)
         >>> record.rates(), record.total_rate
     """
+    check_uncompiled("record_spikes", model)
     record = SpikeRecord({name: neuron.channels for name, neuron in neurons_of(model).items()})
     with watch_neurons(model, lambda seen: record.add(seen.name, seen.spikes, seen.valid), record.add_data):
         yield record

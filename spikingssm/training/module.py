@@ -174,6 +174,14 @@ class SequenceModule(lightning.LightningModule):
         if found is not None:
             raise found
 
+    def on_train_start(self) -> None:
+        """Take the learning rate of the schedule; a checkpoint brings that of its run, which may have been shorter."""
+        schedule: Any = self.lr_schedulers()
+        for group, factor, lr in zip(
+            schedule.optimizer.param_groups, schedule.lr_lambdas, schedule.base_lrs, strict=True
+        ):
+            group["lr"] = lr * factor(schedule.last_epoch)
+
     def on_train_epoch_end(self) -> None:
         """Step the schedule of epochs, which Lightning leaves to a module that steps its optimiser itself."""
         if self.tbptt is not None and self.schedule == "linear":

@@ -25,7 +25,7 @@ def finished(folder: Path, second: int, summary: str = '{"dynamics": {}, "metric
 def test_the_newest_finished_run_is_found_and_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SDN_RUN", raising=False)
-    with pytest.raises(FileNotFoundError, match=r"no finished run of an SDN in .*train.py --save exp"):
+    with pytest.raises(FileNotFoundError, match=r"no finished run of an SDN in .*sdn train --save exp"):
         newest_run()
     finished(Path("exp"), 100)
     assert newest_run() == Path("exp")

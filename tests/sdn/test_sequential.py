@@ -216,6 +216,13 @@ def test_models_without_a_membrane_are_refused():
         sdn.record_membranes(nn.Linear(2, 2)),
     ):
         pass
+    with (
+        pytest.raises(
+            ValueError, match=r"record_membranes: what torch\.compile gives cannot be watched; give and call"
+        ),
+        sdn.record_membranes(torch.compile(network())),
+    ):
+        pass
     net = network(solver="parallel")
     with (
         pytest.raises(ValueError, match="1 runs by Parallel, which keeps no membrane; set its solver to 'fused'"),

@@ -137,6 +137,7 @@ VALUES = [
     ),
     (lambda: Neuron(QIF, 128), r"got the class QIF; write QIF\(\)\."),
     (lambda: Neuron("lif", 128), r"got the word 'lif'; write sdn.LIF\(\)\."),
+    (lambda: Recurrent(8, 64, LIF(0.9)), r"the dynamics comes second; write Recurrent\(8, LIF\(.*\), 64\)\."),
     (lambda: Neuron("Leaky", 128), r"write sdn.LIF\(decay=0.9\)\."),
     (lambda: Neuron(sdn.Dynamics, 8), r"got the class Dynamics; write sdn.LIF\(\)\."),
     (lambda: Neuron(128, LIF()), r"Neuron: the dynamics comes first; write Neuron\(LIF\(.*\), 128\)\."),

@@ -146,7 +146,7 @@ def test_the_names_are_public():
 
 def test_names_of_other_libraries_are_answered_with_what_runs():
     for name, text in NAMES.items():
-        for module in (sdn, spikingssm) if name != "layers" else (sdn,):
+        for module in [module for module in (sdn, spikingssm) if not hasattr(module, name)]:
             with pytest.raises(AttributeError, match=re.escape(f"has no attribute {name!r}; write {text}")):
                 getattr(module, name)
         for code in re.findall(r"sdn\.from_\w+\(.*?\)(?=\.neuron)|sdn\.migration\.\w+\(.*?\)", text):
@@ -154,6 +154,8 @@ def test_names_of_other_libraries_are_answered_with_what_runs():
     with pytest.raises(AttributeError, match=r"has no attribute 'LIF'; write sdn\.LIF"):
         _ = spikingssm.LIF
     assert not hasattr(sdn, "NoSuchName")
+    with pytest.raises(AttributeError, match=r"no attribute 'load_model'; write spikingssm\.load_model"):
+        _ = sdn.load_model
 
 
 def test_own_gradients_and_what_is_learned_are_kept_by_name_too():

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 import torch
+from loguru import logger
 from recordings import at_one_ms, lif
 
 import sdn
@@ -68,6 +69,17 @@ def test_a_recorded_lif_gives_back_decay_and_threshold_within_one_percent():
     few = recording.rows([0, 1, 2, 3])
     wrong = fit_dynamics(sdn.LIF(0.5, 1.4), few, ("threshold",), steps=5)  # whose decay stays wrong
     assert wrong.scores["held out"].f1 < 0.9
+
+
+def test_a_neuron_that_is_no_fit_comes_with_a_warning():
+    spikes = lif(0.9, 1.0, rows=4, length=200).spikes
+    silent = Recording.of(torch.zeros(4, 200), spikes=spikes, dt=0.1, units={"current": "1"})
+    lines = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", format="{message}")
+    fit_dynamics(sdn.LIF(0.5), silent, ("decay",), steps=2)
+    logger.remove(sink)
+    assert "this is no fit: F1 0.00, spikes in 0 % of the steps" in lines[0]
+    assert "recording.resampled(1.0) has larger steps" in lines[0]
 
 
 def test_the_scale_of_a_current_with_a_unit_is_learned_and_the_fit_is_the_same_again():

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from test_network import every_size, lively_sdn
 
 import sdn
-from sdn import ALIF, LIF, SDN, ReducedSDN, load_artifact, reduce, save_artifact
+from sdn import ALIF, LIF, SDN, Artifact, ReducedSDN, load_artifact, reduce, save_artifact
 from sdn.surrogate.reduction import fold
 
 
@@ -236,3 +236,8 @@ def test_facts_that_cannot_be_written_leave_the_old_file(artifact_path):
         save_artifact(artifact_path, reduce(lively_sdn()), LIF(), seed=torch.ones(1))
     assert artifact_path.read_bytes() == before
     assert [p.name for p in artifact_path.parent.iterdir()] == [artifact_path.name]
+
+
+def test_what_is_reduced_already_is_refused():
+    with pytest.raises(ValueError, match=r"takes an SDN or a SeamSDN, got Artifact; it is reduced already"):
+        reduce(Artifact(reduce(lively_sdn(5, 4, 2)), {}))

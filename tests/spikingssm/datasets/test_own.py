@@ -7,6 +7,7 @@ import torch
 
 from spikingssm.datasets import arrays
 from spikingssm.datasets.described import described
+from spikingssm.datasets.inputs import Numbers
 from spikingssm.datasets.interface import Interface
 from spikingssm.datasets.sequences import read_sequences
 
@@ -179,6 +180,25 @@ def test_a_table_with_a_row_a_sequence(tmp_path):
     assert data.class_names is None
     np.testing.assert_array_equal(data.test_set.rows.y, Y)
     np.testing.assert_allclose(data.test_set.rows.x[:, :, 0], X[:, :, 0], atol=1e-5)
+
+
+def test_a_table_as_a_data_frame_is_written(tmp_path):
+    """Columns with names, a row a sequence, and the label among them."""
+    path = tmp_path / "frame.csv"
+    steps = X[:, np.arange(27) % 9, 0]
+    names = [*(f"v{step}" for step in range(27)), "label"]
+    lines = [",".join([*(f"{v:.6f}" for v in row), f"class{label}"]) for row, label in zip(steps, Y, strict=True)]
+    path.write_text("\n".join([",".join(names), *lines]))
+    data = arrays(path, batch_size=4, test_path=path)
+    assert data.class_names == ("class0", "class1", "class2", "class3")
+    np.testing.assert_array_equal(data.test_set.rows.y, Y)
+    np.testing.assert_allclose(data.test_set.rows.x[:, :, 0], steps, atol=1e-5)
+    asked = read_sequences(path, Numbers(), 1)
+    np.testing.assert_allclose(asked.x[:, :, 0], steps, atol=1e-5)
+    assert list(asked.labels) == [f"class{label}" for label in Y]
+    path.write_text("a,label\n0.5,1\n0.25,0\n")
+    with pytest.raises(ValueError, match="1 columns beside label and none named sequence; a row a step needs one"):
+        arrays(path, batch_size=4)
 
 
 def clips(folder, rate=8000, part=""):

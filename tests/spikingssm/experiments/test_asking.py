@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 import soundfile
+import torch
 from loguru import logger
 
 import spikingssm
@@ -82,6 +83,16 @@ def test_of_many_reasons_the_first_are_told(clips, tmp_path, logged):
     lines, end = asked(tmp_path / "x.npz")
     assert (len(lines), end) == (6, "not answered: 13 of 19; the first 10 reasons stand above.")
     assert logged().count("x holds NaN") == MOST_REASONS
+
+
+def test_what_is_not_heard_is_said(clips, logged):
+    model = spikingssm.load_model(NETWORK)
+    long = np.concatenate([clips[0]] * 3)
+    whole = model.predict(long)
+    assert "reads the first 8000 samples (1 s), and not the rest of the 12000 given" in logged()
+    assert torch.equal(whole.logits, model.predict(long[:8000]).logits)
+    model.predict([long, clips[0]])
+    assert "not the rest of 1 of 2 rows, up to 12000" in logged()
 
 
 @pytest.mark.parametrize(

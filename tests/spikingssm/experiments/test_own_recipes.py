@@ -1,5 +1,6 @@
 """``recipe=NAME data.path=FILE``: a network and its optimiser for data of one's own, of any size; longer runs."""
 
+import csv
 import json
 import re
 
@@ -76,6 +77,9 @@ def test_a_finished_run_goes_on_for_more_epochs_and_others_start_from_it(waves, 
     assert (folder / "summary-2-epochs.json").read_bytes() == first
     assert json.loads((folder / "summary.json").read_text())["epochs"] == 4
     assert (folder / "metrics.csv").read_text().count("\n") == 5
+    with (folder / "metrics.csv").open() as file:
+        losses = [float(row["val/loss"]) for row in csv.DictReader(file)]
+    assert len(set(losses)) == 4  # each epoch learned, also the first one of those that came on top
     run(load_config([f"resume={folder}"]))  # finished: nothing is done
     assert json.loads((folder / "summary.json").read_text())["epochs"] == 4
     with pytest.raises(ValueError, match=r"keeps its configuration but for more trainer\.max_epochs"):

@@ -1,14 +1,18 @@
 """``weights=``: a new run that starts from the weights of another one, to train longer or on other data."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 from omegaconf import OmegaConf
 from small_runs import CLASSES, recurrent_run
 
 from sdn.runs.folder import load_checkpoint
+from spikingssm.datasets.interface import Interface
 from spikingssm.experiments.config import load
-from spikingssm.experiments.run import run
+from spikingssm.experiments.run import _say_other_classes, run
 
 
 class Begun(ValueError):
@@ -77,3 +81,24 @@ def test_weights_that_are_not_there_are_named(tmp_path, trained):
     for weights in (str(tmp_path / "none"), 5):
         with pytest.raises(FileNotFoundError, match=f"weights={weights}: no .*; give the folder of a trained run"):
             run(OmegaConf.merge(config, {"weights": weights}))
+
+
+def test_a_start_from_weights_for_other_classes_is_said(tmp_path, trained, loud):
+    """The last layer answers for the classes of the run before."""
+    before = Interface.read(trained)
+    names = tuple(f"class {number}" for number in range(before.d_output))
+    _say_other_classes(trained, before)
+    assert loud == []
+    _say_other_classes(trained, replace(before, classes=names))
+    assert "answers for the classes 0, 1" in loud[0]
+    assert "and these data have class 0, class 1" in loud[0]
+    _say_other_classes(tmp_path, before)  # a folder that says nothing
+    assert len(loud) == 1
+
+
+@pytest.fixture
+def loud():
+    lines = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", format="{message}")
+    yield lines
+    logger.remove(sink)

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from loguru import logger
 from small_runs import recurrent_run
 
 import spikingssm
@@ -231,6 +232,13 @@ def test_what_cannot_be_asked_says_why(runs, tmp_path):
         model.predict(np.stack([np.zeros((24, 2)), np.full((24, 2), np.nan)]))
     with pytest.raises(FileNotFoundError, match="no such run folder"):
         spikingssm.load_model(tmp_path / "nothing")
+    lines = []
+    sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", format="{message}")
+    model.predict(np.zeros((24, 5, 2)))  # time first
+    model.predict(np.zeros((24, 24, 2)))
+    logger.remove(sink)
+    assert len(lines) == 1
+    assert "x is read as 24 sequences of 5 steps, and the network was trained on 24 steps. If time comes" in lines[0]
     shutil.copytree(folder, tmp_path / "older")
     (tmp_path / "older" / "inputs.json").unlink()
     with pytest.raises(ValueError, match="has no inputs"):
