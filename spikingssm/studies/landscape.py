@@ -1,6 +1,7 @@
 """How does the loss look around a trained network: on a plane of two random directions of its hidden weights."""
 
 import math
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ __all__ = ["csv_rows", "direction", "figure", "hidden_weights", "landscape", "sh
 
 LEVELS = 25
 """Edges of the colours of a picture."""
+WIDEST = 36
+"""Letters of a line of a title."""
 TICKS = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
 
 
@@ -170,7 +173,8 @@ def figure(results: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         at = np.array([row["beta"] for row in result["rows"][: result["points"]]])
         filled = axis.contourf(at, at, loss, levels=levels, norm=norm, cmap="viridis", extend="neither")
         axis.plot(0, 0, "+", color="red", markersize=10, markeredgewidth=2)
-        title = f"{label(result)}, seed {result['seed']}\nloss of the trained network (+): {result['centre']:.3g}"
+        name = textwrap.fill(f"{label(result)}, seed {result['seed']}", WIDEST)
+        title = f"{name}\nloss of the trained network (+): {result['centre']:.3g}"
         axis.set(xlabel="beta, along the direction d2", title=title, aspect="equal")
         axis.title.set_fontsize("medium")
     panels[0].set_ylabel("alpha, along the direction d1")

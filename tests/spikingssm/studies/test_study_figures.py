@@ -29,6 +29,9 @@ def test_landscapes_share_their_colours_and_one_bar(drawn):
     landscape.figure([steep, flat], "x.png")
     one, other, bar = drawn[0].axes
     assert [axes.get_title().split("\n")[0] for axes in (one, other)] == ["steep, seed 0", "flat, seed 0"]
+    steep["variant"] = "experiment=brf/ecg, model=brf, optim.eps=1e-8, model.d_model=36"
+    landscape.figure([steep, flat], "x.png")
+    assert max(map(len, drawn[1].axes[0].get_title().split("\n"))) <= 40
     norms = [axes.collections[0].norm for axes in (one, other)]
     assert [(norm.vmin, norm.vmax) for norm in norms] == [(0.4, 26.4)] * 2
     assert type(norms[0]).__name__ == "LogNorm"
