@@ -1,7 +1,7 @@
 """What a loop of one's own needs: modules one after another with their states, a past cut off, membranes kept."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -74,7 +74,7 @@ def record_membranes(model: nn.Module) -> Iterator[dict[str, Trajectory]]:
         if not hasattr(part.solver, "record"):
             kind, way = type(part.solver).__name__, "set its solver to 'fused', which is exact"
             raise ArgumentError(f"record_membranes: {name} runs by {kind}, which keeps no membrane; {way}.")
-    found: dict[str, Trajectory] = {}
+    found = _Recorded(layers)
     recorders = [_Recorder(name, found) for name in layers]
     handles = []
     try:
@@ -85,6 +85,20 @@ def record_membranes(model: nn.Module) -> Iterator[dict[str, Trajectory]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Recorded(dict[str, Trajectory]):
+    """Trajectories by layer; one that has none says why."""
+
+    def __init__(self, layers: Iterable[str]) -> None:
+        super().__init__()
+        self.layers = list(layers)
+
+    def __missing__(self, name: str) -> Trajectory:
+        if name in self.layers:
+            way = "call the model inside `with record_membranes(model)`, and not what torch.compile made of it"
+            raise KeyError(f"{name} was not run; {way}")
+        raise KeyError(f"no layer is named {name!r}; there are {', '.join(self.layers)}")
 
 
 class _Recorder:

@@ -98,12 +98,12 @@ def fit_dynamics(
 
 def _say_no_fit(fitted: Fitted, fit: Recording) -> None:
     """Warn of a neuron that has little to do with the recorded one, such as a silent one: where a fit gets stuck."""
-    score = fitted.scores["fitted"]
+    name, score = min(fitted.scores.items(), key=lambda each: each[1].f1)
     if score.f1 < 0.2 or score.predicted_rate < 0.1 * score.rate:
         way = "recording.resampled(1.0) has larger steps, or " if fit.dt < 0.5 else ""
         logger.warning(
-            f"fit_dynamics: this is no fit: F1 {score.f1:.2f}, spikes in {100 * score.predicted_rate:.2g} % of the "
-            f"steps and {100 * score.rate:.2g} % recorded; {way}start from other values"
+            f"fit_dynamics: this is no fit: F1 {score.f1:.2f} on {name!r}, spikes in {100 * score.predicted_rate:.2g} "
+            f"% of the steps and {100 * score.rate:.2g} % recorded; {way}start elsewhere, or take another neuron"
         )
 
 

@@ -248,6 +248,8 @@ def load_sdn(path: str | os.PathLike[str]) -> tuple[Any, Dynamics]:
         sdn = of_weights(kind, sizes, dict(found["state"]))
         return sdn, Dynamics.from_facts(found["dynamics"])
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        if str(error).startswith("no dynamics is named '"):
+            raise ValueError(f"{path}: {error}") from None
         reason = " ".join(str(error).split())[:120]
         raise ValueError(f"{path}: holds no SDN ({reason}); give best.ckpt of a run of `sdn train --save`.") from None
 

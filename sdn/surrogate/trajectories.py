@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sdn.checks.finite import Diverged
 from sdn.compiler.programs import check_compiled
 from sdn.dynamics.base import Dynamics, Trajectory, check_dynamics, simulate
 from sdn.dynamics.fields import numeric_fields
@@ -79,8 +80,15 @@ def generate(
             part = (seed + 1_000_003 * (start // ROWS_AT_ONCE)) % 2**63
             input[rows] = currents(dynamics, family, rows.stop - rows.start, length, std, part)
         neurons = dynamics.replace(**{name: value[rows] for name, value in values.items()}) if values else dynamics
-        with torch.no_grad():
-            done = run(neurons, input[rows].to(device).T.contiguous().unsqueeze(0))
+        try:
+            with torch.no_grad():
+                done = run(neurons, input[rows].to(device).T.contiguous().unsqueeze(0))
+        except Diverged as error:
+            way = (
+                f"these are {family} currents of standard deviation {std:g}; take smaller ones (std=, -s, or "
+                f"default_std of the class {type(dynamics).__name__}), or change the neuron"
+            )
+            raise Diverged(str(error).replace(dynamics.when_diverging, way)) from None
         mem[rows] = done.mem[0].T
         spike[rows] = done.spike[0].T > 0
         if progress is not None:

@@ -151,8 +151,9 @@ def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
         facts = ", ".join(f"{key} {value}" for key, value in data.facts().items() if "digest" not in key)
         logger.info(f"{folder} | {facts} | {_count(module)} parameters")
         logger.info(f"{data.name}: {described(data)}")
-        if (said := getattr(module.task, "said", "")) and not resume:
-            logger.info(said)
+        said = getattr(module.task, "said", None)
+        if said is not None and not resume and (weights := said(data.interface)):
+            logger.info(weights)
         if first is not None and not resume:
             logger.info(f"starting from the weights in {first}")
             _say_other_classes(Path(config.weights), data.interface)

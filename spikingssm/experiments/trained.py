@@ -115,11 +115,6 @@ class TrainedModel(nn.Module):
         inputs = self.interface.inputs
         assert inputs is not None
         rows, valid = inputs.rows(x, self.interface.d_input, lengths)
-        if rows.shape[0] == self.interface.length != rows.shape[1] and isinstance(inputs, Numbers):
-            logger.warning(
-                f"x is read as {rows.shape[0]} sequences of {rows.shape[1]} steps, and the network was trained on "
-                f"{self.interface.length} steps. If time comes first, give x.transpose(1, 0, 2)."
-            )
         return inputs(torch.as_tensor(rows)), None if valid is None else torch.as_tensor(valid)
 
     @torch.no_grad()
@@ -137,6 +132,11 @@ class TrainedModel(nn.Module):
         if batch_size < 1:
             raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}.")
         ready, valid = self.prepare(x, lengths)
+        if len(ready) == self.interface.length != ready.shape[1] and isinstance(self.interface.inputs, Numbers):
+            logger.warning(
+                f"x is read as {len(ready)} sequences of {ready.shape[1]} steps, and the network was trained on "
+                f"{self.interface.length} steps. If time comes first, give x.transpose(1, 0, 2)."
+            )
         parts = []
         with evaluating(self):
             for at in range(0, len(ready), batch_size):

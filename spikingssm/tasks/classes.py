@@ -1,5 +1,6 @@
 """Classes: one label for a sequence, or one for every step."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -26,7 +27,7 @@ class _CrossEntropy:
     targets: ClassVar[str] = "classes"
     label_smoothing: float
     select: str
-    class_weights: tuple[float, ...] | str | None
+    class_weights: tuple[float, ...] | Mapping[str, float] | str | None
     skip: int = 0
 
     def __post_init__(self) -> None:
@@ -43,17 +44,17 @@ class _CrossEntropy:
         """The logged metric that chooses the best epoch, and "max" or "min"."""
         return SELECT[self.select]
 
-    @property
-    def said(self) -> str:
+    def said(self, interface: Interface) -> str:
         """The weights of the classes, for the log; nothing where all count alike."""
-        if self.class_weights is None or isinstance(self.class_weights, str):
+        if not isinstance(self.class_weights, tuple):
             return ""
-        return f"weights of the classes in the training loss: {', '.join(f'{w:.4g}' for w in self.class_weights)}"
+        words = [f"{interface.class_name(number)} {weight:.4g}" for number, weight in enumerate(self.class_weights)]
+        return f"weights of the classes in the training loss: {', '.join(words)}"
 
     def with_data(self, interface: Interface, data: SequenceData | None = None) -> Self:
         """See `spikingssm.tasks.base.told`: the weights of the classes."""
         found = weights_for(
-            self.class_weights, interface.d_output, data, self._unlabelled(), getattr(self, "ignore_index", IGNORED)
+            self.class_weights, interface, data, self._unlabelled(), getattr(self, "ignore_index", IGNORED)
         )
         made: Self = replace(self, class_weights=found)  # type: ignore[type-var]  # the tasks are dataclasses
         return made
@@ -96,7 +97,7 @@ class Classification(_CrossEntropy):
     Args:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
         class_weights: of the classes in the training loss: "balanced", see `spikingssm.tasks.weights.balanced`, one
-            number >= 0 for each, or None for all alike.
+            number >= 0 for each in the order of the classes or by their names, or None for all alike.
         select: what of the validation chooses the best epoch, "accuracy" or "loss".
 
     Raises:
@@ -107,7 +108,7 @@ class Classification(_CrossEntropy):
     answers: ClassVar[str] = "sequence"
     label_smoothing: float = 0.0
     select: str = "accuracy"
-    class_weights: tuple[float, ...] | str | None = None
+    class_weights: tuple[float, ...] | Mapping[str, float] | str | None = None
 
     def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
         """See `Task`."""
@@ -142,7 +143,7 @@ class EveryStepClassification(_CrossEntropy):
     Args:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
         class_weights: of the classes in the training loss: "balanced", see `spikingssm.tasks.weights.balanced`, one
-            number >= 0 for each, or None for all alike.
+            number >= 0 for each in the order of the classes or by their names, or None for all alike.
         skip: the first so many steps are not recorded, counted from the start of the x that is given.
         select: what of the validation chooses the best epoch, "accuracy" or "loss".
 
@@ -157,7 +158,7 @@ class EveryStepClassification(_CrossEntropy):
     label_smoothing: float = 0.0
     skip: int = 0
     select: str = "accuracy"
-    class_weights: tuple[float, ...] | str | None = None
+    class_weights: tuple[float, ...] | Mapping[str, float] | str | None = None
 
     def run(self, model: nn.Module, batch: Batch, state: Any = None, training: bool = True) -> Outcome:
         """See `Task`; ``count`` is the number of recorded steps of all rows."""
@@ -204,7 +205,7 @@ class StepClassification(_CrossEntropy):
     Args:
         label_smoothing: probability spread over all classes in the training loss, in [0, 1).
         class_weights: of the classes in the training loss: "balanced", see `spikingssm.tasks.weights.balanced`, one
-            number >= 0 for each, or None for all alike.
+            number >= 0 for each in the order of the classes or by their names, or None for all alike.
         ignore_index: the label of a step without one.
         unlabelled_as: a class; ``accuracy_all`` is then logged beside the accuracy and counts the steps without a label
             as that class, for comparison with results that do. It does not enter the choice of an epoch.
@@ -224,7 +225,7 @@ class StepClassification(_CrossEntropy):
     train_unlabelled: bool = False
     skip: int = 0
     select: str = "accuracy"
-    class_weights: tuple[float, ...] | str | None = None
+    class_weights: tuple[float, ...] | Mapping[str, float] | str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

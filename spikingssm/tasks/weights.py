@@ -1,6 +1,6 @@
 """Weights of the classes in the training loss: given, or such that every class counts alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,25 +8,29 @@ import torch
 from torch import Tensor
 
 from spikingssm.datasets.base import IGNORED, SequenceData
+from spikingssm.datasets.interface import Interface
 
 __all__ = ["BALANCED", "as_tensor", "balanced", "check_weights", "weights_for"]
 
 BALANCED = "balanced"
 
 
-def check_weights(name: str, weights: Any) -> tuple[float, ...] | str | None:
-    """The option ``class_weights`` of a task as it is kept: a word, a tuple, or None.
+def check_weights(name: str, weights: Any) -> tuple[float, ...] | dict[str, float] | str | None:
+    """The option ``class_weights`` of a task as it is kept: a word, a tuple, numbers by name, or None.
 
     Raises:
-        ValueError: anything else than "balanced", numbers >= 0 that are not all 0, or None.
+        ValueError: anything else than "balanced", numbers >= 0 that are not all 0, also by name, or None.
     """
     if weights is None or (isinstance(weights, str) and weights == BALANCED):
         return weights
+    if isinstance(weights, Mapping) and weights and all(map(_is_weight, weights.values())) and any(weights.values()):
+        return {str(name): float(weight) for name, weight in weights.items()}
     weights = weights.tolist() if isinstance(weights, (np.ndarray, Tensor)) else weights
     listed = isinstance(weights, Sequence) and not isinstance(weights, str) and len(weights) > 0
     if not listed or not all(_is_weight(w) for w in weights) or not any(weights):
         raise ValueError(
-            f"{name}: class_weights must be {BALANCED}, a list of one number >= 0 for each class, or null, got "
+            f"{name}: class_weights must be {BALANCED}, numbers >= 0 by the names of the classes such as "
+            "{run: 1, jump: 5}, a list in the order of the classes, or null, got "
             f"{weights!r:.80}."
         )
     return tuple(map(float, weights))
@@ -51,8 +55,8 @@ def balanced(labels: np.ndarray, classes: int) -> tuple[float, ...]:
 
 
 def weights_for(
-    weights: tuple[float, ...] | str | None,
-    classes: int,
+    weights: tuple[float, ...] | Mapping[str, float] | str | None,
+    interface: Interface,
     data: SequenceData | None,
     unlabelled_as: int | None = None,
     ignored: int = IGNORED,
@@ -61,16 +65,27 @@ def weights_for(
 
     Args:
         weights: as `check_weights` gives it.
-        classes: number of classes.
+        interface: with the number of the classes and their names.
         data: with the training rows, or None.
         unlabelled_as: the class that steps without a label count as, or None.
         ignored: the label of steps without one.
 
     Raises:
-        ValueError: another number of weights than classes.
+        ValueError: another number of weights than classes, or other names.
     """
+    classes = interface.d_output
+    names = [interface.class_name(number) for number in range(classes)]
+    if isinstance(weights, Mapping):
+        if sorted(weights) != sorted(names):
+            raise ValueError(
+                f"task.class_weights names {', '.join(weights)}, the classes are {', '.join(names)}; give one for each."
+            )
+        return tuple(weights[name] for name in names)
     if isinstance(weights, tuple) and len(weights) != classes:
-        raise ValueError(f"task.class_weights has {len(weights)} weights for {classes} classes; give one for each.")
+        raise ValueError(
+            f"task.class_weights has {len(weights)} weights for {classes} classes; give one for each, in the order "
+            f"{', '.join(names)}."
+        )
     if weights != BALANCED or data is None or not len(data.train_rows):
         return weights
     rows, chosen = data.train_set.rows, data.train_rows.tolist()
@@ -81,13 +96,13 @@ def weights_for(
     return balanced(y, classes)
 
 
-def as_tensor(name: str, weights: tuple[float, ...] | str | None, like: Tensor) -> Tensor | None:
+def as_tensor(name: str, weights: tuple[float, ...] | Mapping[str, float] | str | None, like: Tensor) -> Tensor | None:
     """The weights as cross entropy takes them, (C,) beside logits (..., C); None for none.
 
     Raises:
         ValueError: "balanced" where no training rows have been counted.
     """
-    if isinstance(weights, str):
+    if isinstance(weights, (str, Mapping)):
         raise ValueError(
             f"{name}: class_weights={weights} needs the training rows; call spikingssm.tasks.told(task, "
             "data.interface, data) first, as train.py does."

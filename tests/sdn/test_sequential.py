@@ -210,6 +210,18 @@ def test_membranes_of_other_networks():
     assert torch.equal(found["neuron"].mem, neuron(x, record="mem").mem)
 
 
+def test_a_layer_that_was_not_run_is_named():
+    net = network()
+    with sdn.record_membranes(net) as found:
+        pass
+    with pytest.raises(KeyError, match=r"1 was not run; call the model inside `with record_membranes"):
+        _ = found["1"]
+    with pytest.raises(KeyError, match=r"no layer is named '7'; there are 1"):
+        _ = found["7"]
+    assert dict(found) == {}
+    assert "1" not in found
+
+
 def test_models_without_a_membrane_are_refused():
     with (
         pytest.raises(ValueError, match=r"Linear holds no sdn\.Neuron, so there is no membrane"),

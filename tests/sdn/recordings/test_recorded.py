@@ -78,7 +78,7 @@ def test_a_neuron_that_is_no_fit_comes_with_a_warning():
     sink = logger.add(lambda line: lines.append(str(line)), level="WARNING", format="{message}")
     fit_dynamics(sdn.LIF(0.5), silent, ("decay",), steps=2)
     logger.remove(sink)
-    assert "this is no fit: F1 0.00, spikes in 0 % of the steps" in lines[0]
+    assert "this is no fit: F1 0.00 on 'fitted', spikes in 0 % of the steps" in lines[0]
     assert "recording.resampled(1.0) has larger steps" in lines[0]
 
 

@@ -3,11 +3,12 @@
 import inspect
 import pickle
 import warnings
+from dataclasses import dataclass
 
 import pytest
 import torch
 from helpers import every_dynamics
-from own_neurons import Graded
+from own_neurons import Graded, One
 
 import sdn
 from sdn.surrogate import trajectories as tr
@@ -49,6 +50,27 @@ def test_default_currents_give_sensible_rates_and_no_warning(dynamics):
 def test_a_silent_or_saturated_neuron_warns():
     with pytest.warns(UserWarning, match=r"spikes in .*outside 2 % to 40 %"):
         sdn.generate(sdn.LIF(0.2), 50, 100, mean=-5.0)
+
+
+@dataclass(frozen=True)
+class Explosive(sdn.Dynamics):
+    """Grows without a bound where it is below 0."""
+
+    threshold: float = 1.0
+    State = One
+
+    def past(self, state):
+        return 3 * state.u
+
+    def advance(self, state, current, spike):
+        return One((self.past(state) + current) * (1 - spike))
+
+
+def test_currents_that_are_too_large_for_a_neuron_are_named():
+    with pytest.raises(
+        ValueError, match=r"these are mixture currents of standard deviation 3; take smaller ones \(std=, -s, "
+    ):
+        sdn.generate(Explosive(), 8, 200, std=3.0, family="mixture")
 
 
 @every_dynamics

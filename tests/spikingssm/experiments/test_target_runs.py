@@ -264,7 +264,9 @@ def test_balanced_weights_are_said_once_and_the_run_keeps_the_word(tmp_path) -> 
     words = [f"data.path={tmp_path / 'own.npz'}", "task.class_weights=balanced", f"run_dir={tmp_path / 'run'}"]
     folder = run(load_config([*TINY, *words]))
     log = (folder / "run.log").read_text()
-    assert log.count("weights of the classes in the training loss: 0.") == 1
+    assert log.count("weights of the classes in the training loss: ") == 1
     assert load_config([f"resume={folder}"]).task.class_weights == "balanced"
     assert 0 <= evaluate(folder)["accuracy"] <= 1
     assert spikingssm.load_model(folder).task.class_weights == "balanced"
+    _, module = build(load_config([*TINY, words[0], "task.class_weights={1: 3, 0: 1}"]))
+    assert module.task.class_weights == (1.0, 3.0)

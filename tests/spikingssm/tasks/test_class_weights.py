@@ -67,7 +67,7 @@ def test_balanced_weights_are_of_the_training_rows_alone() -> None:
     assert counts.sum() == 15
     np.testing.assert_allclose(task.class_weights, [15 / (3 * n) if n else 0.0 for n in counts])
     assert np.dot(task.class_weights, counts) == pytest.approx(counts.sum())  # the size of the loss stays
-    assert task.said.startswith("weights of the classes in the training loss: 0.")
+    assert task.said(found.interface).startswith("weights of the classes in the training loss: 0 0.")
 
 
 def test_balanced_weights_of_steps_leave_out_what_does_not_count() -> None:
@@ -95,10 +95,28 @@ def test_weights_may_be_arrays() -> None:
         assert Classification(class_weights=given).class_weights == (1.0, 2.0)
 
 
+def test_weights_by_the_names_of_the_classes_come_in_their_order() -> None:
+    y = np.array([0, 1, 2] * 4)
+    found = data(y, d_output=3, batch_size=2, val_fraction=0.25, class_names=("jump", "run", "walk"))
+    task = told(Classification(class_weights={"walk": 1, "run": 2, "jump": 5}), found.interface, found)
+    assert task.class_weights == (5.0, 2.0, 1.0)
+    assert task.said(found.interface) == "weights of the classes in the training loss: jump 5, run 2, walk 1"
+    numbers = data(y, d_output=3, batch_size=2, val_fraction=0.25)
+    assert told(Classification(class_weights={2: 3, 0: 1, 1: 1}), numbers.interface).class_weights == (1.0, 1.0, 3.0)
+    with pytest.raises(
+        ValueError, match="task.class_weights names walk, sit, the classes are jump, run, walk; give one"
+    ):
+        told(Classification(class_weights={"walk": 1, "sit": 2}), found.interface, found)
+    with pytest.raises(
+        ValueError, match="has 2 weights for 3 classes; give one for each, in the order jump, run, walk"
+    ):
+        told(Classification(class_weights=[1, 2]), found.interface, found)
+
+
 def test_without_training_rows_balanced_is_left_and_only_training_asks_for_it() -> None:
     found = data(np.array([0, 1] * 4), d_output=2, batch_size=2, val_fraction=0.25)
     task = told(Classification(class_weights="balanced"), found.interface)
-    assert (task.class_weights, task.said) == ("balanced", "")
+    assert (task.class_weights, task.said(found.interface)) == ("balanced", "")
     batch = Batch(torch.zeros(1, STEPS, 1), torch.tensor([1]))
     assert task.run(Says(torch.zeros(1, 2)), batch, training=False).loss.item() == pytest.approx(np.log(2))
     with pytest.raises(
@@ -111,8 +129,23 @@ def test_wrong_weights_are_refused() -> None:
     found = data(np.array([0, 1] * 4), d_output=2, batch_size=2, val_fraction=0.25)
     with pytest.raises(ValueError, match=r"task\.class_weights has 3 weights for 2 classes; give one for each"):
         told(Classification(class_weights=WEIGHTS), found.interface)
-    for wrong in ("equal", [], [1.0, -1.0], [0, 0], [1.0, float("nan")], [1.0, float("inf")], ["1", "2"], 3, [True, 1]):
-        with pytest.raises(ValueError, match="class_weights must be balanced, a list of one number >= 0"):
+    for wrong in (
+        "equal",
+        {},
+        {"a": -1},
+        {"a": 0.0},
+        [],
+        [1.0, -1.0],
+        [0, 0],
+        [1.0, float("nan")],
+        [1.0, float("inf")],
+        ["1", "2"],
+        3,
+        [True, 1],
+    ):
+        with pytest.raises(
+            ValueError, match="class_weights must be balanced, numbers >= 0 by the names of the classes"
+        ):
             Classification(class_weights=wrong)
     assert Classification(class_weights=[1, 2]).class_weights == (1.0, 2.0)
 
