@@ -104,7 +104,7 @@ def test_weights_by_the_names_of_the_classes_come_in_their_order() -> None:
     numbers = data(y, d_output=3, batch_size=2, val_fraction=0.25)
     assert told(Classification(class_weights={2: 3, 0: 1, 1: 1}), numbers.interface).class_weights == (1.0, 1.0, 3.0)
     with pytest.raises(
-        ValueError, match="task.class_weights names walk, sit, the classes are jump, run, walk; give one"
+        ValueError, match=r"task\.class_weights names walk, sit, the classes are jump, run, walk; give one"
     ):
         told(Classification(class_weights={"walk": 1, "sit": 2}), found.interface, found)
     with pytest.raises(
