@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+from loguru import logger
 from torch import Tensor
 
 from sdn.dynamics.base import Dynamics
@@ -11,7 +12,7 @@ from sdn.ops.neuron.sequence import run_sequence
 from sdn.recordings.data import Recording
 from sdn.recordings.scores import SpikeScores, best_level, score_spikes
 
-__all__ = ["Fitted", "scored", "split_of"]
+__all__ = ["Fitted", "say_no_fit", "scored", "split_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +102,17 @@ def scored(fitted: Fitted, fit: Recording, held: Mapping[str, Recording]) -> Fit
         scores={name: fitted.score(part) for name, part in sets.items()},
         without_past={name: score_spikes(part.current >= level, part.spikes) for name, part in sets.items()},
     )
+
+
+def say_no_fit(who: str, fitted: Fitted, way: str) -> None:
+    """Warn of a neuron that has little to do with the recorded one on one of its sets, such as a silent one."""
+    name, score = min(fitted.scores.items(), key=lambda each: each[1].f1)
+    if score.f1 < 0.2 or score.predicted_rate < 0.1 * score.rate:
+        steps = "recording.resampled(1.0) has larger steps, or " if fitted.dt < 0.5 else ""
+        logger.warning(
+            f"{who}: this is no fit: F1 {score.f1:.2f} on {name!r}, spikes in {100 * score.predicted_rate:.2g} % of "
+            f"the steps and {100 * score.rate:.2g} % recorded; {steps}{way}"
+        )
 
 
 def _with_spikes(fit: Recording) -> Recording:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from loguru import logger
 from torch import Tensor
 
 from sdn.checks.arguments import ArgumentError, check_count
@@ -13,7 +12,7 @@ from sdn.checks.finite import Diverged
 from sdn.dynamics.base import Dynamics, check_dynamics
 from sdn.ops.neuron.sequence import run_sequence
 from sdn.recordings.data import Recording
-from sdn.recordings.fitted import Fitted, scored, split_of
+from sdn.recordings.fitted import Fitted, say_no_fit, scored, split_of
 from sdn.recordings.scores import train_distance
 
 __all__ = ["fit_dynamics"]
@@ -92,19 +91,8 @@ def fit_dynamics(
     neuron = dynamics.replace(**numbers)
     scale, offset = (float(best["scale"].exp()), float(best["offset"])) if scaled else (1.0, 0.0)
     fitted = scored(Fitted(neuron, scale, offset, recording.dt, recording.units["current"], (*losses, loss)), fit, held)
-    _say_no_fit(fitted, fit)
+    say_no_fit("fit_dynamics", fitted, "start from other values, or take another neuron")
     return fitted
-
-
-def _say_no_fit(fitted: Fitted, fit: Recording) -> None:
-    """Warn of a neuron that has little to do with the recorded one, such as a silent one: where a fit gets stuck."""
-    name, score = min(fitted.scores.items(), key=lambda each: each[1].f1)
-    if score.f1 < 0.2 or score.predicted_rate < 0.1 * score.rate:
-        way = "recording.resampled(1.0) has larger steps, or " if fit.dt < 0.5 else ""
-        logger.warning(
-            f"fit_dynamics: this is no fit: F1 {score.f1:.2f} on {name!r}, spikes in {100 * score.predicted_rate:.2g} "
-            f"% of the steps and {100 * score.rate:.2g} % recorded; {way}start elsewhere, or take another neuron"
-        )
 
 
 def _check(dynamics: Any, learn: Sequence[str], steps: Any) -> None:

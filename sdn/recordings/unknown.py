@@ -10,7 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from sdn.checks.arguments import check_count
 from sdn.ops.neuron.sequence import run_sequence
 from sdn.recordings.data import Recording
-from sdn.recordings.fitted import Fitted, scored, split_of
+from sdn.recordings.fitted import Fitted, say_no_fit, scored, split_of
 from sdn.recordings.neuron import LearnedNeuron
 from sdn.recordings.scores import score_spikes
 from sdn.recordings.weights import Weights, distance, neuron_of, seen, start
@@ -74,7 +74,9 @@ def learn_neuron(
     generator = torch.Generator().manual_seed(seed)
     w, losses = _trained(poles, hidden, target, steps, generator)
     neuron = _with_threshold(neuron_of(w), x, fit.spikes)
-    return scored(Fitted(neuron, scale, offset, recording.dt, recording.units["current"], tuple(losses)), fit, held)
+    fitted = scored(Fitted(neuron, scale, offset, recording.dt, recording.units["current"], tuple(losses)), fit, held)
+    say_no_fit("learn_neuron", fitted, "take more poles, or fit sweeps that are more like those")
+    return fitted
 
 
 class Target(NamedTuple):

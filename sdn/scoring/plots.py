@@ -20,8 +20,9 @@ def draw(found: Any) -> Any:
         heights = [max(1e-5, 1 - getattr(found.families[name], score)) for name in names]
         left.bar([place + 0.27 * (shift - 1) for place in places], heights, 0.25, label=word)
     left.set_xticks([*places], names, rotation=30, ha="right")
-    left.set(yscale="log", ylabel="wrong spikes, share of steps", title=found.neuron[:60])
-    left.legend(fontsize="small")
+    left.set(yscale="log", ylabel="wrong spikes, share of steps")
+    figure.suptitle(found.neuron[:100], fontsize="medium")
+    figure.legend(loc="outside lower left", ncols=3, frameon=False, fontsize="small")
     middle.plot([WINDOW * (i + 0.5) for i in range(len(found.over_time))], found.over_time, marker=".")
     middle.set(xlabel="steps since the start", ylabel="wrong spikes", ylim=(0, None))
     right.plot(range(1, len(found.over_layers) + 1), [1 - value for value in found.over_layers], marker=".")

@@ -205,7 +205,8 @@ class SequenceData(lightning.LightningDataModule):
         check_count(name, "num_workers", num_workers, least=0)
         if not 1 <= batch_size <= max(1, len(self.train_rows)) and not (test_only and batch_size >= 1):
             raise ValueError(
-                f"{name}: batch_size must be from 1 to the {len(self.train_rows)} training rows, got {batch_size}."
+                f"{name}: batch_size must be from 1 to the {len(self.train_rows)} training rows, got {batch_size}; "
+                "lower data.batch_size."
             )
         self.train_set = _Drawn(train, prepare, draw, targets)
         self.val_set = _Drawn(train if val is None else val, prepare, targets=targets)
