@@ -112,8 +112,10 @@ def _say_other_classes(start: Path, now: Interface) -> None:
         before = Interface.read(start)
     except (OSError, ValueError, KeyError, TypeError):  # a checkpoint alone, or an older run
         return
+    if before.d_output != now.d_output:
+        return
     old, new = ([one.class_name(number) for number in range(one.d_output)] for one in (before, now))
-    if old != new and len(old) == len(new):
+    if old != new:
         logger.warning(
             f"the last layer of {start} answers for the classes {', '.join(old[:6])}, and these data have "
             f"{', '.join(new[:6])}; it has to learn them anew, unless data.classes lists them in the order of that run"

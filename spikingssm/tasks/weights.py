@@ -73,18 +73,19 @@ def weights_for(
     Raises:
         ValueError: another number of weights than classes, or other names.
     """
-    classes = interface.d_output
-    names = [interface.class_name(number) for number in range(classes)]
+    classes = interface.d_output  # a number of a file, which may be any
     if isinstance(weights, Mapping):
+        names = [interface.class_name(number) for number in range(min(classes, len(weights) + 1))]
         if sorted(weights) != sorted(names):
             raise ValueError(
-                f"task.class_weights names {', '.join(weights)}, the classes are {', '.join(names)}; give one for each."
+                f"task.class_weights names {', '.join(weights)}, the classes are {_first(interface)}; give one for "
+                "each."
             )
         return tuple(weights[name] for name in names)
     if isinstance(weights, tuple) and len(weights) != classes:
         raise ValueError(
             f"task.class_weights has {len(weights)} weights for {classes} classes; give one for each, in the order "
-            f"{', '.join(names)}."
+            f"{_first(interface)}."
         )
     if weights != BALANCED or data is None or not len(data.train_rows):
         return weights
@@ -94,6 +95,12 @@ def weights_for(
     if y.ndim == 2 and rows.lengths is not None:
         y = y[np.arange(y.shape[1]) < np.asarray(rows.lengths[chosen])[:, None]]
     return balanced(y, classes)
+
+
+def _first(interface: Interface, most: int = 12) -> str:
+    """The names of the classes, or of the first of many."""
+    names = [interface.class_name(number) for number in range(min(interface.d_output, most))]
+    return ", ".join(names) + (", ..." if interface.d_output > most else "")
 
 
 def as_tensor(name: str, weights: tuple[float, ...] | Mapping[str, float] | str | None, like: Tensor) -> Tensor | None:
