@@ -27,6 +27,7 @@ SUITES = (
     "model",
     "experiments",
     "startup",
+    "streaming",
     "recordings",
     "gpu",
 )

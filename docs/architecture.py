@@ -35,6 +35,7 @@ PURPOSE = {
     "spikingssm.training": "trains a network: steps, callbacks, optimisers, resume",
     "spikingssm.tasks": "says what a network is asked for: its loss and its metrics",
     "spikingssm.measures": "counts what a network does: spikes, agreement, operations, energy",
+    "spikingssm.streaming": "turns a network into one compiled step for streams",
     "spikingssm.models": "holds whole networks, from features to logits",
     "spikingssm.layers": "holds the parts of networks: state space layers, blocks, heads, encoders",
     "spikingssm.datasets": "gives each data set as one function that returns a `SequenceData`",

@@ -24,6 +24,7 @@ from spikingssm.experiments.shipped import folder_of
 from spikingssm.measures.shown import COSTS, plain_number
 from spikingssm.measures.spikes import Firing, watch_neurons
 from spikingssm.models.base import able, evaluating, placed
+from spikingssm.streaming.stream import Stream
 from spikingssm.tasks import Task, answer_of
 
 __all__ = ["Prediction", "TrainedModel", "interface_of", "load_model"]
@@ -99,6 +100,11 @@ class TrainedModel(nn.Module):
         over the steps is what `predict` answers with for a sequence.
         """
         found: tuple[Tensor, Any] = able(self.network, "step").step(x, state)
+        return found
+
+    def compile_step(self) -> Stream:
+        """The network as one compiled step for streams of what `prepare` makes, see `spikingssm.streaming`."""
+        found: Stream = able(self.network, "compile_step").compile_step()
         return found
 
     def prepare(self, x: Any, lengths: Any = None) -> tuple[Tensor, Tensor | None]:

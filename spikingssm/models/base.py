@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from sdn import Solver, SpikingLayer
 from spikingssm.layers.heads import EachStep, LastStep, MeanOverTime
+from spikingssm.streaming.parts import no_step
+from spikingssm.streaming.plan import Plan
+from spikingssm.streaming.stream import Stream
 
 __all__ = [
     "Predictor", "SequenceModel", "able", "answers_of", "as_predictor", "blocks_of", "evaluating", "parameters_named",
@@ -29,6 +32,7 @@ class SequenceModel(nn.Module):
 
     - ``forward``: training, evaluation. Needed.
     - ``step``, ``initial_state``: a stream that the user runs step by step. Nothing in this project calls them.
+    - ``step_plan``: ``compile_step``, a stream in microseconds a step. Without: an error.
     - ``with_solver``: `evaluate` with another solver or with the agreement, the study solver-swap. Without: an error.
     - ``with_rate``: `evaluate` at another sampling rate. Without: an error.
     - ``pool``, or ``answers`` for a model without one: whether data, model and task go together, and in the energy
@@ -73,6 +77,24 @@ class SequenceModel(nn.Module):
     def initial_state(self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
         """The state at rest, which None stands for too; ``dtype`` is that of x."""
         raise NotImplementedError(f"{type(self).__name__} has no initial_state; None stands for the state at rest.")
+
+    def compile_step(self) -> Stream:
+        """The network with its weights as they are now as one compiled step, for streams, in microseconds a step.
+
+        It runs on the CPU in float32, in eval mode, with the exact neuron whatever the solver is.
+
+        Raises:
+            NotImplementedError: a part of it has no compiled step; the line names it.
+        """
+        weight = next(self.parameters())
+        plain = weight.device.type == "cpu" and weight.dtype == torch.float32
+        with torch.no_grad():
+            plan = (self if plain else copy.deepcopy(self).to("cpu", torch.float32)).step_plan()
+        return Stream(plan, type(self).__name__)
+
+    def step_plan(self) -> Plan:
+        """What `compile_step` compiles: the layers one after the other, see `spikingssm.streaming.plan`."""
+        raise no_step(self)
 
     def with_solver(self, solver: str | Solver) -> Self:
         """A model with the very same parameters and buffers, every layer of neurons under another solver.

@@ -18,6 +18,9 @@ from spikingssm.layers.recurrent import Recurrent
 from spikingssm.models.alive import STARTS, driven
 from spikingssm.models.base import SequenceModel
 from spikingssm.models.silence import warn_if_silent
+from spikingssm.streaming.loops import copied
+from spikingssm.streaming.parts import add_integrator, add_pool, add_recurrent
+from spikingssm.streaming.plan import Plan
 
 __all__ = ["RSNN", "RSNNState"]
 
@@ -161,6 +164,16 @@ class RSNN(Spelled, SequenceModel):
         maps = [f"layers.{i}.input" for i in range(len(self.layers))] + ["readout"]
         found = {f"layers.{i}": (f"layers.{i}.recurrent", maps[i + 1]) for i in range(len(self.layers))}
         return {"input": (maps[0],), **found}
+
+    def step_plan(self) -> Plan:
+        """See `SequenceModel.step_plan`."""
+        plan = Plan(self.d_input, self.d_output)
+        h = plan.x
+        for i, layer in enumerate(self.layers):
+            h = add_recurrent(plan, layer, f"layers.{i}", h)
+        pooled = add_pool(plan, self.pool, add_integrator(plan, self.readout, h))
+        plan.call(copied, pooled, plan.out, pooled.size)
+        return plan
 
     def _check(self, x: Tensor, ndim: int, state: RSNNState | None) -> None:
         check_tensor("RSNN", "x", x)

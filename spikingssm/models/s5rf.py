@@ -17,6 +17,9 @@ from spikingssm.layers.s5 import S5, check_solver
 from spikingssm.models.alive import STARTS, multiplied
 from spikingssm.models.base import SequenceModel
 from spikingssm.models.silence import warn_if_silent
+from spikingssm.streaming.loops import added
+from spikingssm.streaming.parts import add_readout, add_s5
+from spikingssm.streaming.plan import Plan
 
 __all__ = ["S5RF", "S5RFState"]
 
@@ -182,6 +185,18 @@ class S5RF(Spelled, SequenceModel):
             last = next(j for j in range(i + 1, len(maps)) if j not in self.skips)  # which no skip hands on
             found[f"layers.{i}.neuron"] = maps[i + 1 : last + 1]
         return found
+
+    def step_plan(self) -> Plan:
+        """See `SequenceModel.step_plan`."""
+        plan = Plan(self.d_input, self.d_output)
+        h = plan.x
+        for i, layer in enumerate(self.layers):
+            spikes = add_s5(plan, layer, f"layers.{i}", h)
+            if i in self.skips:
+                plan.call(added, h, spikes, h.size)
+            h = spikes
+        add_readout(plan, self.readout, h)
+        return plan
 
     def _check(self, x: Tensor, ndim: int, state: S5RFState | None) -> None:
         check_tensor("S5RF", "x", x)

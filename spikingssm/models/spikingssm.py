@@ -14,10 +14,13 @@ from sdn.checks.words import MODEL_WORDS
 from spikingssm.layers.block import BlockState, Residual, SpikingBlock
 from spikingssm.layers.encoders import Frames, TokenEncoder
 from spikingssm.layers.heads import PairDecoder, as_pool, check_lengths, padding
+from spikingssm.layers.maps import weight_of
 from spikingssm.layers.s4d import S4D
 from spikingssm.layers.vocabulary import AdaptiveVocabulary, Vocabulary
 from spikingssm.models.base import SequenceModel
 from spikingssm.models.silence import warn_if_silent
+from spikingssm.streaming.parts import add_linear, add_pool, add_residual, add_vectors, no_step
+from spikingssm.streaming.plan import Plan
 
 __all__ = ["SpikingSSM", "SpikingSSMState"]
 
@@ -252,6 +255,21 @@ class SpikingSSM(Spelled, SequenceModel):
             if isinstance(part, S4D):
                 part.rate = part.rate * rate
         return model
+
+    def step_plan(self) -> Plan:
+        """See `SequenceModel.step_plan`; a step of a network of frames reads a frame, (patch d_input)."""
+        if self.bidirectional or self.pairs:
+            why = "a bidirectional network needs the steps to come" if self.bidirectional else "pairs are two sequences"
+            raise NotImplementedError(f"SpikingSSM: {why}, so it has no compiled step.")
+        if not isinstance(self.decoder, (nn.Linear, Vocabulary)):
+            raise no_step(self.decoder)
+        plan = Plan(self.patch * self.d_input if self.vocab is None else 1, self.d_output)
+        h = add_vectors(plan, self.decoder if self.language else self.encoder, plan.x)
+        for i, block in enumerate(self.blocks):
+            h = add_residual(plan, block, f"blocks.{i}", h)
+        weight = self.decoder.table if isinstance(self.decoder, Vocabulary) else weight_of(self.decoder)
+        add_linear(plan, add_pool(plan, self.pool, h), weight, self.decoder.bias, plan.out)
+        return plan
 
     def _encode(self, x: Tensor) -> Tensor:
         h: Tensor = self.decoder.embed(x) if self.language else self.encoder(x)

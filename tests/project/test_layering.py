@@ -16,7 +16,7 @@ ROOMS = {
         "sequential", "plot", "scoring", "recordings", "migration", "doctor", "commands", "__main__",
     ],
     "spikingssm": [
-        "processes", "datasets", "layers", "models", "tasks", "measures", "training", "experiments",
+        "processes", "datasets", "layers", "streaming", "models", "tasks", "measures", "training", "experiments",
         "published", "reports", "studies", "commands", "__main__",
     ],
 }  # fmt: skip

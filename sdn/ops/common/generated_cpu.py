@@ -16,7 +16,9 @@ from sdn.compiler.tangents import leaf_of, moves, tangents
 from sdn.compiler.writing import Writer
 from sdn.ops.common.cpu import TINY, TINY_DOUBLE
 
-__all__ = ["assembled", "move_text", "pull_text", "scalars", "slope_text", "step_text"]
+__all__ = [
+    "assembled", "fires_text", "move_text", "pull_text", "scalars", "slope_text", "step_text", "written",
+]  # fmt: skip
 
 WORDS = ("exp", "exp_of_negative", "maximum", "minimum", "sigmoid", "sign", "tanh")
 """Operations that are functions of `sdn.ops.common.functions_cpu`."""
@@ -38,8 +40,8 @@ def step_text(found: Program, record: bool = False) -> str:
     writer.lines.clear()
     after = writer.write(step.after)
     body = [
-        *loads, *early, *_fires(found, distance), *writer.lines,
-        *_written("after", [*zip(step.states, after, strict=True)]),
+        *loads, *early, *fires_text(found, distance), *writer.lines,
+        *written("after", [*zip(step.states, after, strict=True)]),
         *([f"mems[j] = {mem}"] if record else []), "return fires",
     ]  # fmt: skip
     return _function("step", "numbers, x, now, after, fixed, mems, j, W", body)
@@ -66,8 +68,8 @@ def pull_text(found: Program, through_reset: bool, record: bool = False, learn: 
     current, *rest = writer.write(results)
     first = count + len(step.rows)
     body = [
-        *loads, *early, *_fires(found, distance), *middle, *writer.lines,
-        *_written("block", [*zip(own, rest, strict=False)]),
+        *loads, *early, *fires_text(found, distance), *middle, *writer.lines,
+        *written("block", [*zip(own, rest, strict=False)]),
         *(f"block[{_place(first + i)}] += {text}" for i, text in enumerate(rest[len(own) :]) if learn),
         f"return {current}",
     ]  # fmt: skip
@@ -95,9 +97,9 @@ def move_text(found: Program, derivative: bool, follows: bool) -> str:
     texts = writer.write([*step.after, *entries])
     states, changes = texts[: len(step.states)], texts[len(step.states) :]
     body = [
-        *loads, *early, *_fires(found, distance),
+        *loads, *early, *fires_text(found, distance),
         *([f"gv = slope(shape, {distance})"] if follows and size else []), *writer.lines,
-        *_written("now", [*zip(step.states, states, strict=True)]),
+        *written("now", [*zip(step.states, states, strict=True)]),
     ]  # fmt: skip
     for place, text in zip(filled, changes, strict=True):
         name = f"n{place[0]}_{place[1]}"
@@ -165,18 +167,25 @@ def _leaves(found: Program, states: str, count: int, rows: str, offset: int) -> 
     return names, loads
 
 
-def _fires(found: Program, distance: str) -> list[str]:
+def fires_text(found: Program, distance: str) -> list[str]:
+    """Statements that decide from a distance to the threshold whether a neuron fires."""
     sign = ">=" if found.step.at_threshold else ">"
     return [f"fires = {distance} {sign} 0", "spike = F(1.0) if fires else F(0.0)"]
 
 
-def _written(array: str, states: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """States into an array, 0 for those smaller than any normal number; the watch is 0 or NaN."""
+def written(array: str, states: Sequence[tuple[str, str]], place: str = "") -> Iterator[str]:
+    """States into an array, 0 for those smaller than any normal number; the watch is 0 or NaN.
+
+    Args:
+        array: its name.
+        states: name and text of each.
+        place: of a field in the array, with ``{}`` for its number; "" is that of a block.
+    """
     for i, (name, text) in enumerate(states):
         if name != WATCH and text != "spike":
             yield f"n{i} = {text}"
             text = f"F(0.0) if abs(n{i}) < TINY else n{i}"
-        yield f"{array}[{_place(i)}] = {text}"
+        yield f"{array}[{place.format(i) if place else _place(i)}] = {text}"
 
 
 def _place(field: int) -> str:

@@ -1,0 +1,1 @@
+"""A network as one compiled step, for streams that never end."""

@@ -1,0 +1,153 @@
+"""A network as one step: constants, states and calls of loops, and the source that does them one after the other."""
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from sdn.compiler.sources import module_of
+from sdn.dynamics.base import Dynamics
+from spikingssm.streaming.loops import LOOPS
+
+__all__ = ["Part", "Plan"]
+
+HEAD = '''"""A network, step by step. Generated; do not edit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy import float32 as F
+from numpy import sqrt
+
+from sdn.ops.common.cpu import jit
+from sdn.ops.common.functions_cpu import exp, exp_of_negative, inline, maximum, minimum, sigmoid, sign, tanh
+
+TINY = F(1.1754943508222875e-38)
+'''
+LINE = 16
+"""Numbers in a cache line: every array begins at one."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of one of the arrays of a plan, as loops take it: the array and where the piece begins, ``w, 64``."""
+
+    array: str
+    start: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.array}, {self.start}"
+
+
+@dataclass
+class Plan:
+    """What a compiled step is made of.
+
+    Arrays: ``x`` what a step reads, ``out`` what it answers, ``w`` constants, ``s`` states, ``p`` sums in float64,
+    ``n`` counts of spikes by layer, ``t`` room for what a step computes.
+    """
+
+    d_input: int
+    d_output: int
+    sizes: dict[str, int] = field(default_factory=lambda: dict.fromkeys("wspt", 0))
+    constants: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    states: dict[str, Part] = field(default_factory=dict)
+    layers: dict[str, int] = field(default_factory=dict)
+    """Neurons of each layer that spikes, in the order of ``n``."""
+    calls: list[str] = field(default_factory=list)
+    functions: dict[str, str] = field(default_factory=dict)
+    """Generated functions: the step of each neuron, by its name."""
+
+    @property
+    def x(self) -> Part:
+        """What a step reads."""
+        return Part("x", 0, self.d_input)
+
+    @property
+    def out(self) -> Part:
+        """What it answers."""
+        return Part("out", 0, self.d_output)
+
+    def constant(self, values: Any) -> Part:
+        """Numbers that do not change, of any shape, in the order of their last axis."""
+        found = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        part = self._part("w", found.size)
+        padded = np.zeros(-(-found.size // LINE) * LINE, np.float32)
+        padded[: found.size] = found.astype(np.float32).ravel()
+        self.constants.append(padded)
+        return part
+
+    def state(self, name: str, size: int) -> Part:
+        """Numbers that one step leaves for the next; 0 at rest."""
+        self.states[name] = part = self._part("s", size)
+        return part
+
+    def sums(self, name: str, size: int) -> Part:
+        """The same in float64."""
+        self.states[name] = part = self._part("p", size)
+        return part
+
+    def room(self, size: int) -> Part:
+        """Numbers of this step alone."""
+        return self._part("t", size)
+
+    def call(self, loop: Callable[..., Any], *arguments: Any) -> None:
+        """Do this now."""
+        self.calls.append(f"{loop.__name__}({', '.join(map(str, arguments))})")
+
+    def spiking(self, layer: str, channels: int, loop: Callable[..., Any] | str, *arguments: Any) -> None:
+        """Do this now: a loop, or a generated function by its name, that returns how many of so many neurons fired."""
+        word = loop if isinstance(loop, str) else loop.__name__
+        self.calls.append(f"n[{len(self.layers)}] += {word}({', '.join(map(str, arguments))})")
+        self.layers[layer] = channels
+
+    def neuron(self, layer: str, dynamics: Dynamics, current: Part, like: Tensor) -> Part:
+        """One step of the neurons of a layer; their spikes."""
+        from sdn.ops.common.single_cpu import single_step  # which brings numba in
+
+        found = single_step(dynamics, like)
+        name = self.functions.setdefault(found.text, f"neuron{len(self.functions)}")
+        state = self.state(layer, found.first.numel())
+        if bool(found.first.any()):
+            raise NotImplementedError(f"{type(dynamics).__name__} is not 0 at rest, so it has no compiled step.")
+        spikes, channels = self.room(like.shape[-1]), like.shape[-1]
+        rows, numbers = self.constant(found.rows), self.constant(found.numbers)
+        self.spiking(layer, channels, name, current, channels, rows, numbers, state, spikes)
+        return spikes
+
+    def module(self, name: str) -> Any:
+        """The compiled step."""
+        return module_of(f"stream-{name.lower()}", self.source())
+
+    def source(self) -> str:
+        """The text for numba: the loops that are called, the neurons, a step, and steps one after the other."""
+        used = [loop for word, loop in LOOPS.items() if any(re.search(rf"\b{word}\(", call) for call in self.calls)]
+        texts = [inspect.getsource(loop) for loop in used]
+        texts += [text.replace("NAME", name, 1) for text, name in self.functions.items()]
+        body = "".join(f"    {call}\n" for call in self.calls)
+        texts.append(f"def step(x, out, w, s, p, n, t):\n{body}")
+        inlined = [f"@inline\n{text}" for text in texts]
+        return "\n\n".join([HEAD, *inlined, inspect.getsource(run).replace("def ", "@jit\ndef ", 1)])
+
+    def _part(self, array: str, size: int) -> Part:
+        start = self.sizes[array]
+        self.sizes[array] = start + -(-size // LINE) * LINE
+        return Part(array, start, size)
+
+
+def run(x, out, w, s, p, n, t):  # type: ignore[no-untyped-def]
+    """All steps of all streams, x (B, L, C) and out (B, L, O), a row of s, p, n for each; whether all is finite."""
+    bad = 0
+    for b in range(x.shape[0]):
+        for i in range(x.shape[1]):
+            step(x[b, i], out[b, i], w, s[b], p[b], n[b], t)  # type: ignore[name-defined]  # noqa: F821
+        for j in range(s.shape[1]):
+            bad += 0 if s[b, j] - s[b, j] == 0 else 1
+    return bad == 0
