@@ -79,7 +79,7 @@ def _asked(
         good = [row for row in range(len(part.names)) if row not in why]
         if not why or not good:
             raise ValueError(f"{path}: {error}") from None
-    refused |= {part.names[row]: f"{path}: {part.names[row]}: {text}" for row, text in why.items()}
+    refused |= {f"{path}: {part.names[row]}": f"{path}: {part.names[row]}: {text}" for row, text in why.items()}
     rows, labels = each(part), part.labels
     part = Sequences(
         [part.names[row] for row in good],

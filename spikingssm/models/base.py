@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sdn import Solver, SpikingLayer
 from spikingssm.layers.heads import EachStep, LastStep, MeanOverTime
+from spikingssm.layers.maps import is_watched
 from spikingssm.streaming.parts import no_step
 from spikingssm.streaming.plan import Plan
 from spikingssm.streaming.stream import Stream
@@ -86,6 +87,13 @@ class SequenceModel(nn.Module):
         Raises:
             NotImplementedError: a part of it has no compiled step; the line names it.
         """
+        owner = next(kind for kind in type(self).__mro__ if {"forward", "step", "step_plan"} & vars(kind).keys())
+        if "step_plan" not in vars(owner):  # it computes something else than the class that has the plan
+            raise no_step(self)
+        if hooked := [name for name, part in self.named_modules() if is_watched(part) and not hasattr(part, "bias")]:
+            raise NotImplementedError(
+                f"{hooked[0] or type(self).__name__} has hooks, which a compiled step does not run."
+            )
         weight = next(self.parameters())
         plain = weight.device.type == "cpu" and weight.dtype == torch.float32
         with torch.no_grad():

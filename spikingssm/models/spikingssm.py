@@ -263,7 +263,7 @@ class SpikingSSM(Spelled, SequenceModel):
             raise NotImplementedError(f"SpikingSSM: {why}, so it has no compiled step.")
         if not isinstance(self.decoder, (nn.Linear, Vocabulary)):
             raise no_step(self.decoder)
-        plan = Plan(self.patch * self.d_input if self.vocab is None else 1, self.d_output)
+        plan = Plan(self.patch * self.d_input if self.vocab is None else 1, self.d_output, self.vocab)
         h = add_vectors(plan, self.decoder if self.language else self.encoder, plan.x)
         for i, block in enumerate(self.blocks):
             h = add_residual(plan, block, f"blocks.{i}", h)

@@ -56,6 +56,8 @@ class Plan:
 
     d_input: int
     d_output: int
+    vocab: int | None = None
+    """Where a step reads a token, how many there are."""
     sizes: dict[str, int] = field(default_factory=lambda: dict.fromkeys("wspt", 0))
     constants: list[np.ndarray[Any, Any]] = field(default_factory=list)
     states: dict[str, Part] = field(default_factory=dict)
@@ -150,4 +152,6 @@ def run(x, out, w, s, p, n, t):  # type: ignore[no-untyped-def]
             step(x[b, i], out[b, i], w, s[b], p[b], n[b], t)  # type: ignore[name-defined]  # noqa: F821
         for j in range(s.shape[1]):
             bad += 0 if s[b, j] - s[b, j] == 0 else 1
+        for j in range(out.shape[2]):
+            bad += 0 if out[b, -1, j] - out[b, -1, j] == 0 else 1
     return bad == 0

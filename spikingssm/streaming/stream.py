@@ -57,6 +57,10 @@ class Stream:
         self.source = plan.source()
         self._plan = plan
         self._weights = np.concatenate(plan.constants)
+        if not np.isfinite(self._weights).all():
+            raise ValueError(
+                f"Stream: a weight of this {name} is NaN or infinite; train it anew, or load other weights."
+            )
         self._run = plan.module(name).run
 
     def initial_state(self, batch: int = 1) -> StreamState:
@@ -84,7 +88,7 @@ class Stream:
         Raises:
             ValueError: another shape, or a state that became NaN or infinite.
         """
-        given = np.asarray(x, np.float32)
+        given = np.ascontiguousarray(x, np.float32)
         batch = len(state.values)
         if given.shape not in ((batch, self.d_input), (self.d_input,)) or (given.ndim == 1 and batch != 1):
             raise ValueError(f"Stream: a step of {batch} streams must be ({batch}, {self.d_input}), got {given.shape}.")
@@ -97,7 +101,7 @@ class Stream:
         Raises:
             ValueError: as `step`.
         """
-        given, batch = np.asarray(x, np.float32), len(state.values)
+        given, batch = np.ascontiguousarray(x, np.float32), len(state.values)
         alone = given.ndim == 2 and batch == 1
         whole = given[None] if alone else given
         if whole.ndim != 3 or whole.shape[::2] != (batch, self.d_input) or not whole.size:
@@ -111,7 +115,19 @@ class Stream:
         """Spikes so far by layer, (B,) each."""
         return {name: state.counts[:, i] for i, name in enumerate(self.layers)}
 
+    def _check(self, x: Array, state: StreamState) -> None:
+        """Refuse what would be read or written outside of its array: the loop itself does not look."""
+        sizes = self._plan.sizes
+        wanted = sizes["s"], sizes["p"], len(self.layers), sizes["t"]
+        given = state.values.shape[1], state.sums.shape[1], state.counts.shape[1], len(state.room)
+        if given != wanted:
+            raise ValueError("Stream: this state is of another network; make one by initial_state.")
+        vocab = self._plan.vocab
+        if vocab is not None and not ((x >= 0) & (x < vocab)).all():
+            raise ValueError(f"Stream: tokens from {x.min():g} to {x.max():g}, this model has 0 to {vocab - 1}.")
+
     def _through(self, x: Array, state: StreamState) -> Array:
+        self._check(x, state)
         out = np.empty((*x.shape[:2], self.d_output), np.float32)
         if not self._run(x, out, self._weights, state.values, state.sums, state.counts, state.room):
             raise ValueError("Stream: a state became NaN or infinite; look at the input, and reset the state.")

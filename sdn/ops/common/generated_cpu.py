@@ -17,6 +17,7 @@ from sdn.compiler.writing import Writer
 from sdn.ops.common.cpu import TINY, TINY_DOUBLE
 
 __all__ = [
+    "TAKEN", "WORDS",
     "assembled", "fires_text", "move_text", "pull_text", "scalars", "slope_text", "step_text", "written",
 ]  # fmt: skip
 

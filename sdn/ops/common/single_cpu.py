@@ -8,7 +8,7 @@ from torch import Tensor
 from sdn.compiler.programs import Program, program
 from sdn.compiler.writing import Writer
 from sdn.dynamics.base import Dynamics, at_start
-from sdn.ops.common.generated_cpu import fires_text, written
+from sdn.ops.common.generated_cpu import TAKEN, WORDS, fires_text, written
 from sdn.ops.neuron.sequence import operands
 
 __all__ = ["Single", "single_step"]
@@ -54,7 +54,7 @@ def single_step(dynamics: Dynamics, like: Tensor) -> Single:
 
 def _text(found: Program) -> str:
     step = found.step
-    taken = {*["C", "R", "N", "S", "Y", "current", "rows", "numbers", "state", "spikes", "fired"]}
+    taken = {*TAKEN.split(), *WORDS, "C", "R", "N", "S", "Y", "current", "rows", "state", "spikes", "fired"}
     names = {name: f"{name}_own" if name in taken else name for name in (*step.states, *step.rows)}
     loads = [f"{names[name]} = state[S + {i} * W + j]" for i, name in enumerate(step.states)]
     loads += [f"{names[name]} = rows[R + {i} * W + j]" for i, name in enumerate(step.rows)]

@@ -2,6 +2,8 @@
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -47,6 +49,29 @@ NETWORKS = {
     "rsnn alif, last": lambda: RSNN(2, 4, 20, dynamics=sdn.ALIF(), pool="last"),
     "rsnn rf": lambda: RSNN(2, 4, 20, dynamics=sdn.RF(omega=8.0, threshold=0.02)),
 }
+
+
+class Clash(NamedTuple):
+    x: torch.Tensor
+    rows: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Names(sdn.Dynamics):
+    """Whose states are called as what generated code computes."""
+
+    W: float = 0.6
+    threshold: float = 1.0
+    State = Clash
+
+    def past(self, state):
+        return self.W * state.x - 0.3 * state.rows
+
+    def advance(self, state, current, spike):
+        return Clash((self.past(state) + current) * (1 - spike), 0.9 * state.rows + spike)
+
+
+NETWORKS["rsnn own neuron with names of ours"] = lambda: RSNN(2, 4, 20, dynamics=Names())
 
 
 def made(name, seed=0):
@@ -183,6 +208,38 @@ def test_a_mean_over_many_steps_keeps_its_digits():
     logits = stream.step(np.zeros(2, np.float32), state)
     np.testing.assert_allclose(logits, 3.0, rtol=1e-6)
     assert state.sums[0, 0] == 1e9 + 1
+
+
+def test_what_would_leave_its_array_is_refused():
+    stream = made("ssm tokens")[0].compile_step()
+    for token in (7, -1, np.nan):
+        with pytest.raises(ValueError, match=r"this model has 0 to 6"):
+            stream.step(np.array([token], np.float32), stream.initial_state())
+    other = made("rsnn")[0].compile_step()
+    with pytest.raises(ValueError, match="this state is of another network; make one by initial_state"):
+        other.step(np.zeros(2), stream.initial_state())
+    model = made("rsnn")[0]
+    with torch.no_grad():
+        model.readout.weight[0, 0] = torch.inf
+    with pytest.raises(ValueError, match="a weight of this RSNN is NaN or infinite"):
+        model.compile_step()
+
+
+class Louder(RSNN):
+    """Answers otherwise than the class that has the plan."""
+
+    def forward(self, x, state=None, lengths=None):
+        logits, state = super().forward(x, state, lengths)
+        return 2 * logits, state
+
+
+def test_what_a_plan_does_not_know_is_refused():
+    with pytest.raises(NotImplementedError, match="Louder has no compiled step"):
+        Louder(2, 4, 8).compile_step()
+    model = made("ssm")[0]
+    model.blocks[1].register_forward_hook(lambda *_: None)
+    with pytest.raises(NotImplementedError, match=r"blocks\.1 has hooks, which a compiled step does not run"):
+        model.compile_step()
 
 
 class Mine(SequenceModel):
