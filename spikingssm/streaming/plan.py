@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sdn.compiler.sources import module_of
 from sdn.dynamics.base import Dynamics
 from spikingssm.streaming.loops import LOOPS
 
@@ -123,10 +122,6 @@ class Plan:
         rows, numbers = self.constant(found.rows), self.constant(found.numbers)
         self.spiking(layer, channels, name, current, channels, rows, numbers, state, spikes)
         return spikes
-
-    def module(self, name: str) -> Any:
-        """The compiled step."""
-        return module_of(f"stream-{name.lower()}", self.source())
 
     def source(self) -> str:
         """The text for numba: the loops that are called, the neurons, a step, and steps one after the other."""

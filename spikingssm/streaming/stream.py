@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from sdn.checks.arguments import check_count
+from sdn.compiler.sources import module_of
 from spikingssm.streaming.plan import Plan
 
 __all__ = ["Stream", "StreamState"]
@@ -61,7 +62,7 @@ class Stream:
             raise ValueError(
                 f"Stream: a weight of this {name} is NaN or infinite; train it anew, or load other weights."
             )
-        self._run = plan.module(name).run
+        self._run = module_of(f"stream-{name.lower()}", self.source).run
 
     def initial_state(self, batch: int = 1) -> StreamState:
         """Rest, for so many streams."""
