@@ -77,7 +77,7 @@ def add_s5(plan: Plan, layer: S5, name: str, x: Part) -> Part:
     turn = torch.zeros(2, 0, 0) if neuron.rotation is None else neuron.rotation.mT  # (2, column, row)
     state, spikes = plan.state(f"{name}.neuron", 3 * size), plan.room(size)
     arrays = drive, plan.constant(torch.stack(rows)), plan.constant(turn), state, spikes
-    plan.spiking(f"{name}.neuron", size, loops.resonated, *arrays, size, turn.shape[-1], int(neuron.magnitude))
+    plan.spiking(f"{name}.neuron", spikes, loops.resonated, *arrays, size, turn.shape[-1], int(neuron.magnitude))
     return spikes
 
 

@@ -1,7 +1,6 @@
 """A network as one step: constants, states and calls of loops, and the source that does them one after the other."""
 
 import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 from sdn.dynamics.base import Dynamics
 from spikingssm.streaming.loops import LOOPS
 
-__all__ = ["Part", "Plan"]
+__all__ = ["Call", "Part", "Plan"]
 
 HEAD = '''"""A network, step by step. Generated; do not edit."""
 
@@ -45,6 +44,20 @@ class Part:
         return f"{self.array}, {self.start}"
 
 
+@dataclass(frozen=True)
+class Call:
+    """A loop, or the step of a neuron, by its name, and what it is called with."""
+
+    word: str
+    arguments: tuple[Any, ...]
+    layer: int | None = None
+    """Which count of ``n`` it adds to: it then returns how many neurons fired."""
+
+    def __str__(self) -> str:
+        text = f"{self.word}({', '.join(map(str, self.arguments))})"
+        return text if self.layer is None else f"n[{self.layer}] += {text}"
+
+
 @dataclass
 class Plan:
     """What a compiled step is made of.
@@ -58,13 +71,17 @@ class Plan:
     vocab: int | None = None
     """Where a step reads a token, how many there are."""
     sizes: dict[str, int] = field(default_factory=lambda: dict.fromkeys("wspt", 0))
-    constants: list[np.ndarray[Any, Any]] = field(default_factory=list)
+    constants: dict[Part, np.ndarray[Any, Any]] = field(default_factory=dict)
+    """In float32, each in its own shape."""
     states: dict[str, Part] = field(default_factory=dict)
+    """In ``s`` and, for sums, in ``p``."""
     layers: dict[str, int] = field(default_factory=dict)
     """Neurons of each layer that spikes, in the order of ``n``."""
-    calls: list[str] = field(default_factory=list)
-    functions: dict[str, str] = field(default_factory=dict)
-    """Generated functions: the step of each neuron, by its name."""
+    spikes: dict[str, Part] = field(default_factory=dict)
+    """Where those of each layer are, 0 and 1, after a step."""
+    calls: list[Call] = field(default_factory=list)
+    neurons: dict[str, Any] = field(default_factory=dict)
+    """The steps of neurons by the names of their functions: `sdn.ops.common.single_cpu.Single`."""
 
     @property
     def x(self) -> Part:
@@ -80,9 +97,7 @@ class Plan:
         """Numbers that do not change, of any shape, in the order of their last axis."""
         found = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
         part = self._part("w", found.size)
-        padded = np.zeros(-(-found.size // LINE) * LINE, np.float32)
-        padded[: found.size] = found.astype(np.float32).ravel()
-        self.constants.append(padded)
+        self.constants[part] = found.astype(np.float32)
         return part
 
     def state(self, name: str, size: int) -> Part:
@@ -101,33 +116,44 @@ class Plan:
 
     def call(self, loop: Callable[..., Any], *arguments: Any) -> None:
         """Do this now."""
-        self.calls.append(f"{loop.__name__}({', '.join(map(str, arguments))})")
+        self.calls.append(Call(loop.__name__, arguments))
 
-    def spiking(self, layer: str, channels: int, loop: Callable[..., Any] | str, *arguments: Any) -> None:
-        """Do this now: a loop, or a generated function by its name, that returns how many of so many neurons fired."""
+    def spiking(self, layer: str, spikes: Part, loop: Callable[..., Any] | str, *arguments: Any) -> None:
+        """Do this now: a loop, or a neuron by its name, that writes spikes and returns how many neurons fired."""
         word = loop if isinstance(loop, str) else loop.__name__
-        self.calls.append(f"n[{len(self.layers)}] += {word}({', '.join(map(str, arguments))})")
-        self.layers[layer] = channels
+        self.calls.append(Call(word, arguments, len(self.layers)))
+        self.layers[layer], self.spikes[layer] = spikes.size, spikes
 
     def neuron(self, layer: str, dynamics: Dynamics, current: Part, like: Tensor) -> Part:
         """One step of the neurons of a layer; their spikes."""
         from sdn.ops.common.single_cpu import single_step  # which brings numba in
 
         found = single_step(dynamics, like)
-        name = self.functions.setdefault(found.text, f"neuron{len(self.functions)}")
+        self.neurons[found.name] = found
         state = self.state(layer, found.first.numel())
         if bool(found.first.any()):
             raise NotImplementedError(f"{type(dynamics).__name__} is not 0 at rest, so it has no compiled step.")
         spikes, channels = self.room(like.shape[-1]), like.shape[-1]
         rows, numbers = self.constant(found.rows), self.constant(found.numbers)
-        self.spiking(layer, channels, name, current, channels, rows, numbers, state, spikes)
+        self.spiking(layer, spikes, found.name, current, channels, rows, numbers, state, spikes)
         return spikes
+
+    def weights(self) -> np.ndarray[Any, Any]:
+        """All constants one after the other, as ``w`` has them."""
+        joined = np.zeros(self.sizes["w"], np.float32)
+        for part, values in self.constants.items():
+            joined[part.start : part.start + part.size] = values.ravel()
+        return joined
+
+    def loops(self) -> list[str]:
+        """The loops that are called."""
+        called = {call.word for call in self.calls}
+        return [word for word in LOOPS if word in called]
 
     def source(self) -> str:
         """The text for numba: the loops that are called, the neurons, a step, and steps one after the other."""
-        used = [loop for word, loop in LOOPS.items() if any(re.search(rf"\b{word}\(", call) for call in self.calls)]
-        texts = [inspect.getsource(loop) for loop in used]
-        texts += [text.replace("NAME", name, 1) for text, name in self.functions.items()]
+        texts = [inspect.getsource(LOOPS[word]) for word in self.loops()]
+        texts += [found.text for found in self.neurons.values()]
         body = "".join(f"    {call}\n" for call in self.calls)
         texts.append(f"def step(x, out, w, s, p, n, t):\n{body}")
         inlined = [f"@inline\n{text}" for text in texts]

@@ -57,7 +57,7 @@ class Stream:
         self.layers = dict(plan.layers)
         self.source = plan.source()
         self._plan = plan
-        self._weights = np.concatenate(plan.constants)
+        self._weights = plan.weights()
         if not np.isfinite(self._weights).all():
             raise ValueError(
                 f"Stream: a weight of this {name} is NaN or infinite; train it anew, or load other weights."

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sdn.compiler.programs import Program, program
+from sdn.compiler.sources import digest_of
 from sdn.compiler.writing import Writer
 from sdn.dynamics.base import Dynamics, at_start
 from sdn.ops.common.generated_cpu import TAKEN, WORDS, fires_text, written
@@ -13,22 +14,23 @@ from sdn.ops.neuron.sequence import operands
 
 __all__ = ["Single", "single_step"]
 
-NAME = "NAME"
-"""What the function is called until it gets a name."""
-
 
 class Single(NamedTuple):
-    """A neuron as a function ``NAME(current, C, W, rows, R, numbers, N, state, S, spikes, Y)``: how many have fired.
+    """A neuron as a function ``name(current, C, W, rows, R, numbers, N, state, S, spikes, Y)``: how many have fired.
 
     ``current, C`` and so on are an array and where the neuron's part of it begins; W is the number of channels.
 
     Args:
+        name: of the function, one for each text.
+        key: of the neuron's program.
         text: of the function; ``state`` (S W,) changes in place, ``spikes`` (W,) are written.
         rows: (P, W) what it reads per channel.
         numbers: what is one number for all channels.
         first: (S, W), the state at rest.
     """
 
+    name: str
+    key: str
     text: str
     rows: Tensor
     numbers: list[float]
@@ -49,7 +51,10 @@ def single_step(dynamics: Dynamics, like: Tensor) -> Single:
         ready, state = at_start(dynamics, like, None)
         kernel, first, _ = operands(ready, like, state, ready.default_spike)
     text = _text(program(kernel.program))
-    return Single(text, kernel.fixed.expand(-1, like.shape[-1]), kernel.numbers, first[0])
+    name = f"neuron_{digest_of(text)}"
+    return Single(
+        name, kernel.program, f"def {name}{text}", kernel.fixed.expand(-1, like.shape[-1]), kernel.numbers, first[0]
+    )
 
 
 def _text(found: Program) -> str:
@@ -71,4 +76,4 @@ def _text(found: Program) -> str:
     ]  # fmt: skip
     lines = "".join(f"        {line}\n" for line in body)
     arguments = "current, C, W, rows, R, numbers, N, state, S, spikes, Y"
-    return f"def {NAME}({arguments}):\n    fired = 0\n    for j in range(W):\n{lines}    return fired\n"
+    return f"({arguments}):\n    fired = 0\n    for j in range(W):\n{lines}    return fired\n"
