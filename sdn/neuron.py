@@ -12,6 +12,7 @@ from sdn.checks.arguments import ArgumentError, Spelled, check_count, check_lear
 from sdn.checks.axes import check_step
 from sdn.checks.currents import check_current
 from sdn.checks.finite import nothing
+from sdn.checks.precision import in_full_precision
 from sdn.checks.words import LAYER_WORDS, Words
 from sdn.dynamics.base import Dynamics, State, Trajectory, Value, check_dynamics
 from sdn.dynamics.ranges import check_ranges, try_all
@@ -180,8 +181,7 @@ class Neuron(SpikingLayer):
     def _solved(self, run: Callable[..., Any], current: Tensor, state: State | None) -> Any:
         check_current("Neuron", current, self.channels, finite=False)
         wide = current if current.dtype == torch.float64 else current.float()
-        device = "cpu" if current.is_meta else current.device.type
-        with torch.autocast(device, enabled=False):
+        with in_full_precision(current):
             return run(self.current_dynamics(), wide, state, self.spike)
 
     def step(self, current: Tensor, state: State | None = None) -> tuple[Tensor, State]:

@@ -16,6 +16,7 @@ from sdn.checks.arguments import ArgumentError, FrozenValue, init_fields, not_a_
 from sdn.checks.currents import check_current
 from sdn.checks.finite import Diverged, at_once, nothing
 from sdn.checks.neurons import check_fields, check_finite, check_parameters, check_range, check_state
+from sdn.checks.trees import as_tree
 from sdn.checks.words import DYNAMICS_WORDS, Words
 from sdn.dynamics.fields import as_field
 from sdn.dynamics.parts import check_class
@@ -31,6 +32,7 @@ State = tuple[Tensor, ...]
 """A NamedTuple of tensors (B, H); each dynamics has its own, ``Dynamics.State``."""
 
 
+@as_tree
 class Trajectory(NamedTuple):
     """What a neuron did: ``input``, ``mem`` and ``spike`` of one shape, and the ``state`` after the last step.
 
@@ -81,6 +83,8 @@ class Dynamics(FrozenValue):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if "State" in cls.__dict__:
+            as_tree(cls.State)
         for name in ("__eq__", "__hash__"):  # else a plain @dataclass(frozen=True) compares tensors one by one
             if name not in cls.__dict__:
                 setattr(cls, name, getattr(cls, name))

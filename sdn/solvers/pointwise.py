@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sdn.checks.currents import check_numbers
 from sdn.checks.tracing import transforming
+from sdn.checks.trees import as_tree
 from sdn.compiler.programs import has_slope, slope_of
 from sdn.dynamics.base import Dynamics, State, Value
 from sdn.dynamics.fields import channelwise
@@ -22,6 +23,7 @@ from sdn.surrogate.sweeps import sweep
 __all__ = ["InputWindow", "fired", "network_on", "run_pointwise", "scaled"]
 
 
+@as_tree
 class InputWindow(NamedTuple):
     """The last input currents, oldest first, (B, n, H): all that a network of receptive field R can remember.
 

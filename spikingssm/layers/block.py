@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from sdn import Dynamics, Neuron, Solver, SpikeGradient
 from sdn.checks.arguments import check_kind
 from sdn.checks.finite import nothing
+from sdn.checks.trees import as_tree
 from spikingssm.layers.maps import is_plain, is_watched
 from spikingssm.layers.s4d import S4D, S4DState
 
 __all__ = ["BlockState", "Residual", "SpikingBlock", "TiedDropout"]
 
 
+@as_tree
 class BlockState(NamedTuple):
     """State of the S4D and of the neuron behind it."""
 

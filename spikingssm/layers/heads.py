@@ -9,10 +9,12 @@ from sdn.checks.arguments import ArgumentError, check_kind
 from sdn.checks.axes import check_sequence, check_step
 from sdn.checks.finite import demand
 from sdn.checks.tracing import has_numbers
+from sdn.checks.trees import as_tree
 
 __all__ = ["EachStep", "LastState", "LastStep", "MeanOverTime", "MeanState", "PairDecoder", "as_pool"]
 
 
+@as_tree
 class MeanState(NamedTuple):
     """Sum over the steps so far, (B, H), and their number, (B,)."""
 
@@ -20,6 +22,7 @@ class MeanState(NamedTuple):
     count: Tensor  # type: ignore[assignment]  # a tuple's own count is of no use here
 
 
+@as_tree
 class LastState(NamedTuple):
     """The features of the last valid step, (B, H)."""
 

@@ -11,6 +11,7 @@ from sdn import scan
 from sdn.checks.arguments import check_kind
 from sdn.checks.axes import check_sequence, check_step
 from sdn.checks.finite import nothing
+from sdn.checks.precision import in_full_precision
 from sdn.checks.tracing import transforming
 from sdn.ops.common.pages import huge
 
@@ -106,7 +107,7 @@ class LeakyIntegrator(nn.Module):
                 f"{(len(x), len(self.tau))}."
             )
         wide = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+        with in_full_precision(x):
             bias = None if self.bias is None else self.bias.to(wide)
             inputs = _linear(x.to(wide), self.weight.to(wide))
             inputs = inputs if bias is None else inputs + bias

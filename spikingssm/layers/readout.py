@@ -10,12 +10,14 @@ from torch.nn import functional
 from sdn.checks.arguments import check_kind
 from sdn.checks.axes import check_sequence, check_step
 from sdn.checks.finite import nothing
+from sdn.checks.trees import as_tree
 from spikingssm.layers.heads import check_lengths, padding
 from spikingssm.layers.ssm import lecun_normal_
 
 __all__ = ["LeakyReadout", "ReadoutState"]
 
 
+@as_tree
 class ReadoutState(NamedTuple):
     """The integrator ``y`` and the ``sum`` of its values so far, (B, C) each, and the ``count`` of steps, (B,)."""
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 from sdn import Dynamics, Fused, Loop, Neuron, RecurrentState, Solver, SpikeGradient, Trajectory, recurrent
 from sdn.checks.arguments import ArgumentError, check_count, check_tensor, shown
 from sdn.checks.axes import mend
+from sdn.checks.precision import in_full_precision
 from sdn.dynamics.base import State, at_start
 from sdn.neuron import Start
 from sdn.solvers import as_solver
@@ -108,7 +109,7 @@ class Recurrent(Neuron):
             )
         wide = torch.promote_types(x.dtype, torch.float32)
         assert isinstance(self.solver, (Fused, Loop))
-        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+        with in_full_precision(x):
             given, weight, bias = self._given(x)
             given, weight, bias = given.to(wide), weight.to(wide), None if bias is None else bias.to(wide)
             spikes, after = recurrent(

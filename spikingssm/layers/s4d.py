@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from sdn.checks.arguments import Spelled, check_count, check_kind, check_tensor
 from sdn.checks.axes import mend, mend_step
 from sdn.checks.finite import nothing
+from sdn.checks.precision import in_full_precision
+from sdn.checks.trees import as_tree
 from sdn.checks.words import MODEL_WORDS
 from sdn.ops.common.operator import COMPLEX
 from sdn.ops.modes.operator import modes
@@ -22,6 +24,7 @@ ALGORITHMS = ("auto", "fft", "recurrence")
 _MOST_MODES = 96  # see S4D.choose
 
 
+@as_tree
 class S4DState(NamedTuple):
     """The modes ``x``, (B, H, N/2) complex; None where a training run from rest by FFT did not compute them."""
 
@@ -113,7 +116,7 @@ class S4D(Spelled, nn.Module):
         self._check_input(x, 3)
         self._check_state(state, len(x))
         wide = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(_autocast_device(x), enabled=False):
+        with in_full_precision(x):
             run = self._recur if self.choose(x) == "recurrence" else self._convolve
             return run(x.to(wide), None if state is None else state.x)
 
@@ -132,7 +135,7 @@ class S4D(Spelled, nn.Module):
             if after is not None and after.x is not None:  # a convolution in training gives none
                 return y.squeeze(1), after
         wide = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(_autocast_device(x), enabled=False):
+        with in_full_precision(x):
             u, (z, B_bar, C) = x.to(wide), self._system(wide)
             modes = B_bar * u.unsqueeze(-1)
             if state is not None and state.x is not None:
@@ -235,7 +238,3 @@ class S4D(Spelled, nn.Module):
                 "S4D: a bidirectional layer needs the steps to come, so it cannot run step by step; "
                 "give it whole sequences, or build it with bidirectional=False."
             )
-
-
-def _autocast_device(x: Tensor) -> str:
-    return "cpu" if x.device.type == "meta" else x.device.type

@@ -10,6 +10,7 @@ from sdn import Fused, Loop, MultiGaussian, Parallel, ResonatorState, Solver, Sp
 from sdn.checks.arguments import check_count, check_tensor
 from sdn.checks.axes import check_dtype, check_step, mend, mend_step
 from sdn.checks.finite import nothing
+from sdn.checks.precision import in_full_precision
 from sdn.compiler.programs import slope_of
 from sdn.gradients import check_gradient
 from sdn.ops.common.operator import COMPLEX
@@ -123,7 +124,7 @@ class ResonateAndFire(SpikingLayer):
                 f"{mend(current, 2 * self.channels, 'current')}."
             )
         wide = torch.promote_types(current.dtype, torch.float32)
-        with torch.autocast("cpu" if current.is_meta else current.device.type, enabled=False):
+        with in_full_precision(current):
             factor, gain = self.system(wide)
             rotation = None if self.rotation is None else torch.complex(*self.rotation.to(wide).unbind())
             spikes, state = resonate(

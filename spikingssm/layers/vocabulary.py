@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sdn.checks.precision import in_full_precision
 from spikingssm.layers.encoders import check_dropout, check_tokens, dropped_types, unknown
 from spikingssm.layers.maps import is_watched, weight_of
 
@@ -134,7 +135,7 @@ class AdaptiveVocabulary(nn.Module):
         """Features (M, H) and next tokens (M,) -> negative log likelihoods in nats, (M,)."""
         if not len(labels):
             return features.sum(-1)
-        with torch.autocast(features.device.type, enabled=False):  # torch's module mixes types under autocast
+        with in_full_precision(features):  # torch's module mixes types under autocast
             features = features.to(self.softmax.head.weight.dtype)
             dropped = functional.dropout(features, self.output_dropout, self.training)
             likely: Tensor = self.softmax(dropped, labels).output

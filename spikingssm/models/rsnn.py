@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sdn import BRF, Dynamics, RecurrentState, Solver, SpikeGradient
 from sdn.checks.arguments import Spelled, check_count, check_tensor
 from sdn.checks.axes import mend, mend_step
+from sdn.checks.trees import as_tree
 from sdn.checks.words import MODEL_WORDS
 from sdn.neuron import Start
 from spikingssm.layers.heads import as_pool
@@ -25,6 +26,7 @@ from spikingssm.streaming.plan import Plan
 __all__ = ["RSNN", "RSNNState"]
 
 
+@as_tree
 class RSNNState(NamedTuple):
     """One state per layer, the readout's potentials (B, C), and that of the pool."""
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sdn import ResonatorState, Solver, SpikeGradient
 from sdn.checks.arguments import Spelled, check_count, check_kind, check_tensor
 from sdn.checks.axes import check_dtype, mend, mend_step
+from sdn.checks.trees import as_tree
 from sdn.checks.words import MODEL_WORDS
 from spikingssm.layers.encoders import check_dropout
 from spikingssm.layers.heads import check_lengths
@@ -29,6 +30,7 @@ LOUDER = 7.0
 DROPOUTS = ("published", "all")
 
 
+@as_tree
 class S5RFState(NamedTuple):
     """One state per layer, and the readout's."""
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sdn import LIF, Dynamics, Solver, SpikeGradient
 from sdn.checks.arguments import Spelled, check_count, check_kind, check_tensor
 from sdn.checks.axes import check_dtype, mend, mend_step
+from sdn.checks.trees import as_tree
 from sdn.checks.words import MODEL_WORDS
 from spikingssm.layers.block import BlockState, Residual, SpikingBlock
 from spikingssm.layers.encoders import Frames, TokenEncoder
@@ -25,6 +26,7 @@ from spikingssm.streaming.plan import Plan
 __all__ = ["SpikingSSM", "SpikingSSMState"]
 
 
+@as_tree
 class SpikingSSMState(NamedTuple):
     """One state per block, and the pool's."""
 

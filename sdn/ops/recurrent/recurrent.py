@@ -12,6 +12,7 @@ from sdn.checks.axes import mend
 from sdn.checks.finite import Diverged, at_once, demand, demand_finite, nothing
 from sdn.checks.neurons import locate
 from sdn.checks.tracing import has_numbers
+from sdn.checks.trees import as_tree
 from sdn.dynamics.base import Dynamics, State, at_start, check_dynamics
 from sdn.gradients import SpikeGradient, check_gradient, spike
 from sdn.ops.common.place import check_kind
@@ -21,6 +22,7 @@ from sdn.ops.recurrent import operator as kernel
 __all__ = ["RecurrentState", "recurrent"]
 
 
+@as_tree
 class RecurrentState(NamedTuple):
     """State after a step: that of the neurons, a NamedTuple of (B, H), and their spikes, (B, H) of 0 and 1."""
 

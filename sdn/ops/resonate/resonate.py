@@ -14,6 +14,7 @@ from sdn.checks.axes import mend
 from sdn.checks.finite import Diverged, all_finite, demand, demand_finite
 from sdn.checks.neurons import check_range
 from sdn.checks.tracing import has_numbers
+from sdn.checks.trees import as_tree
 from sdn.compiler.programs import slope_of
 from sdn.dynamics.base import Value
 from sdn.dynamics.fields import channelwise
@@ -26,6 +27,7 @@ from sdn.ops.scan.operator import scan
 __all__ = ["ResonatorState", "resonate"]
 
 
+@as_tree
 class ResonatorState(NamedTuple):
     """State after a step: ``x`` (B, P) complex, and the refractory ``q`` (B, P), None without one."""
 
