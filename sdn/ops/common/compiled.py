@@ -125,7 +125,7 @@ class _Compiling(event.Listener):
         kernel = started.data["dispatcher"]
         function = kernel.py_func
         self.depth += 1
-        if self.depth == 1 and function.__module__.startswith(("sdn.", "sdn_generated")):
+        if self.depth == 1 and (function.__module__ or "").startswith(("sdn.", "sdn_generated")):
             kept = "no folder to keep it in" if isinstance(kernel._cache, caching.NullCache) else "kept on disk"
             text = f"sdn: compiling {_label(function)} (once for these types, 1 to 10 s; {kept})"
             print(text, file=sys.stderr, flush=True)
