@@ -87,6 +87,14 @@ class SequenceModel(nn.Module):
         Raises:
             NotImplementedError: a part of it has no compiled step; the line names it.
         """
+        return Stream(self.plan(), type(self).__name__)
+
+    def plan(self) -> Plan:
+        """What `compile_step` compiles and `spikingssm.export` writes: `step_plan` of the weights as they are now.
+
+        Raises:
+            NotImplementedError: as `compile_step`.
+        """
         owner = next(kind for kind in type(self).__mro__ if {"forward", "step", "step_plan"} & vars(kind).keys())
         if "step_plan" not in vars(owner):  # it computes something else than the class that has the plan
             raise no_step(self)
@@ -97,8 +105,7 @@ class SequenceModel(nn.Module):
         weight = next(self.parameters())
         plain = weight.device.type == "cpu" and weight.dtype == torch.float32
         with torch.no_grad():
-            plan = (self if plain else copy.deepcopy(self).to("cpu", torch.float32)).step_plan()
-        return Stream(plan, type(self).__name__)
+            return (self if plain else copy.deepcopy(self).to("cpu", torch.float32)).step_plan()
 
     def step_plan(self) -> Plan:
         """What `compile_step` compiles: the layers one after the other, see `spikingssm.streaming.plan`."""

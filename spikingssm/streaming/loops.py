@@ -57,6 +57,32 @@ def mapped(x: Array, X: int, weight: Array, W: int, y: Array, Y: int, inputs: in
                 y[Y + j] += value * weight[W + k * outputs + j]
 
 
+def mapped_int8(
+    x: Array,
+    X: int,
+    q: Array,
+    Q: int,
+    scale: Array,
+    A: int,
+    t: Array,
+    T: int,
+    y: Array,
+    Y: int,
+    inputs: int,
+    outputs: int,
+) -> None:
+    """``y += scale (q x)``: `mapped` with weights of 8 bits, q by inputs, and one float32 for each output."""
+    for j in range(outputs):
+        t[T + j] = 0
+    for k in range(inputs):
+        value = x[X + k]
+        if value != 0:
+            for j in range(outputs):
+                t[T + j] += value * F(q[Q + k * outputs + j])
+    for j in range(outputs):
+        y[Y + j] += scale[A + j] * t[T + j]
+
+
 def embedded(x: Array, X: int, table: Array, W: int, y: Array, Y: int, count: int) -> None:
     """The row of a table for the token ``x[X]``."""
     k = int(x[X])
@@ -203,6 +229,19 @@ def averaged(x: Array, X: int, p: Array, P: int, y: Array, Y: int, count: int) -
 
 LOOPS = {
     each.__name__: each
-    for each in (copied, added, scaled, mapped, embedded, modes, gated, normed, resonated, integrated, averaged)
+    for each in (
+        copied,
+        added,
+        scaled,
+        mapped,
+        mapped_int8,
+        embedded,
+        modes,
+        gated,
+        normed,
+        resonated,
+        integrated,
+        averaged,
+    )
 }
 """The loops by their names."""

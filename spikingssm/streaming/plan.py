@@ -62,17 +62,17 @@ class Call:
 class Plan:
     """What a compiled step is made of.
 
-    Arrays: ``x`` what a step reads, ``out`` what it answers, ``w`` constants, ``s`` states, ``p`` sums in float64,
-    ``n`` counts of spikes by layer, ``t`` room for what a step computes.
+    Arrays: ``x`` what a step reads, ``out`` what it answers, ``w`` constants, ``q`` those of 8 bits, ``s`` states,
+    ``p`` sums in float64, ``n`` counts of spikes by layer, ``t`` room for what a step computes.
     """
 
     d_input: int
     d_output: int
     vocab: int | None = None
     """Where a step reads a token, how many there are."""
-    sizes: dict[str, int] = field(default_factory=lambda: dict.fromkeys("wspt", 0))
+    sizes: dict[str, int] = field(default_factory=lambda: dict.fromkeys("wqspt", 0))
     constants: dict[Part, np.ndarray[Any, Any]] = field(default_factory=dict)
-    """In float32, each in its own shape."""
+    """In float32, or whole numbers of 8 bits, each in its own shape."""
     states: dict[str, Part] = field(default_factory=dict)
     """In ``s`` and, for sums, in ``p``."""
     layers: dict[str, int] = field(default_factory=dict)
@@ -94,10 +94,11 @@ class Plan:
         return Part("out", 0, self.d_output)
 
     def constant(self, values: Any) -> Part:
-        """Numbers that do not change, of any shape, in the order of their last axis."""
+        """Numbers that do not change, of any shape, in the order of their last axis; int8 ones stay so."""
         found = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-        part = self._part("w", found.size)
-        self.constants[part] = found.astype(np.float32)
+        small = found.dtype == np.int8
+        part = self._part("q" if small else "w", found.size)
+        self.constants[part] = found if small else found.astype(np.float32)
         return part
 
     def state(self, name: str, size: int) -> Part:
@@ -140,10 +141,11 @@ class Plan:
 
     def weights(self) -> np.ndarray[Any, Any]:
         """All constants one after the other, as ``w`` has them."""
-        joined = np.zeros(self.sizes["w"], np.float32)
-        for part, values in self.constants.items():
-            joined[part.start : part.start + part.size] = values.ravel()
-        return joined
+        return self._joined("w", np.float32)
+
+    def integers(self) -> np.ndarray[Any, Any]:
+        """The same of ``q``, int8."""
+        return self._joined("q", np.int8)
 
     def loops(self) -> list[str]:
         """The loops that are called."""
@@ -155,9 +157,16 @@ class Plan:
         texts = [inspect.getsource(LOOPS[word]) for word in self.loops()]
         texts += [found.text for found in self.neurons.values()]
         body = "".join(f"    {call}\n" for call in self.calls)
-        texts.append(f"def step(x, out, w, s, p, n, t):\n{body}")
+        texts.append(f"def step(x, out, w, q, s, p, n, t):\n{body}")
         inlined = [f"@inline\n{text}" for text in texts]
         return "\n\n".join([HEAD, *inlined, inspect.getsource(run).replace("def ", "@jit\ndef ", 1)])
+
+    def _joined(self, array: str, dtype: Any) -> np.ndarray[Any, Any]:
+        joined = np.zeros(self.sizes[array], dtype)
+        for part, values in self.constants.items():
+            if part.array == array:
+                joined[part.start : part.start + part.size] = values.ravel()
+        return joined
 
     def _part(self, array: str, size: int) -> Part:
         start = self.sizes[array]
@@ -165,12 +174,12 @@ class Plan:
         return Part(array, start, size)
 
 
-def run(x, out, w, s, p, n, t):  # type: ignore[no-untyped-def]
+def run(x, out, w, q, s, p, n, t):  # type: ignore[no-untyped-def]
     """All steps of all streams, x (B, L, C) and out (B, L, O), a row of s, p, n for each; whether all is finite."""
     bad = 0
     for b in range(x.shape[0]):
         for i in range(x.shape[1]):
-            step(x[b, i], out[b, i], w, s[b], p[b], n[b], t)  # type: ignore[name-defined]  # noqa: F821
+            step(x[b, i], out[b, i], w, q, s[b], p[b], n[b], t)  # type: ignore[name-defined]  # noqa: F821
         for j in range(s.shape[1]):
             bad += 0 if s[b, j] - s[b, j] == 0 else 1
         for j in range(out.shape[2]):

@@ -57,7 +57,7 @@ class Stream:
         self.layers = dict(plan.layers)
         self.source = plan.source()
         self._plan = plan
-        self._weights = plan.weights()
+        self._weights, self._integers = plan.weights(), plan.integers()
         if not np.isfinite(self._weights).all():
             raise ValueError(
                 f"Stream: a weight of this {name} is NaN or infinite; train it anew, or load other weights."
@@ -130,7 +130,7 @@ class Stream:
     def _through(self, x: Array, state: StreamState) -> Array:
         self._check(x, state)
         out = np.empty((*x.shape[:2], self.d_output), np.float32)
-        if not self._run(x, out, self._weights, state.values, state.sums, state.counts, state.room):
+        if not self._run(x, out, self._weights, self._integers, state.values, state.sums, state.counts, state.room):
             raise ValueError("Stream: a state became NaN or infinite; look at the input, and reset the state.")
         state.steps += x.shape[1]
         return out
