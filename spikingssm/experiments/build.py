@@ -10,12 +10,12 @@ from lightning import Trainer
 from omegaconf import DictConfig
 from torch import nn
 
-from sdn.runs.folder import load_checkpoint, seed_everything
+from sdn.runs.folder import seed_everything
 from spikingssm.datasets import SequenceData
 from spikingssm.datasets.interface import Interface
 from spikingssm.experiments.config import call
 from spikingssm.experiments.consistency import check_together, check_tokens_are_read
-from spikingssm.experiments.runfolder import check_sizes
+from spikingssm.experiments.runfolder import check_sizes, content_of
 from spikingssm.experiments.targets import takes
 from spikingssm.models.base import patch_of
 from spikingssm.tasks import Task, told
@@ -42,7 +42,7 @@ def build(config: DictConfig, weights: str | Path | None = None) -> tuple[Sequen
         ValueError, OSError, NotImplementedError, ImportError: what data and model refuse, an unknown key, or weights of
             another model.
     """
-    content = {} if weights is None else load_checkpoint(weights)
+    content = {} if weights is None else content_of(weights)
     known = weights is not None and check_sizes(weights, config, content.get("state_dict"))
     check_keys("optim", config.optim, SequenceModule, {"model", "task", "classes", "carry_state"})
     check_keys("trainer", config.trainer, Trainer, OURS)
@@ -76,7 +76,7 @@ def open_module(config: DictConfig, interface: Interface, weights: str | Path) -
     Raises:
         FileNotFoundError, ValueError, NotImplementedError, ImportError: as in `build`.
     """
-    content = load_checkpoint(weights)
+    content = content_of(weights)
     check_keys("optim", config.optim, SequenceModule, {"model", "task", "classes", "carry_state"})
     task = call("task", config.task)
     if check_sizes(weights, config, content.get("state_dict")):

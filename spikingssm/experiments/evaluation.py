@@ -18,7 +18,7 @@ from spikingssm.datasets.sequences import read_sequences
 from spikingssm.experiments.build import build, open_module
 from spikingssm.experiments.config import call
 from spikingssm.experiments.consistency import check_together
-from spikingssm.experiments.runfolder import solver_name, stored
+from spikingssm.experiments.runfolder import best_of, solver_name, stored
 from spikingssm.experiments.shipped import folder_of
 from spikingssm.experiments.targets import takes
 from spikingssm.experiments.trained import interface_of
@@ -110,7 +110,7 @@ def load_run(
         if value is not None:
             known_key(config, key, f"leave --{key.removesuffix('_eval')} out")
             OmegaConf.update(config, f"data.{key}", value)
-    best = Path(run_dir) / "checkpoints" / "best.ckpt"
+    best = best_of(run_dir)
     try:
         data, module = build(config, best)
     except FileNotFoundError as missing:
@@ -182,7 +182,7 @@ def load_run_on(
         stream=interface.stream,
         targets=interface.targets,
     )
-    module = open_module(config, interface, Path(run_dir) / "checkpoints" / "best.ckpt")
+    module = open_module(config, interface, best_of(run_dir))
     check_together(data, module.model, module.task)
     return TrainedRun(config, data, module)
 

@@ -7,16 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sdn import Neuron, SpikingLayer, Surrogate
+from sdn.runs.folder import load_checkpoint
 from sdn.surrogate.artifact import copy_artifact
 from spikingssm.experiments.builders import MODELS, TRUST, refused_target
 from spikingssm.experiments.plain import read_yaml
 
-__all__ = ["FITTED", "check_sizes", "keep_artifact", "keep_fitted", "solver_name", "start_from", "stored"]
+__all__ = [
+    "ARTIFACT",
+    "FITTED",
+    "WEIGHTS",
+    "best_of",
+    "check_sizes",
+    "content_of",
+    "keep_artifact",
+    "keep_fitted",
+    "solver_name",
+    "start_from",
+    "stored",
+]
 
 ARTIFACT = "artifact.safetensors"
+WEIGHTS = "model.safetensors"
+"""The weights of a run in a folder for a model hub, which has no checkpoint."""
 SECTIONS = ("name", "seed", "data", "model", "task", "optim", "trainer", "resume", "run_dir", "threads")
 BUILT = ("data", "model", "task")
 FITTED = ("data.scaling", "data.vocabulary", "data.classes", "data.samples", "data.hertz", "data.target_scaling")
@@ -37,7 +54,7 @@ def stored(run_dir: str | Path) -> DictConfig:
         ValueError: a file that cannot be read, or one that says more than a configuration of ours.
     """
     path = Path(run_dir) / "config.yaml"
-    if (path.parent / "config.json").is_file():
+    if (path.parent / "config.json").is_file() and not path.is_file():
         raise ValueError(f"{run_dir} is the run of an SDN; go on with `python train.py --resume {run_dir}`.")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give the folder of a run, such as runs/spikingssm-digits-0.")
@@ -120,6 +137,27 @@ def _integers(value: Any, where: str) -> Iterator[tuple[str, int]]:
         yield where, value
 
 
+def best_of(run_dir: str | Path) -> Path:
+    """The file with the best weights of a run: its checkpoint, or ``model.safetensors`` of a folder from a hub."""
+    checkpoint, alone = Path(run_dir) / "checkpoints" / "best.ckpt", Path(run_dir) / WEIGHTS
+    return alone if alone.is_file() and not checkpoint.is_file() else checkpoint
+
+
+def content_of(path: str | Path) -> dict[str, Any]:
+    """What a file of weights holds, as `load_checkpoint` gives it; one of safetensors has weights alone.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_checkpoint`.
+    """
+    if Path(path).suffix != ".safetensors":
+        return load_checkpoint(path)
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable file of safetensors ({error}); fetch it again.") from None
+    return {"state_dict": {f"model.{name}": value for name, value in weights.items()}}
+
+
 def start_from(config: DictConfig) -> Path:
     """The checkpoint that ``weights`` names; what its run found in its data goes on to data of the same kind.
 
@@ -136,7 +174,7 @@ def start_from(config: DictConfig) -> Path:
         for key in FITTED if known.data._target_ == config.data._target_ else ():
             if (value := OmegaConf.select(known, key)) is not None and OmegaConf.select(config, key) is None:
                 OmegaConf.update(config, key, value, force_add=True)
-        path = path / "checkpoints" / "best.ckpt"
+        path = best_of(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"weights={config.weights}: no {path}; give the folder of a trained run, or a .ckpt of one."

@@ -19,7 +19,7 @@ from spikingssm.datasets.interface import FILE, Interface
 from spikingssm.datasets.labels import IGNORED
 from spikingssm.datasets.targets import LabelTargets, NumberTargets
 from spikingssm.experiments.build import open_module
-from spikingssm.experiments.runfolder import ARTIFACT, stored
+from spikingssm.experiments.runfolder import ARTIFACT, best_of, stored
 from spikingssm.experiments.shipped import folder_of
 from spikingssm.measures.shown import COSTS, plain_number
 from spikingssm.measures.spikes import Firing, watch_neurons
@@ -259,7 +259,7 @@ def load_model(run: str | Path, solver: str | Solver | None = None) -> TrainedMo
     config, interface = stored(folder), interface_of(folder)
     if solver is not None and "solver" in config.model:
         OmegaConf.update(config, "model.solver", "loop", merge=False)  # so that no surrogate is looked for
-    module = open_module(config, interface, folder / "checkpoints" / "best.ckpt")
+    module = open_module(config, interface, best_of(folder))
     plain: Any = OmegaConf.to_container(stored(folder))
     model = TrainedModel(module.model, interface, module.task, plain, _summary(folder), folder)
     return (model if solver is None else model.with_solver(solver)).eval()
