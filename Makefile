@@ -49,7 +49,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 $(DEVELOPED): $(STAMP)
-	$(PY) -m pip install --quiet -c constraints.txt -e ".[train,data,notebook,sweep,docs,dev]"
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[train,data,notebook,sweep,export,docs,dev]"
 	@touch $(DEVELOPED)
 
 # The tests of neurons, operators and models in an environment of its own, with another torch or Python than the pinned:

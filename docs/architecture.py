@@ -28,6 +28,7 @@ Graph = dict[str, set[str]]
 PURPOSE = {
     "spikingssm.__main__": "reads `python -m spikingssm ...` and calls the room that does it",
     "spikingssm.commands": "does what a command asks that is no training: the demo, the studies",
+    "spikingssm.export": "writes networks for other programs: ONNX, torch.export, NIR, C, a model hub",
     "spikingssm.published": "reads networks that others have published",
     "spikingssm.studies": "asks one question each of a trained network, such as its robustness",
     "spikingssm.reports": "writes tables, pages and an animation for people",

@@ -8,6 +8,7 @@ from typing import Any
 
 from sdn import __version__
 from sdn.runs.cli import entry_point
+from spikingssm.commands import export as exporting
 from spikingssm.commands import studies as study
 
 
@@ -24,8 +25,8 @@ def main() -> None:
         parser.error(f"unrecognized arguments: {' '.join(strangers)}")
     given.overrides = rest
     todo = {
-        "evaluate": _evaluate, "import": _import, "study": study.run, "report": _report, "cochlea": _cochlea,
-        "explain": _explain, "demo": _demo, "predict": _predict, "configs": _configs,
+        "evaluate": _evaluate, "import": _import, "study": study.run, "export": exporting.run, "report": _report,
+        "cochlea": _cochlea, "explain": _explain, "demo": _demo, "predict": _predict, "configs": _configs,
     }  # fmt: skip
     todo[given.command](given)
 
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(taken)
 
     study.add_parser(commands)
+    exporting.add_parser(commands)
 
     report = commands.add_parser("report", help="a Markdown table of results")
     report.add_argument("results", nargs="+", metavar="RUN_OR_JSON", help="run folders and JSON files of results")

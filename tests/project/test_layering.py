@@ -17,7 +17,7 @@ ROOMS = {
     ],
     "spikingssm": [
         "processes", "datasets", "layers", "streaming", "models", "tasks", "measures", "training", "experiments",
-        "published", "reports", "studies", "commands", "__main__",
+        "published", "export", "reports", "studies", "commands", "__main__",
     ],
 }  # fmt: skip
 """Folders and single files of each package: one may import from itself and from what stands before it."""
