@@ -1,6 +1,5 @@
 """What the neurons of a network do while it runs: spikes, counted over the steps that are real."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 
 from sdn import SpikingLayer
 from sdn.checks.arguments import check_uncompiled
-from spikingssm.models.base import patch_of, synapses_of
+from spikingssm.measures.padding import first_two, real_steps, watch_input
+from spikingssm.models.base import synapses_of
 
 __all__ = ["Firing", "SpikeRecord", "neurons_of", "record_spikes", "spikes_of", "watch_neurons"]
 
@@ -62,6 +62,11 @@ class SpikeRecord:
     def spikes(self) -> dict[str, int]:
         """Number of spikes per layer."""
         return {name: int(count.sum()) for name, count in self._spikes.items()}
+
+    @property
+    def fired(self) -> dict[str, Tensor]:
+        """Number of spikes per neuron, layer -> (H,) int64."""
+        return dict(self._spikes)
 
     @property
     def steps(self) -> dict[str, int]:
@@ -196,8 +201,7 @@ def watch_neurons(
 ) -> Iterator[None]:
     """Call ``look`` after every call of an `sdn.SpikingLayer` in a model while the context is open.
 
-    Which steps are real is what the innermost module around the neuron is told: by an argument ``valid`` (B, L, 1) of
-    its forward, or by ``lengths`` (B,), counted in steps of its input and divided by its attribute ``patch``, if any.
+    Which steps are real is what the modules around a neuron are told, see `spikingssm.measures.padding.real_steps`.
 
     Args:
         model: any module that holds neurons.
@@ -208,25 +212,17 @@ def watch_neurons(
     Raises:
         ValueError: a model without neurons, or lengths that are not of the neuron's rows.
     """
-    told: list[Tensor | None] = [None]
     handles = []
-    for name, neuron in neurons_of(model).items():
-        handles.append(neuron.register_forward_hook(_teller(name, told, look), with_kwargs=True))
-    for target in synapses_of(model).get("input", ())[:1] if look_at_data else ():
-        entry, around = model.get_submodule(target), model.get_submodule(target.rpartition(".")[0])
-        entry = around if isinstance(around, SpikingLayer) else entry  # which may use the weights without a call
-        handles.append(entry.register_forward_pre_hook(_reader(target, told, look_at_data), with_kwargs=True))
-    for module in model.modules():
-        known = inspect.signature(module.forward).parameters
-        key = next((key for key in ("valid", "lengths") if key in known), None)
-        if key is not None and any(isinstance(part, SpikingLayer) for part in module.modules()):
-            handles.append(module.register_forward_pre_hook(_pusher(key, told), with_kwargs=True))
-            handles.append(module.register_forward_hook(_popper(told), always_call=True))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with real_steps(model) as valid:
+        for name, neuron in neurons_of(model).items():
+            handles.append(neuron.register_forward_hook(_teller(name, valid, look), with_kwargs=True))
+        for target in synapses_of(model).get("input", ())[:1] if look_at_data else ():
+            handles.append(watch_input(model, target, _reader(target, valid, look_at_data)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def neurons_of(model: nn.Module) -> dict[str, SpikingLayer]:
@@ -262,58 +258,14 @@ def spikes_of(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     return seen
 
 
-def _pusher(key: str, told: list[Tensor | None]) -> Any:
-    def push(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found = inspect.signature(module.forward).bind(*args, **kwargs).arguments.get(key)
-        if found is None:
-            told.append(told[-1])
-        else:
-            told.append(found.squeeze(-1) if key == "valid" else -(-found // patch_of(module)))
-
-    return push
-
-
-def _popper(told: list[Tensor | None]) -> Any:
-    def pop(*_: Any) -> None:
-        if len(told) > 1:  # else the call failed before it was pushed
-            told.pop()
-
-    return pop
-
-
-def _teller(name: str, told: list[Tensor | None], look: Callable[[Firing], None]) -> Any:
+def _teller(name: str, valid: Callable[[str, Tensor], Tensor | None], look: Callable[[Firing], None]) -> Any:
     def tell(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        current, state = _first_two(module, args, kwargs)
+        current, state = first_two(module, args, kwargs)
         spikes = output if isinstance(output, Tensor) else output[0]
-        look(Firing(name, current, state, spikes, _valid(name, told[-1], spikes)))
+        look(Firing(name, current, state, spikes, valid(name, spikes)))
 
     return tell
 
 
-def _first_two(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """The first and the second argument of a call, whatever its ``forward`` calls them; None for one not given."""
-    first, second = (*inspect.signature(module.forward).parameters, "", "")[:2]
-    given = {**dict(zip((first, second), args, strict=False)), **kwargs}
-    return given.get(first), given.get(second)
-
-
-def _reader(name: str, told: list[Tensor | None], look: Any) -> Any:
-    def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        data, _ = _first_two(module, args, kwargs)
-        look(data, _valid(name, told[-1], data))
-
-    return read
-
-
-def _valid(name: str, told: Tensor | None, spikes: Tensor) -> Tensor | None:
-    """(B, L) from a mask of that shape, or from lengths (B,)."""
-    if told is None:
-        return None
-    told = told.to(spikes.device)
-    valid = told if told.dtype == torch.bool else torch.arange(spikes.shape[1], device=spikes.device) < told[..., None]
-    if valid.shape != spikes.shape[:2]:
-        raise ValueError(
-            f"{name}: the module around it was given lengths of shape {tuple(told.shape)} and the neuron "
-            f"{tuple(spikes.shape[:2])} rows and steps; give a module in between an argument valid (B, L, 1)."
-        )
-    return valid
+def _reader(name: str, valid: Callable[[str, Tensor], Tensor | None], look: Any) -> Callable[[Tensor], None]:
+    return lambda data: look(data, valid(name, data))
