@@ -33,10 +33,14 @@ class Frames(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, d_input) -> (B, ceil(L / patch), H)."""
-        if self.patch > 1:
-            x = functional.pad(x, (0, 0, 0, -x.shape[1] % self.patch))
-            x = x.reshape(len(x), -1, self.patch * self.d_input)
-        return super().forward(x)
+        return super().forward(self.framed(x))
+
+    def framed(self, x: Tensor) -> Tensor:
+        """(B, L, d_input) -> the frames that the map reads, (B, ceil(L / patch), patch d_input)."""
+        if self.patch == 1:
+            return x
+        x = functional.pad(x, (0, 0, 0, -x.shape[1] % self.patch))
+        return x.reshape(len(x), -1, self.patch * self.d_input)
 
     def at_rate(self, rate: float) -> "Frames":
         """The same frames of a signal with a ``rate``-th of the samples: each stands for the ``rate`` that it was.

@@ -4,13 +4,17 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from spikingssm.layers import Recurrent, Residual
+from spikingssm.layers import LeakyIntegrator, LeakyReadout, Recurrent, Residual, Vocabulary
 from spikingssm.models.base import answers_of, synapses_of
 
 __all__ = ["INPUT", "Circuit", "LinearMap", "as_circuit"]
 
 INPUT = "input"
 """How a model's ``synapses`` calls its input, see `Circuit.driven`."""
+
+
+MAPS = (nn.Linear, LeakyReadout, LeakyIntegrator, Vocabulary)
+"""Modules with a matrix (outputs, inputs) that is applied to what they read."""
 
 
 class LinearMap(NamedTuple):
@@ -66,6 +70,18 @@ class Circuit:
         assert isinstance(weight, Tensor)
         mask = self._masks.get(name)
         return LinearMap(weight.shape[1], weight.numel() if mask is None else int(mask.sum()))
+
+    def maps(self) -> list[str]:
+        """The names of all linear maps of the model, in the order of its modules."""
+        return [name for name, module in self.modules.items() if isinstance(module, MAPS)]
+
+    def matrix(self, name: str) -> Tensor:
+        """The matrix (outputs, inputs) of the map of that name as it is now; connections that a mask cuts are 0."""
+        module = self._model.get_submodule(name)
+        weight = module.table if isinstance(module, Vocabulary) else module.weight
+        assert isinstance(weight, Tensor)
+        weight = weight.detach()
+        return weight * self._masks[name].to(weight) if name in self._masks else weight
 
 
 def as_circuit(model: nn.Module | Circuit) -> Circuit:

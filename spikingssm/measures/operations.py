@@ -52,13 +52,15 @@ class Operations:
 
 @dataclass(frozen=True)
 class _Run:
-    """How a network is run: its form, steps of one sequence, rates by layer, and whether as its real-valued twin."""
+    """How a network is run: its form, steps of one sequence, rates by layer, whether as its real-valued twin, and
+    whether its linear maps are counted."""
 
     circuit: Circuit
     form: str
     length: float
     rates: Mapping[str, float]
     dense: bool
+    maps: bool
 
 
 def operations(
@@ -69,6 +71,7 @@ def operations(
     *,
     sequences: int = 1,
     dense: bool = False,
+    maps: bool = True,
 ) -> dict[str, Operations]:
     """All arithmetic of one sample by part: encoder, norm, ssm, neuron, mix, gate, residual, pool, decoder, other.
 
@@ -83,6 +86,7 @@ def operations(
         sequences: that make up one sample, 2 for pairs.
         dense: of the real-valued twin instead: the same network whose linear maps read real numbers and which has no
             neuron, nor any activation in its place. What reads the data is the same in both.
+        maps: False leaves out the products of all linear maps, and so whatever depends on the rates.
 
     Raises:
         ValueError: another form.
@@ -90,7 +94,7 @@ def operations(
     if form not in FORMS:
         raise ValueError(f"operations: form must be one of {', '.join(FORMS)}, got {form!r}.")
     circuit = as_circuit(model)
-    run = _Run(circuit, form, steps / sequences, rates, dense)
+    run = _Run(circuit, form, steps / sequences, rates, dense, maps)
     found: dict[str, Operations] = defaultdict(Operations)
     for name, module in circuit.modules.items():
         rule, place = _rule(module), name.split(".")[0]
@@ -128,6 +132,8 @@ def _is_unknown(module: nn.Module) -> bool:
 
 # ---- what a module computes in one step, by part
 def _linear(layer: nn.Linear | LeakyReadout | LeakyIntegrator, name: str, run: _Run) -> dict[str, Operations]:
+    if not run.maps:
+        return {}
     (inputs, weights), sources = run.circuit.linear(name), run.circuit.drivers.get(name, ())
     if INPUT in sources and INPUT in run.rates:
         return {"encoder": Operations(additions=run.rates[INPUT] * weights)}
@@ -229,7 +235,7 @@ def _batch_norm(norm: nn.BatchNorm1d, name: str, run: _Run) -> dict[str, Operati
 
 
 def _vocabulary(table: Vocabulary, name: str, run: _Run) -> dict[str, Operations]:
-    return {"other": Operations(1, 1) * (table.d_model * table.vocab)}
+    return {"other": Operations(1, 1) * (table.d_model * table.vocab)} if run.maps else {}
 
 
 def _pairs(head: PairDecoder, name: str, run: _Run) -> dict[str, Operations]:

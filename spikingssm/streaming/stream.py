@@ -76,6 +76,19 @@ class Stream:
             np.zeros(sizes["t"], np.float32),
         )
 
+    def memory(self) -> dict[str, int]:
+        """Bytes: ``weights`` as the loop keeps them, ``state`` of one stream, and the ``room`` that all streams share.
+
+        Arrays begin at whole cache lines, so these are a little more than the numbers in them.
+        """
+        state = self.initial_state()
+        parts = state.values, state.sums, state.counts, state.steps
+        return {
+            "weights": self._weights.nbytes,
+            "state": sum(part.nbytes for part in parts),
+            "room": state.room.nbytes,
+        }
+
     def step(self, x: Array | Tensor, state: StreamState) -> Array:
         """One step of each stream.
 
