@@ -94,7 +94,7 @@ bench-experiments: install ## one training step of every experiment at full size
 
 bench-peers: $(PEERS_STAMP) ## an environment of its own with SpikingJelly, snnTorch, norse, sinabs and JAX, for bench
 
-test-peers: $(PEERS_STAMP) ## the tests of neurons that come from these libraries, beside the libraries themselves
+test-peers: $(PEERS_STAMP) ## the tests of neurons that come from these libraries, and of the card, beside the libraries themselves
 	$(PEERS)/bin/python -m pytest -n auto --dist loadfile tests/peers
 
 # The folder keeps itself out of git. torch comes first and pinned; the peers come without what they ask for, since
