@@ -13,19 +13,21 @@ from spikingssm.measures.spikes import record_spikes, spikes_of
 from spikingssm.models import RSNN, S5RF, SpikingSSM
 
 if TYPE_CHECKING:
+    from spikingssm.experiments.card import card
     from spikingssm.experiments.config import load, load_config
     from spikingssm.experiments.evaluation import evaluate
     from spikingssm.experiments.run import run
     from spikingssm.experiments.trained import load_model
 
 __all__ = [
-    "RSNN", "S4D", "S5", "S5RF", "Recurrent", "Residual", "SpikingBlock", "SpikingSSM", "dead_neurons", "evaluate",
-    "load", "load_config", "load_model", "record_spikes", "run", "spikes_of",
+    "RSNN", "S4D", "S5", "S5RF", "Recurrent", "Residual", "SpikingBlock", "SpikingSSM", "card", "dead_neurons",
+    "evaluate", "load", "load_config", "load_model", "record_spikes", "run", "spikes_of",
 ]  # fmt: skip
 
 
 _NEED_TRAIN = {
-    "evaluate": "evaluation", "load": "config", "load_config": "config", "load_model": "trained", "run": "run",
+    "card": "card", "evaluate": "evaluation", "load": "config", "load_config": "config", "load_model": "trained",
+    "run": "run",
 }  # fmt: skip
 """Names that need the extra `train`, and their modules."""
 

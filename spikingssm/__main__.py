@@ -54,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument("--rate", type=float, help="data at a RATE-th of the sampling rate, with longer time steps")
     test.add_argument("--all", action="store_true", help="print every number: SOPs by layer, energy by part")
     test.add_argument("--json", metavar="FILE", help="write every number there too")
+    test.add_argument(
+        "--card", nargs="?", const="", metavar="FOLDER", help="write card.md and card.json, into the run by default"
+    )
     _add_published(test)
     _add_data(test)
 
@@ -153,10 +156,15 @@ def _add_published(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(given: argparse.Namespace) -> None:
     from sdn.runs.files import write_json
+    from spikingssm.reports.card import CardWriter
     from spikingssm.reports.printed import brief
     from spikingssm.reports.tables import table
 
+    writer = None if given.card is None else CardWriter(given.run, given.card)
+    given.callbacks = [] if writer is None else [writer.reader]
     found: dict[str, Any] = {"run": given.run, **(_published if _is_published(given) else _own)(given)}
+    if writer is not None:
+        writer.write(found)
     if given.json is not None:
         write_json(given.json, found)
     print(table(found) if given.all else brief(found))
@@ -181,7 +189,7 @@ def _own(given: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{told[0]} is for a published checkpoint; {way}.")
     solver = solver_for(given.run, given.solver, given.artifact, given.refine, given.rounds)
     options = {"agreement": given.agreement, "rate": given.rate, "limit": given.limit, "root": given.root}
-    return evaluate(given.run, solver, data=given.data, **options)
+    return evaluate(given.run, solver, data=given.data, callbacks=given.callbacks, **options)
 
 
 def _predict(given: argparse.Namespace) -> None:
@@ -206,7 +214,8 @@ def _published(given: argparse.Namespace) -> dict[str, Any]:
             raise ValueError(f"--{name} {getattr(given, name)} is not for the recurrent network in {given.run}.")
     options = {"permutation": given.permutation, "limit": given.limit, "root": given.root}
     run = open_checkpoint(given.run, given.experiment, given.neuron, given.overrides, **options)
-    return measure(run, None if given.solver is None else as_solver(given.solver), agreement=given.agreement)
+    value = None if given.solver is None else as_solver(given.solver)
+    return measure(run, value, agreement=given.agreement, callbacks=given.callbacks)
 
 
 def _is_published(given: argparse.Namespace) -> bool:

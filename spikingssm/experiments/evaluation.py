@@ -1,11 +1,13 @@
 """A trained network, tested again: under any solver, at another sampling rate, beside its exact self."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -48,6 +50,7 @@ def evaluate(
     limit: int | None = None,
     root: str | Path | None = None,
     data: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Test the best checkpoint of a run folder, under any solver.
 
@@ -60,6 +63,7 @@ def evaluate(
         root: folder of the data, where it is not that of the training.
         data: other rows to test on: a file or a folder with labels, see `spikingssm.datasets.sequences`. They are read
             as those of the training were, and nothing of the training's data is needed.
+        callbacks: of Lightning, that look on during the test.
 
     Returns:
         ``solver``, ``rows`` (of the test), ``device``; the task's metrics, ``loss``, ``spike_rate``, ``spike_rates`` by
@@ -79,7 +83,7 @@ def evaluate(
         if told := [f"--{name} {found}" for name, found in (("root", root), ("rate", rate)) if found is not None]:
             raise ValueError(f"{told[0]} is for the data of the training, --data {data} for others; give one of them.")
         run = load_run_on(folder, data, own_solver=value is None, limit=limit)
-    return measure(run, value, agreement=agreement)
+    return measure(run, value, agreement=agreement, callbacks=callbacks)
 
 
 def load_run(
@@ -198,7 +202,9 @@ def _say_other_data(run_dir: str | Path, data: SequenceData, changed: bool) -> N
         logger.warning(f"{run_dir}: the test rows are not those that this run was tested on when it was trained")
 
 
-def measure(run: TrainedRun, solver: Solver | None = None, *, agreement: bool = False) -> dict[str, Any]:
+def measure(
+    run: TrainedRun, solver: Solver | None = None, *, agreement: bool = False, callbacks: Sequence[Callback] = ()
+) -> dict[str, Any]:
     """Test an opened run once; arguments and result as in `evaluate`. The run is left as it was.
 
     Raises:
@@ -218,7 +224,8 @@ def measure(run: TrainedRun, solver: Solver | None = None, *, agreement: bool = 
     comparison = Agreement() if agreement else None
     if agreement:
         check_other(model, solver)
-    loop = make_trainer(**{**options, **quiet, **ALONE}, callbacks=[comparison] if comparison else [])
+    watching = [*callbacks, *([comparison] if comparison else [])]
+    loop = make_trainer(**{**options, **quiet, **ALONE}, callbacks=watching)
     try:
         if solver is not None:
             run.module.model = able(model, "with_solver").with_solver(solver)

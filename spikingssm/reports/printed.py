@@ -6,7 +6,7 @@ from typing import Any
 from spikingssm.measures.shown import COSTS, is_share, plain_number
 from spikingssm.reports.tables import short
 
-__all__ = ["brief"]
+__all__ = ["brief", "joules"]
 
 FACTS = {"run", "solver", "rows", "device", "agreement", *COSTS}
 """What of a test is no metric of its task."""
@@ -59,10 +59,11 @@ def _energy(energy: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]
 
 def _saved(count: Mapping[str, Any], key: str) -> str:
     saving = 100 * count["saving"]
-    return f"{_joule(count[key])} a sample, {abs(saving):.1f} % {'less' if saving >= 0 else 'more'} than dense"
+    return f"{joules(count[key])} a sample, {abs(saving):.1f} % {'less' if saving >= 0 else 'more'} than dense"
 
 
-def _joule(value: float) -> str:
+def joules(value: float) -> str:
+    """An energy with the largest unit that gives at least 1, such as 28.2 uJ."""
     unit, size = next(((u, s) for u, s in PREFIXES if value >= s), PREFIXES[-1])
     return f"{value / size:.3g} {unit}"
 

@@ -117,7 +117,7 @@ class SequenceModule(lightning.LightningModule):
         self._given: tuple[Task, Batch, Any] | Any = None  # what the last loss was made of
         self._open = ExitStack()
         self._spikes: SpikeRecord | None = None
-        self.seen: SpikeRecord | None = None  # by all processes in the last validation
+        self.seen: SpikeRecord | None = None  # by all processes in the last validation or test
         self.advice: dict[tuple[str, str], str] = {}  # about layers that are silent or saturated, see `Activity`
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -330,7 +330,7 @@ class SequenceModule(lightning.LightningModule):
         self._open.close()
         assert self._spikes is not None
         spikes = self._spikes.summed(lambda counts: total(counts.to(self.device)))
-        self.seen = spikes if stage == "val" else self.seen
+        self.seen = spikes
         rates = {
             "": spikes.total_rate,
             **{f"/{name.replace(SHARD, '')}": rate for name, rate in spikes.rates().items()},

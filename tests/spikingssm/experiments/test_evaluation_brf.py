@@ -100,6 +100,17 @@ def test_the_command_prints_it_for_a_file(place, tmp_path, monkeypatch, capsys):
     assert {path.name for path in tmp_path.iterdir()} == {"found.json", "less.json"}
 
 
+def test_a_file_has_a_card(place, tmp_path, monkeypatch, capsys):
+    options = ["--neuron", "brf", ECG[0], "--experiment", "brf/ecg", *ECG[1:], "--root", place]
+    told(monkeypatch, capsys, "evaluate", place / "brf.pt", *options, "--limit", 2, "--card", tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["samples"] == 2
+    assert card["maps"]["layers.0.recurrent"]["kind"] == "AC"
+    assert card["quality"]["selection"]["rule"].startswith("not known")
+    assert "config" not in card["made"]
+    assert (tmp_path / "card.md").read_text().startswith("# Efficiency card: ecg")
+
+
 @pytest.mark.parametrize("neuron", ["brf", "rf"])
 def test_an_imported_run_is_evaluated_and_reported_like_any_other(place, tmp_path, monkeypatch, capsys, neuron):
     out = tmp_path / "run"
