@@ -1,6 +1,8 @@
 """Fetch a published file once, check it against its published checksum, and keep it."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,20 @@ from tqdm import tqdm
 
 from sdn.runs.signals import held
 
-__all__ = ["fetch"]
+__all__ = ["fetch", "offline"]
+
+_closed: list[bool] = []
+"""One entry for each open `offline`."""
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Inside, nothing is downloaded: `fetch` gives what lies there already, and refuses the rest."""
+    _closed.append(True)
+    try:
+        yield
+    finally:
+        _closed.pop()
 
 
 def fetch(url: str, name: str, checksum: str, folder: str | Path) -> Path:
@@ -23,6 +38,7 @@ def fetch(url: str, name: str, checksum: str, folder: str | Path) -> Path:
         folder: where it is kept.
 
     Raises:
+        FileNotFoundError: the file is not there or another one, inside `offline`.
         ImportError: pooch is not installed.
         OSError: no connection, one that broke off, or a server that refused.
         ValueError: what came is not the published file.
@@ -36,7 +52,7 @@ def fetch(url: str, name: str, checksum: str, folder: str | Path) -> Path:
     pooch.get_logger().setLevel("WARNING")
     known = checksum if ":" in checksum else f"sha256:{checksum}"
     try:
-        get = _Resuming(Path(folder) / f".{name}.download")
+        get: Any = _refuse if _closed else _Resuming(Path(folder) / f".{name}.download")
         return Path(pooch.retrieve(url + name, known_hash=known, fname=name, path=Path(folder), downloader=get))
     except requests.exceptions.RequestException as error:
         again = "; the same command goes on from there" if get.partial.is_file() else ""
@@ -47,6 +63,11 @@ def fetch(url: str, name: str, checksum: str, folder: str | Path) -> Path:
         raise ValueError(
             f"{url}{name}: {' '.join(str(error).split())[:200]} Download it by hand and set data.root=FOLDER."
         ) from None
+
+
+def _refuse(url: str, *_: Any) -> None:
+    """The downloader inside `offline`."""
+    raise FileNotFoundError(f"{url} is not on this machine, and nothing is downloaded here.")
 
 
 class _Resuming:

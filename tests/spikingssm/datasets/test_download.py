@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from spikingssm.datasets.download import fetch
+from spikingssm.datasets.download import fetch, offline
 
 CONTENT = bytes(range(256)) * 4096
 RIGHT = hashlib.sha256(CONTENT).hexdigest()
@@ -89,3 +89,19 @@ def test_a_server_that_has_no_such_file(server, tmp_path) -> None:
     with pytest.raises(OSError, match=r"could not download .*/nothing \(HTTPError\); with a copy on disk"):
         fetch(server.url, "nothing", RIGHT, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_downloaded_offline(server, tmp_path) -> None:
+    with (
+        offline(),
+        pytest.raises(FileNotFoundError, match=r"file is not on this machine, and nothing is downloaded here"),
+    ):
+        fetch(server.url, "file", RIGHT, tmp_path)
+    assert server.asked == []
+    path = fetch(server.url, "file", RIGHT, tmp_path)
+    with offline():
+        assert fetch(server.url, "file", RIGHT, tmp_path) == path
+        path.write_bytes(CONTENT[1:])
+        with pytest.raises(FileNotFoundError, match="nothing is downloaded here"):
+            fetch(server.url, "file", RIGHT, tmp_path)
+    assert len(server.asked) == 1
