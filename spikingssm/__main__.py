@@ -91,10 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     study.add_parser(commands)
     exporting.add_parser(commands)
 
-    report = commands.add_parser("report", help="a Markdown table of results")
+    report = commands.add_parser("report", help="a Markdown table of results, or a page to show to somebody")
     report.add_argument("results", nargs="+", metavar="RUN_OR_JSON", help="run folders and JSON files of results")
     report.add_argument("--best-first", action="store_true", help="the best test of each data set first, not by name")
     report.add_argument("--out", metavar="FILE", help="write it there instead of printing it")
+    report.add_argument("--html", metavar="FILE", help="a page instead: curves, spikes, mistakes; ends in .html")
+    report.add_argument("--open", type=int, metavar="N", help="with --html, run a sequence through N networks (12)")
 
     cochlea = commands.add_parser("cochlea", help="spoken digits as spikes, in HDF5 files of the layout of SHD")
     cochlea.add_argument("root", metavar="ROOT", help="folder or archive of the Free Spoken Digit Dataset")
@@ -237,12 +239,27 @@ def _report(given: argparse.Namespace) -> None:
     from sdn.runs.files import writing
     from spikingssm.reports.tables import report
 
+    if given.html is not None:
+        _page(given)
+        return
+    if given.open is not None:
+        raise ValueError(f"--open {given.open} is for a page; add --html FILE, or leave it out.")
     text = report(given.results, given.best_first)
     if given.out is None:
         print(text)
         return
     with writing(given.out) as partial:
         partial.write_text(text + "\n")
+
+
+def _page(given: argparse.Namespace) -> None:
+    """The runs as an HTML page."""
+    for name, value in (("--out", given.out), ("--best-first", given.best_first)):
+        if value:
+            raise ValueError(f"{name} is for the Markdown table, --html {given.html} for a page; give one of them.")
+    from spikingssm.reports.html import OPENED, write_page
+
+    print(write_page(given.results, given.html, OPENED if given.open is None else given.open))
 
 
 def _cochlea(given: argparse.Namespace) -> None:

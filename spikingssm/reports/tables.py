@@ -15,9 +15,13 @@ from spikingssm.measures.shown import COSTS, is_share
 from spikingssm.reports.results import wrong_value
 
 __all__ = [
+    "HEAD",
+    "alike",
     "load_results",
+    "metric_text",
     "report",
     "results_table",
+    "run_row",
     "short",
     "swap_table",
     "table",
@@ -117,13 +121,12 @@ def results_table(
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for result in sorted(results, key=lambda r: (_name(r), r["seed"])):
-        same = (_name(result), _data(result), result["parameters"], result["solver"])
-        groups.setdefault(json.dumps(same), []).append(result)
+        groups.setdefault(alike(result), []).append(result)
     rows = []
     for runs in sorted(groups.values(), key=_place) if best_first else groups.values():
-        rows += [_run_row([run]) for run in runs]
+        rows += [run_row([run]) for run in runs]
         if len(runs) > 1:
-            rows.append(_run_row(runs))
+            rows.append(run_row(runs))
     return _markdown(HEAD, [*rows, *unfinished])
 
 
@@ -133,7 +136,7 @@ def swap_table(studies: Sequence[Mapping[str, Any]]) -> str:
     for study in studies:
         task = f"{study['name']}, seed {study['seed']}, {study['dataset']['size']}, {study['rows'][0]['rows']} tested"
         for row in study["rows"]:
-            test = ", ".join(_metric(name, [value]) for name, value in row["metrics"].items())
+            test = ", ".join(metric_text(name, [value]) for name, value in row["metrics"].items())
             layers = ["exact"] * 3
             if "agreement" in row:
                 by = row["agreement"]
@@ -144,8 +147,13 @@ def swap_table(studies: Sequence[Mapping[str, Any]]) -> str:
     return _markdown([*head, "agreement on the same currents, %"], rows)
 
 
-def _run_row(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One run, or the mean of several."""
+def alike(result: Mapping[str, Any]) -> str:
+    """What the seeds of one experiment have in common, as text: its name and changes, data, parameters and solver."""
+    return json.dumps((_name(result), _data(result), result["parameters"], result["solver"]))
+
+
+def run_row(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The cells below `HEAD` of one result, or of the mean of several."""
     run, tests = runs[0], [run["test"] for run in runs]
     data, epochs = run["dataset"], sorted({run["epochs"] for run in runs})
     names = [name for name in tests[0] if name not in COSTS and all(name in test for test in tests)]
@@ -157,8 +165,8 @@ def _run_row(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         short(run["parameters"]),
         str(run["seed"]) if len(runs) == 1 else f"mean of {len(runs)} (range)",
         " to ".join(str(number) for number in dict.fromkeys((epochs[0], epochs[-1]))),
-        ", ".join(_metric(name, [r["val"][name] for r in runs]) for name in _chosen_by(runs)),
-        ", ".join(_metric(name, [test[name] for test in tests]) for name in names),
+        ", ".join(metric_text(name, [r["val"][name] for r in runs]) for name in _chosen_by(runs)),
+        ", ".join(metric_text(name, [test[name] for test in tests]) for name in names),
         f"{100 * rate:.2f} %",
         "not counted" if sops is None else short(sops),
         _minutes(runs),
@@ -208,7 +216,7 @@ def _minutes(runs: Sequence[Mapping[str, Any]]) -> str:
     return f"{wall} ({fmean(run['cpu_minutes'] for run in runs):.1f} CPU)"
 
 
-def _metric(name: str, values: Sequence[float]) -> str:
+def metric_text(name: str, values: Sequence[float]) -> str:
     """A name and its value, such as accuracy 97.21 %; of several values the mean and the range."""
     factor, unit = (100, " %") if is_share(name) else (1, "")
     three = (fmean(values), min(values), max(values))
