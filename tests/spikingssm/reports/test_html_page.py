@@ -11,15 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from report_runs import HOSTILE, folder, result
 from small_runs import recurrent_run
 
 from spikingssm.__main__ import command as program
 from spikingssm.__main__ import main as command
+from spikingssm.datasets.download import fetch
 from spikingssm.experiments.config import load
 from spikingssm.experiments.run import run
-from spikingssm.reports import html
+from spikingssm.reports import html, html_opened
 from spikingssm.reports.html import page, write_page
+from spikingssm.reports.html_figures import sequence
 from spikingssm.reports.html_runs import collect
 
 ROOT = Path(__file__).parents[3]
@@ -252,6 +255,34 @@ def test_a_network_is_left_as_it_was_and_only_so_many_are_opened(recurrent, tmp_
     page(collect([recurrent, other]), 1)
     assert asked == [(recurrent, {"classes": False})]
     assert {path: path.read_bytes() for path in sorted(recurrent.rglob("*")) if path.is_file()} == before
+
+
+def test_opening_downloads_nothing_and_leaves_threads_and_random_numbers(recurrent, monkeypatch):
+    def load(folder, **more):
+        torch.set_num_threads(2)
+        torch.manual_seed(9)
+        fetch("http://127.0.0.1:9/", "file", "0" * 64, folder / "none")
+
+    torch.manual_seed(1)
+    wanted = torch.rand(3)
+    torch.manual_seed(1)
+    monkeypatch.setattr(html_opened, "load_run", load)
+    [problem] = html_opened.open_run(recurrent).problems
+    assert "file is not on this machine, and nothing is downloaded here" in problem
+    assert torch.get_num_threads() == 1
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_much_is_drawn_in_part_and_the_caption_says_so():
+    spikes = torch.zeros(3000, 100)
+    spikes[:2500, :8] = 1
+    layer = html_opened._layer("many", spikes, 2900)
+    assert layer.spikes.shape == (500, 64)  # 4,000 spikes
+    assert (layer.steps, layer.neurons, layer.neuron) == (2900, 100, 0)
+    drawn = sequence(layer, "x", "run")
+    assert "64 neurons x 500 steps of 100 neurons x 2900 steps" in drawn.caption
+    assert html_opened._layer("few", spikes[:, :9], None).spikes.shape == (500, 9)
+    assert html_opened._layer("quiet", 0 * spikes, None).spikes.shape == (2000, 64)
 
 
 def test_an_older_run_without_its_classes_is_tested_again(recurrent, tmp_path):
