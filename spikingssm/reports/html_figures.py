@@ -142,7 +142,9 @@ def sequence(layer: Layer, name: str, of: str) -> Drawing:
             else f" of {layer.neurons} neurons x {layer.steps} steps"
         )
         caption = f"{of}: layer {layer.name}, {neurons} neurons x {steps} steps{cut}"
-        words = f"{len(at)} spikes, a rate of {100 * len(at) / max(1, steps * neurons):.2f} %."
+        words = (
+            f"{len(at)} spike{'s' if len(at) != 1 else ''}, a rate of {100 * len(at) / max(1, steps * neurons):.2f} %."
+        )
         if layer.trace is not None:
             words += f" Below: input, membrane with threshold, and spikes of neuron {layer.neuron}, the busiest."
         return drawing(figure, axes, name, f"{caption}. {words}", f"{caption}. {words}")

@@ -46,6 +46,7 @@ class Reader(HTMLParser):
 
     def handle_startendtag(self, tag, attrs):
         self.found.append((tag, dict(attrs)))
+        self.ids += [value for name, value in attrs if name == "id"]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -66,6 +67,10 @@ def checked(text):
             assert not name.startswith("on"), (tag, name)
             if name in ("src", "href", "xlink:href", "data", "action", "poster", "srcset"):
                 assert re.match(r"#|data:image/png;base64,", value), (tag, name, value)
+            for target in re.findall(r"url\(#([^)]*)\)", value or "") + re.findall(
+                r"^#(.*)", attrs.get("xlink:href", "")
+            ):
+                assert target in reader.ids, (tag, name, value)
     assert len(reader.all("script")) == 1
     assert not {"iframe", "object", "link", "base", "form"} & {tag for tag, _ in reader.found}
     assert "@import" not in text

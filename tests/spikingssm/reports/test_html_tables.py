@@ -24,6 +24,7 @@ def test_seeds_are_followed_by_mean_and_range_and_unfinished_runs_come_last(tmp_
     assert table.head == ["run", *HEAD]
     assert [row[0] for row in table.rows] == ["0", "1", "2 seeds", "begun"]
     assert table.strong == {2}
+    assert [by_name(table, number)["test"] for number in (0, 1)] == ["accuracy 75.00 %", "accuracy 80.00 %"]
     assert by_name(table, 2)["test"] == "accuracy 77.50 % (75.00 to 80.00)"
     assert by_name(table, 3)["test"] == "no result: not finished"
     assert tables.problems(found) == ["begun: not finished"]
