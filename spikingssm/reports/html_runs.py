@@ -219,19 +219,13 @@ def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _name(runs: Sequence[Shown]) -> None:
-    """Give each run a label of its own: the name of its folder or file, with more of its path where two are alike."""
-    parts = [[clean(part, 80) for part in run.path.resolve().with_suffix("").parts if part != "/"] for run in runs]
-    parts = [
-        [*part[:-1], clean(run.path.resolve().name, 80)] if run.path.is_dir() else part
-        for run, part in zip(runs, parts, strict=True)
-    ]
+    """Give each run a label of its own: the name of its folder or file, with the folder around it if need be."""
+    whole = [run.path.resolve() for run in runs]
+    names = [clean(path.name if path.is_dir() else path.stem, 80) or "run" for path in whole]
     taken: set[str] = set()
-    for run, own in zip(runs, parts, strict=True):
-        last = own[-1:] or ["run"]
-        alike_ones = sum(other[-1:] == own[-1:] for other in parts)
-        label = "/".join(own[-2:] if alike_ones > 1 else last) or "run"
-        number, free = 2, label
-        while free in taken:
-            free, number = f"{label} ({number})", number + 1
-        taken.add(free)
-        run.label = free
+    for run, path, name in zip(runs, whole, names, strict=True):
+        label = f"{clean(path.parent.name, 80)}/{name}" if names.count(name) > 1 else name
+        number, run.label = 2, label
+        while run.label in taken:
+            run.label, number = f"{label} ({number})", number + 1
+        taken.add(run.label)
