@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ class Step:
         """All of it but the constants, as `text_of`."""
         return text_of(self.mem, self.distance, *self.after, *self.rows.values(), *self.numbers.values())
 
-    @property
+    @cached_property
     def rounded(self) -> list[str]:
         """Operations in the loop that torch rounds otherwise; without any, spikes equal those of `sdn.simulate`."""
         used = {node.op for node in ordered([self.distance, self.mem, *self.after])}

@@ -10,7 +10,8 @@ from sdn import Dynamics, Neuron, Solver, SpikeGradient
 from sdn.checks.arguments import check_kind
 from sdn.checks.finite import nothing
 from sdn.checks.trees import as_tree
-from spikingssm.layers.maps import is_plain, is_watched
+from sdn.checks.watched import is_watched
+from spikingssm.layers.maps import is_plain
 from spikingssm.layers.s4d import S4D, S4DState
 
 __all__ = ["BlockState", "Residual", "SpikingBlock", "TiedDropout"]
@@ -111,7 +112,7 @@ class SpikingBlock(nn.Module):
         check_kind("SpikingBlock", state, BlockState)
         current, ssm = self.ssm.step(x, None if state is None else state.ssm)
         spikes, neuron = self.neuron.step(current, None if state is None else state.neuron)
-        return self._mix(spikes.to(x.dtype).unsqueeze(1)).squeeze(1), BlockState(ssm, neuron)
+        return self._mix(spikes.to(x.dtype), one=True), BlockState(ssm, neuron)
 
     def initial_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -124,8 +125,9 @@ class SpikingBlock(nn.Module):
         """The linear map that the spikes of the neuron drive, by their names in this block."""
         return {"neuron": ("output",)}
 
-    def _mix(self, spikes: Tensor) -> Tensor:
-        spikes = self.dropout(spikes)
+    def _mix(self, spikes: Tensor, one: bool = False) -> Tensor:
+        """Spikes (B, L, H), or (B, H) of one step -> the branch, of the same shape."""
+        spikes = self.dropout(spikes.unsqueeze(1)).squeeze(1) if one and self.training else self.dropout(spikes)
         if not is_plain(self.output):
             return nn.functional.glu(self.output(spikes), -1)
         bias = self.output.bias + nothing(self.output.bias)  # an infinite one would open a gate, or close it

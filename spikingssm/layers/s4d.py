@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from sdn.checks.arguments import Spelled, check_count, check_kind, check_tensor
 from sdn.checks.axes import mend, mend_step
 from sdn.checks.finite import nothing
+from sdn.checks.kept import kept
 from sdn.checks.precision import in_full_precision
 from sdn.checks.trees import as_tree
+from sdn.checks.watched import is_watched
 from sdn.checks.words import MODEL_WORDS
 from sdn.ops.common.operator import COMPLEX
 from sdn.ops.modes.operator import modes
-from spikingssm.layers.maps import is_watched
 from spikingssm.layers.ssm import complex_normal, convolve, discretise, kernel, last_state, log_uniform, s4d_lin
 
 __all__ = ["S4D", "S4DState"]
@@ -136,11 +137,12 @@ class S4D(Spelled, nn.Module):
                 return y.squeeze(1), after
         wide = torch.promote_types(x.dtype, torch.float32)
         with in_full_precision(x):
-            u, (z, B_bar, C) = x.to(wide), self._system(wide)
+            u = x.to(wide)
+            A_bar, B_bar, C, D = kept(self, (wide, self.rate), self._sources(), lambda: self._stepped(wide))
             modes = B_bar * u.unsqueeze(-1)
             if state is not None and state.x is not None:
-                modes = torch.exp(z) * state.x + modes
-            return 2 * (C[0] * modes).sum(-1).real + self.D.to(wide) * u, S4DState(modes)
+                modes = torch.addcmul(modes, A_bar, state.x)
+            return torch.addcmul((C * modes).sum(-1).real, D, u), S4DState(modes)
 
     def initial_state(
         self, batch: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -195,6 +197,15 @@ class S4D(Spelled, nn.Module):
             later, _ = modes(u[:, 1:], A_bar, B_bar, C[1], reverse=True)
             y = y + nn.functional.pad(later, (0, 0, 0, 1))
         return y, None
+
+    def _sources(self) -> list[Tensor]:
+        found: list[Tensor] = [self.log_dt, self.log_A_real, self.A_imag, self.C, self.D]
+        return [*found, self.B] if self.learn_b else found
+
+    def _stepped(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A_bar, B_bar and 2 C (H, N/2), and D (H,): what one step multiplies with."""
+        z, B_bar, C = self._system(dtype)
+        return torch.exp(z), B_bar, 2 * C[0], self.D.to(dtype)
 
     def _system(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         log_A, log_dt = self.log_A_real.to(dtype), self.log_dt.to(dtype)

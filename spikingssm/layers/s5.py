@@ -10,6 +10,7 @@ from sdn import Fused, Loop, MultiGaussian, Parallel, ResonatorState, Solver, Sp
 from sdn.checks.arguments import check_count, check_tensor
 from sdn.checks.axes import check_dtype, check_step, mend, mend_step
 from sdn.checks.finite import nothing
+from sdn.checks.kept import kept
 from sdn.checks.precision import in_full_precision
 from sdn.compiler.programs import slope_of
 from sdn.gradients import check_gradient
@@ -125,8 +126,7 @@ class ResonateAndFire(SpikingLayer):
             )
         wide = torch.promote_types(current.dtype, torch.float32)
         with in_full_precision(current):
-            factor, gain = self.system(wide)
-            rotation = None if self.rotation is None else torch.complex(*self.rotation.to(wide).unbind())
+            factor, gain, rotation = kept(self, wide, self._sources(), lambda: self._prepared(wide))
             spikes, state = resonate(
                 current.to(wide), factor, gain, state, threshold=self.threshold, spike_gradient=self.spike,
                 rotation=rotation, magnitude=self.magnitude, refractory=self.refractory, solver=self.solver,
@@ -147,6 +147,15 @@ class ResonateAndFire(SpikingLayer):
         wide = torch.promote_types(dtype, torch.float32)
         q = None if self.refractory is None else torch.zeros(batch, self.channels, device=device, dtype=wide)
         return ResonatorState(torch.zeros(batch, self.channels, device=device, dtype=COMPLEX[wide]), q)
+
+    def _sources(self) -> list[Tensor]:
+        found: list[Tensor] = [self.log_decay, self.omega, self.log_eta]
+        return found if self.rotation is None else [*found, self.rotation]
+
+    def _prepared(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`system`, and the rotation as complex numbers."""
+        rotation = None if self.rotation is None else torch.complex(*self.rotation.to(dtype).unbind())
+        return *self.system(dtype), rotation
 
     def system(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """Factor and gain of a step, each (P,) complex, in the precision of a real dtype."""

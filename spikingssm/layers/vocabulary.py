@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sdn.checks.precision import in_full_precision
+from sdn.checks.watched import is_watched
 from spikingssm.layers.encoders import check_dropout, check_tokens, dropped_types, unknown
-from spikingssm.layers.maps import is_watched, weight_of
+from spikingssm.layers.maps import weight_of
 
 __all__ = ["AdaptiveVocabulary", "Vocabulary"]
 
