@@ -1,6 +1,7 @@
 """Stands in until the real one comes."""
 
 from pathlib import Path
+
 from spikingssm.export.subject import Subject
 
 __all__ = ["export_nir"]

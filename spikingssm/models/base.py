@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from sdn import Solver, SpikingLayer
+from sdn.checks.watched import is_watched
 from spikingssm.layers.heads import EachStep, LastStep, MeanOverTime
-from spikingssm.layers.maps import is_watched
 from spikingssm.streaming.parts import no_step
 from spikingssm.streaming.plan import Plan
 from spikingssm.streaming.stream import Stream
+from spikingssm.streaming.tensors import TensorStep
 
 __all__ = [
     "Predictor", "SequenceModel", "able", "answers_of", "as_predictor", "blocks_of", "evaluating", "parameters_named",
@@ -88,6 +89,14 @@ class SequenceModel(nn.Module):
             NotImplementedError: a part of it has no compiled step; the line names it.
         """
         return Stream(self.plan(), type(self).__name__)
+
+    def tensor_step(self) -> TensorStep:
+        """The same in plain operators of torch, on any device: what files for other programs are written from.
+
+        Raises:
+            NotImplementedError: as `compile_step`.
+        """
+        return TensorStep(self.plan())
 
     def plan(self) -> Plan:
         """What `compile_step` compiles and `spikingssm.export` writes: `step_plan` of the weights as they are now.

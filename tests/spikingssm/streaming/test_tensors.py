@@ -1,5 +1,8 @@
 """A step in plain tensors is the network: spikes equal, logits up to rounding; and 8 bits are what they say."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -65,7 +68,7 @@ def test_8_bits_are_the_network_with_rounded_weights(name):
     with torch.no_grad():
         rounded = TensorStep(plan)
         for part in weights:
-            weight = getattr(rounded, rounded._at[part])  # (inputs, outputs)
+            weight = getattr(rounded, f"w{part.start}")  # (inputs, outputs)
             scale = weight.abs().amax(0).clamp_min(1e-30) / 127
             weight.copy_((weight / scale).round() * scale)
         wanted, spikes, _ = run(rounded, steps_of(model, x), False)
@@ -97,3 +100,28 @@ def test_what_8_bits_cost_is_measured():
     for reach in (0, 1.5):
         with pytest.raises(ValueError, match=rf"reach must be in \(0, 1\], got {reach}"):
             in_int8(model.plan(), reach)
+
+
+def test_it_is_copied_pickled_and_moved_as_any_module():
+    model, x = made("ssm")
+    step = model.tensor_step()
+    first = torch.from_numpy(steps_of(model, x)[:, 0])
+    with torch.no_grad():
+        wanted = step(first, *step.initial_state(BATCH))
+        for other in (copy.deepcopy(step), pickle.loads(pickle.dumps(step))):
+            found = other(first, *other.initial_state(BATCH))
+            assert all(map(torch.equal, found, wanted))
+    step.to("meta")
+    assert step(first.to("meta"), *step.initial_state(BATCH))[0].shape == (3, 4)
+
+
+def test_it_is_of_the_weights_of_its_moment():
+    model, x = made("rsnn")
+    step = model.tensor_step()
+    first = torch.from_numpy(steps_of(model, x)[:, 0])
+    states = step.initial_state(BATCH)
+    with torch.no_grad():
+        before = step(first, *states)[2]
+        model.layers[0].input.weight.add_(1)
+        assert torch.equal(step(first, *states)[2], before)
+        assert not torch.equal(model.tensor_step()(first, *states)[2], before)
