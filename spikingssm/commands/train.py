@@ -12,6 +12,7 @@ from spikingssm.experiments.launch import Job, launch, split
 from spikingssm.experiments.outcome import failure, tell
 from spikingssm.experiments.run import quiet, run
 from spikingssm.experiments.variants import folder_label, sweep, variant
+from spikingssm.processes.together import needing_others
 
 __all__ = ["main"]
 
@@ -33,6 +34,12 @@ def main(argv: Sequence[str], program: str = "train.py") -> None:
     parser.add_argument("--multirun", "-m", action="store_true", help="one run for each combination of key=a,b")
     given = parser.parse_intermixed_args(list(argv))
     quiet()
+    with needing_others():  # of several processes, of which one may not come beyond its command line
+        _do(given)
+
+
+def _do(given: argparse.Namespace) -> None:
+    """What the arguments ask for."""
     own, launcher = split(given.overrides)
     if launcher and not given.multirun:
         raise ValueError(

@@ -22,10 +22,14 @@ from sdn.runs.cli import shortened
 from sdn.runs.shortage import shortage
 from spikingssm.experiments.ending import quoted
 from spikingssm.experiments.overrides import check_key, one_line, parse
+from spikingssm.experiments.plain import leaves
 from spikingssm.experiments.runfolder import FITTED, stored
 from spikingssm.experiments.targets import takes
 
-__all__ = ["MOVABLE", "call", "config_folder", "has_recipes", "load", "load_config"]
+__all__ = ["AUTO", "MOVABLE", "call", "config_folder", "has_recipes", "load", "load_config"]
+
+AUTO = "auto"
+"""Value of ``resume`` that goes on with what is there in the run folder, and starts where nothing is."""
 
 MOVABLE = (
     "data.root", "data.path", "data.test_path", "data.num_workers", "threads", "trainer.enable_progress_bar",
@@ -48,6 +52,8 @@ def load(overrides: Sequence[str]) -> DictConfig:
 def load_config(overrides: Sequence[str]) -> DictConfig:
     """The configuration that overrides of ``configs/config.yaml`` give; with ``resume=FOLDER`` that of the run there.
 
+    ``resume=auto`` is ``resume=`` of the run folder where that holds a run to go on with, and nothing elsewhere.
+
     Args:
         overrides: in Hydra's grammar: ``experiment=spikingssm/digits``, ``+tier=smoke``, ``model.d_model=64``.
 
@@ -68,6 +74,8 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
     if run is None:
         return _compose(parsed)
     run = str(run)  # a folder may have a number for its name
+    if run == AUTO:
+        return _begun_or_new([o for o in parsed if o.key_or_group != "resume"])
     found = stored(run)
     moved = [o for o in parsed if o.key_or_group in MOVABLE or _is_longer(found, o)]
     for override in moved:
@@ -75,7 +83,8 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
         OmegaConf.update(found, override.key_or_group, override.value(), force_add=True)
     asked = _compose([o for o in parsed if o not in moved])
     changed = [o.key_or_group for o in parsed if o.key_or_group != "resume" and o not in moved]
-    old, new = (_leaves(OmegaConf.to_container(config, resolve=True)) for config in (found, asked))
+    old, new = (leaves(OmegaConf.to_container(config, resolve=True)) for config in (found, asked))
+    old.setdefault("trainer.num_nodes", 1)  # an older run does not say it
     keys = [k for k in old | new if k not in ("resume", "run_dir", *(o.key_or_group for o in moved))]
     if not any(_is_group(config_folder(), key) for key in changed):
         keys = [k for k in keys if any(f"{k}.".startswith(f"{key}.") for key in changed)]
@@ -92,6 +101,16 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
         )
     found.resume = str(asked.resume)
     return found
+
+
+def _begun_or_new(parsed: list[Override]) -> DictConfig:
+    """The configuration to go on with where the run folder holds a run that can, else that of a new run."""
+    config = _compose(parsed)
+    folder = Path(str(config.run_dir))
+    there = any((folder / name).is_file() for name in ("summary.json", "checkpoints/last.ckpt"))
+    if not (there and (folder / "config.yaml").is_file()):
+        return config
+    return load_config([*(o.input_line or "" for o in parsed), f"resume={quoted(folder)}"])
 
 
 def _is_longer(found: DictConfig, override: Override) -> bool:
@@ -236,7 +255,7 @@ def _tables(folder: Path) -> dict[str, list[str]]:
 def _nulls(folder: Path) -> set[str]:
     """The keys that are null in ``configs/config.yaml``, and may be it where an experiment or a tier sets them."""
     content = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-    return {key for key, value in _leaves(content).items() if value is None}
+    return {key for key, value in leaves(content).items() if value is None}
 
 
 def _hydra(folder: Path, parsed: list[Override]) -> DictConfig:
@@ -284,10 +303,3 @@ def _check_file(folder: Path, group: str, value: Any) -> None:
     there = sorted(_tables(folder).get(group) or found)
     if value is not None and value not in there:
         raise ValueError(f"no {group} is named {value!r}; there are: {', '.join(there)}.")
-
-
-def _leaves(value: Any, at: str = "") -> dict[str, Any]:
-    """Nested mappings as one, from dotted key to value."""
-    if not isinstance(value, dict):
-        return {at: value}
-    return {k: v for name, inner in value.items() for k, v in _leaves(inner, f"{at}.{name}".lstrip(".")).items()}

@@ -8,13 +8,20 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-__all__ = ["read_yaml"]
+__all__ = ["leaves", "read_yaml"]
 
 LARGEST = 2**18
 """Bytes; the configuration of a run has 2,000."""
 DEPTH = 30
 SMALLEST, HIGHEST = -(2**63), 2**64 - 1
 """Integers of a configuration: seeds have up to 64 bits."""
+
+
+def leaves(value: Any, at: str = "") -> dict[str, Any]:
+    """Nested mappings as one, from dotted key to value."""
+    if not isinstance(value, dict):
+        return {at: value}
+    return {k: v for name, inner in value.items() for k, v in leaves(inner, f"{at}.{name}".lstrip(".")).items()}
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from sdn.runs.signals import explained
 from spikingssm.datasets import SequenceData
 from spikingssm.datasets.described import described
 from spikingssm.datasets.interface import Interface
+from spikingssm.experiments.alike import same_everywhere
 from spikingssm.experiments.build import build, check_keys
 from spikingssm.experiments.ending import go_on, quoted, remembered
 from spikingssm.experiments.figures import learning_curve, raster
@@ -34,12 +35,13 @@ from spikingssm.measures.shown import plain_number
 from spikingssm.measures.spikes import spikes_of
 from spikingssm.models.base import patch_of, placed
 from spikingssm.processes.distributed import first_process, leave
-from spikingssm.training.callbacks import EarlyStop, StepCheckpoint
+from spikingssm.processes.together import check_launched, meet, needing_others
+from spikingssm.training.callbacks import Alike, EarlyStop, StepCheckpoint
 from spikingssm.training.fit import SequenceModule, fit, score
 from spikingssm.training.loggers import more_loggers
 from spikingssm.training.monitor import DeadNeurons
 
-__all__ = ["quiet", "run"]
+__all__ = ["is_finished", "quiet", "run"]
 
 
 def quiet() -> None:
@@ -64,21 +66,33 @@ def run(config: DictConfig, changed: str = "") -> Path:
         ValueError, OSError, NotImplementedError, ImportError: what data, model and training refuse.
     """
     folder, resume = Path(str(config.resume or config.run_dir)), config.resume is not None
-    if resume and (folder / "summary.json").is_file() and not _is_extended(config, folder):
+    if is_finished(config):
         logger.info(f"{folder} is finished; its results are in summary.json")
         with contextlib.suppress(OSError), locked(folder):  # which removes the lock of a process that was killed there
             pass
         return folder
     with contextlib.ExitStack() as open_here:
         open_here.enter_context(explained(lambda: go_on(folder)))
+        open_here.enter_context(needing_others(lambda: go_on(folder)))
         if first_process():  # the others of one training share its lock
             open_here.enter_context(locked(folder, "choose another run_dir=FOLDER"))
             if not resume:
                 _refuse_held(folder)
             open_here.enter_context(remembered(folder))
-        _run(config, folder, resume, changed)
+        with needing_others(lambda: go_on(folder)):  # within what the folder remembers of its end
+            _run(config, folder, resume, changed)
         leave()
     return folder
+
+
+def is_finished(config: DictConfig) -> bool:
+    """Whether a configuration is that of a run to go on with that has nothing left to do."""
+    if config.resume is None:
+        return False
+    extended = _is_extended(
+        config, Path(str(config.resume))
+    )  # read first: another process may begin to go on meanwhile
+    return not extended and (Path(str(config.resume)) / "summary.json").is_file()
 
 
 def _is_extended(config: DictConfig, folder: Path) -> bool:
@@ -126,17 +140,20 @@ def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
     config = copy.deepcopy(config)
     config.run_dir, config.resume = str(folder), None
     OmegaConf.resolve(config)
+    check_launched(config.trainer.get("devices"), config.trainer.get("num_nodes", 1))
     writes = first_process()
     last = folder / "checkpoints" / "last.ckpt"
     first = start_from(config) if config.get("weights") is not None else None
-    data, module = build(config, last if resume and last.is_file() else first)
+    begins = last if resume and last.is_file() else first
+    data, module = build(config, begins)
+    alike = same_everywhere(config, data.facts(), begins)
     keep_fitted(config, data.fitted)
     longer = resume and _is_extended(config, folder)
     if writes and longer:
         _keep_result(folder, stored(folder).trainer.max_epochs)
     if writes:
         keep_artifact(config, module, folder)
-    callbacks, loggers = _callbacks(config, module, folder), _loggers(config, folder)
+    callbacks, loggers = [Alike(alike), *_callbacks(config, module, folder)], _loggers(config, folder)
     command, changed = _header(folder, resume, changed)
     if longer:
         epochs = f"trainer.max_epochs={config.trainer.max_epochs}"
@@ -160,6 +177,7 @@ def _run(config: DictConfig, folder: Path, resume: bool, changed: str) -> None:
             logger.info(f"starting from the weights in {first}")
             _say_other_classes(Path(config.weights), data.interface)
         more = {"callbacks": callbacks, "loggers": loggers, **_trainer(config)}
+        meet()
         loop = fit(module, data, folder, seed=config.seed, resume=resume, **more)
         found = score(module, data, loop)
         if writes:

@@ -1,6 +1,6 @@
 """Several processes: what they tell one another, and how a large model is cut for them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -8,7 +8,10 @@ from lightning.pytorch.strategies import FSDPStrategy, Strategy
 from lightning.pytorch.utilities import move_data_to_device, rank_zero_only
 from torch import Tensor, distributed, nn
 
-__all__ = ["ALONE", "SHARD", "Sharded", "as_strategy", "first_process", "gathered", "leave", "shared_work", "total"]
+__all__ = [
+    "ALONE", "SHARD", "Sharded", "as_strategy", "first_process", "from_first", "gathered", "leave", "shared_work",
+    "total",
+]  # fmt: skip
 
 SHARD = "_fsdp_wrapped_module."
 """What sharding puts into the names of modules."""
@@ -78,6 +81,15 @@ def gathered(value: Any) -> list[Any]:
     found: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(found, value)
     return found
+
+
+def from_first(make: Callable[[], Any]) -> Any:
+    """What the first process makes, for all of them: the others need not have its files."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return make()
+    found = [make() if distributed.get_rank() == 0 else None]
+    distributed.broadcast_object_list(found)
+    return found[0]
 
 
 def leave() -> None:

@@ -15,7 +15,35 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from sdn.runs.signals import pending
 from spikingssm.processes.distributed import gathered
 
-__all__ = ["EarlyStop", "ResumeState", "StepCheckpoint", "averaging"]
+__all__ = ["Alike", "EarlyStop", "ResumeState", "StepCheckpoint", "averaging"]
+
+
+class Alike(Callback):
+    """Refuses processes that were not started alike, which would train another network than any of them was asked for.
+
+    Args:
+        facts: plain values that must be the same in every process, such as keys, data and the checkpoint.
+    """
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self.facts = dict(facts)
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Compare.
+
+        Raises:
+            ValueError: the first fact that differs, with both values and who has them.
+        """
+        if stage != "fit" or trainer.world_size == 1:
+            return
+        first, *others = gathered(self.facts)
+        for rank, other in enumerate(others, 1):
+            for key in first | other:
+                if first.get(key) != other.get(key):
+                    raise ValueError(
+                        f"process 0 has {key} {first.get(key)!r} and process {rank} has {other.get(key)!r}; start all "
+                        "of them with the same command, on the same data and the same run folder."
+                    )
 
 
 class ResumeState(Callback):

@@ -28,7 +28,7 @@ from spikingssm.measures.activity import Activity
 from spikingssm.measures.classes import by_class
 from spikingssm.measures.energy import account
 from spikingssm.models.base import blocks_of
-from spikingssm.processes.distributed import Sharded, as_strategy, shared_work
+from spikingssm.processes.distributed import Sharded, as_strategy, from_first, shared_work
 from spikingssm.training.callbacks import ResumeState, averaging
 from spikingssm.training.module import SequenceModule
 
@@ -113,7 +113,7 @@ def fit(
         warnings.filterwarnings("ignore", ".*returned exact zeros")  # `Activity` says more after the first epoch
         warnings.filterwarnings("ignore", ".*your dataloader is not resumable")  # the sampler skips what was trained
         restored.run(lambda: loop.fit(trained, datamodule=data, **start))
-    module.load_state_dict(check_weights(best, module))
+    module.load_state_dict(from_first(lambda: check_weights(best, module)))
     whole = {"strategy": "ddp", "logger": False, "enable_checkpointing": False}
     return make_trainer(**whole, **options) if sharded else loop
 
