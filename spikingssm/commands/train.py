@@ -1,16 +1,17 @@
 """Training from a command line: one run, a sweep, or a look at the configuration."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from functools import partial
 
 from loguru import logger
 from omegaconf import DictConfig, OmegaConf
 
-from spikingssm.experiments.config import load
-from spikingssm.experiments.launch import Job, launch, split
+from spikingssm.experiments.config import AUTO, load
+from spikingssm.experiments.launch import Job, launch, split, words_of
 from spikingssm.experiments.outcome import failure, tell
-from spikingssm.experiments.run import quiet, run
+from spikingssm.experiments.run import is_finished, quiet, run
 from spikingssm.experiments.variants import folder_label, sweep, variant
 from spikingssm.processes.together import needing_others
 
@@ -41,27 +42,47 @@ def main(argv: Sequence[str], program: str = "train.py") -> None:
 def _do(given: argparse.Namespace) -> None:
     """What the arguments ask for."""
     own, launcher = split(given.overrides)
+    own, more = _resumed(own)
     if launcher and not given.multirun:
         raise ValueError(
             f"{launcher[0]} is for sweeps; use it with --multirun, e.g. --multirun {launcher[0]} seed=0,1."
         )
-    jobs, configs = [], []
-    for overrides, label in list(sweep(own, given.multirun)):
-        configs.append(load(overrides))
-        if label := folder_label(overrides, label):
-            configs[-1].run_dir = f"{configs[-1].run_dir}-{label}"
-        jobs.append(Job(overrides, configs[-1].run_dir))
-    if twice := [job.run_dir for i, job in enumerate(jobs) if job.run_dir in [other.run_dir for other in jobs[:i]]]:
-        raise ValueError(f"two runs of this sweep would write to {twice[0]}; put ${{seed}} or ${{name}} into run_dir.")
+    jobs, configs = _jobs(own, more, given.multirun)
     if given.cfg:
         for config in configs:
             print(OmegaConf.to_yaml(config, resolve=True), end="")
     elif launcher:
-        launch(jobs, launcher)
+        left = [job for job, config in zip(jobs, configs, strict=True) if not is_finished(config)]
+        if len(left) < len(jobs):
+            logger.info(f"{len(jobs) - len(left)} of {len(jobs)} runs are finished, {len(left)} are left")
+        launch(left, launcher)
     elif given.multirun:
         _sweep(configs, jobs)
     else:
         run(configs[0], variant(jobs[0].overrides))
+
+
+def _jobs(own: Sequence[str], more: Sequence[str], multirun: bool) -> tuple[list[Job], list[DictConfig]]:
+    """The runs that overrides ask for, with their configurations; ``more`` is what `_resumed` gives."""
+    jobs, configs = [], []
+    for overrides, label in list(sweep(own, multirun)):
+        config = load(overrides)
+        if label := folder_label(overrides, label):
+            config.run_dir = f"{config.run_dir}-{label}"
+        jobs.append(Job([*overrides, *more], config.run_dir))
+        configs.append(load([*words_of(jobs[-1])]) if more else config)
+    if twice := [job.run_dir for i, job in enumerate(jobs) if job.run_dir in [other.run_dir for other in jobs[:i]]]:
+        raise ValueError(f"two runs of this sweep would write to {twice[0]}; put ${{seed}} or ${{name}} into run_dir.")
+    return jobs, configs
+
+
+def _resumed(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The overrides without ``resume=auto``, and that one; it is added where torchrun starts a run again."""
+    auto = f"resume={AUTO}"
+    own = [text for text in overrides if text != auto]
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT") or 0) > 0
+    resumes = any(text.startswith("resume=") for text in own)
+    return own, [auto] if len(own) < len(overrides) or (again and not resumes) else []
 
 
 def _sweep(configs: Sequence[DictConfig], jobs: Sequence[Job]) -> None:

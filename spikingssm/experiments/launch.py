@@ -15,13 +15,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spikingssm.experiments.config import load
-from spikingssm.experiments.ending import quoted
+from spikingssm.experiments.ending import go_on, quoted
 from spikingssm.experiments.outcome import failure, tell
 from spikingssm.experiments.run import quiet, run
 from spikingssm.experiments.variants import variant
-from spikingssm.processes.children import call
+from spikingssm.processes.children import Children, call
 
-__all__ = ["Job", "launch", "split"]
+__all__ = ["Job", "launch", "split", "words_of"]
 
 PLUGINS = {
     "joblib": "hydra-joblib-launcher",
@@ -40,6 +40,11 @@ class Job(NamedTuple):
 
     overrides: list[str]
     run_dir: str
+
+
+def words_of(job: Job) -> list[str]:
+    """The overrides of a run, with the folder that it has in the sweep."""
+    return [*(text for text in job.overrides if not text.startswith("run_dir=")), f"run_dir={quoted(job.run_dir)}"]
 
 
 def split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -73,10 +78,7 @@ def launch(jobs: Sequence[Job], options: Sequence[str]) -> None:
     if kind == "basic":
         found = [work(job) for job in jobs]
     elif kind == "joblib":
-        from joblib import Parallel, delayed
-
-        numbers = {key: int(value) for key, value in given.items() if isinstance(value, str) and value.isdigit()}
-        found = Parallel(**{**given, **numbers, "backend": "loky"})(delayed(work)(job) for job in jobs)
+        found = _side_by_side(work, jobs, given)
     elif kind in PLUGINS:
         from submitit import AutoExecutor
 
@@ -85,10 +87,39 @@ def launch(jobs: Sequence[Job], options: Sequence[str]) -> None:
         retries = {key: named.pop(key) for key in ("slurm_max_num_timeout",) if key in named}
         executor = AutoExecutor(folder, cluster=cluster, **retries)
         executor.update_parameters(**named)
-        found = [job.results()[0] for job in executor.map_array(work, jobs)]
+        found = [_ended(job) for job in executor.map_array(work, jobs)]
     else:
         raise ValueError(f"hydra/launcher={kind} is not used here; there are basic, {', '.join(PLUGINS)}.")
     tell({job.run_dir: why for job, why in zip(jobs, found, strict=True) if why is not None}, len(jobs))
+
+
+def _side_by_side(work: "_Work", jobs: Sequence[Job], given: dict[str, Any]) -> list[str | None]:
+    """Each run in a process of its own: joblib's own workers all end with one that is killed, and so would the runs."""
+    from joblib import Parallel, cpu_count, delayed, effective_n_jobs
+
+    numbers = {key: int(value) for key, value in given.items() if isinstance(value, str) and value.isdigit()}
+    options = {**given, **numbers, "backend": "threading"}  # whose threads wait for the processes
+    cores = max(1, cpu_count() // effective_n_jobs(options.get("n_jobs") or 1))
+    env = {"OMP_NUM_THREADS": str(cores), **os.environ, **work.environment}
+    children = Children()
+
+    def one(job: Job) -> str | None:
+        why = children.call(work.command(job), env)
+        return why if why is None or "resume=" in why else f"{why}; {go_on(Path(job.run_dir))}"
+
+    with children.open():
+        return list(Parallel(**options)(delayed(one)(job) for job in jobs))
+
+
+def _ended(job: Any) -> str | None:
+    """Why a job of submitit failed; one that was killed raises, which would end the sweep for the others."""
+    from submitit.core.utils import FailedJobError, UncompletedJobError
+
+    try:
+        why: str | None = job.results()[0]
+    except (FailedJobError, UncompletedJobError) as error:
+        return f"its job has ended without a result ({' '.join(str(error).split())[:200]})"
+    return why
 
 
 @dataclass(frozen=True)
@@ -101,7 +132,7 @@ class _Work:
     def __call__(self, job: Job) -> str | None:
         """What a user can mend is returned: an exception would end the other runs."""
         os.environ.update(self.environment)
-        words = [*(text for text in job.overrides if not text.startswith("run_dir=")), f"run_dir={quoted(job.run_dir)}"]
+        words = words_of(job)
         if int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0 and (Path(job.run_dir) / "config.yaml").is_file():
             words = [f"resume={quoted(job.run_dir)}"]  # the cluster had stopped it
         sys.argv = [self.script, *words]
@@ -111,10 +142,15 @@ class _Work:
             config = load(words)
             if config.trainer.devices == 1 or "SLURM_NTASKS" in os.environ:
                 run(config, variant(job.overrides))
-            elif code := call([sys.executable, *sys.argv]):  # which starts the others
+            elif code := call(self.command(job)):  # which starts the others
                 raise ValueError(f"it ended with exit code {code}; its error stands above.")
 
         return failure(work)
+
+    def command(self, job: Job) -> list[str]:
+        """What trains it in a process of its own, by the program that was called."""
+        program = [self.script] if Path(self.script).name == "train.py" else ["-m", "spikingssm", "train"]
+        return [sys.executable, *(f"-W{option}" for option in sys.warnoptions), *program, *words_of(job)]
 
     def checkpoint(self, job: Job) -> Any:
         """What submitit queues again for a job that reached its time limit: the same, which then resumes."""

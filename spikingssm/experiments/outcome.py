@@ -40,5 +40,6 @@ def tell(failed: Mapping[str, str], runs: int) -> None:
         return
     listed = " | ".join(why if why.startswith(folder) else f"{folder}: {why}" for folder, why in failed.items())
     others = ", the others are finished" if len(failed) < runs else ""
-    sys.stderr.write(f"error: {len(failed)} of {runs} runs failed{others}: {listed}\n")
+    way = " | the same command with resume=auto does what is left" if runs > 1 else ""
+    sys.stderr.write(f"error: {len(failed)} of {runs} runs failed{others}: {listed}{way}\n")
     sys.exit(1)

@@ -30,8 +30,8 @@ def _at_root(monkeypatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def train(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "ignore", "train.py", *map(str, words)]
+def train(*words: object, script: str | Path = "train.py") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", str(script), *map(str, words)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, text=True, capture_output=True, check=False, env=env, timeout=300)
 
@@ -56,6 +56,86 @@ def test_joblib_runs_side_by_side_what_single_commands_run(tmp_path) -> None:
     assert summary["seed"] == 1
     assert summary["command"].startswith("python train.py experiment=spikingssm/digits")
     assert summary["command"].count("run_dir=") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.environ.get("SDN_LONG"), reason="SDN_LONG=1 runs it")
+def test_a_sweep_outlives_a_run_that_is_killed_and_the_same_command_goes_on(tmp_path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, "seed=0,1,2", f"run_dir={tmp_path}/${{seed}}"]
+    words += ["trainer.max_epochs=3", "data.limit_train=32", "checkpoint.every_n_steps=1"]
+    killed = train("--multirun", *words, script=ROOT / "tests" / "dying_run.py")
+    assert killed.returncode == 1
+    assert "Traceback" not in killed.stderr
+    last = killed.stderr.splitlines()[-1]
+    assert last == (
+        f"error: 1 of 3 runs failed, the others are finished: {tmp_path}/1: it was ended by SIGKILL, as a system does "
+        f"that has run out of memory; go on with resume={tmp_path}/1 | the same command with resume=auto does what is "
+        "left"
+    )
+    folders = [tmp_path / seed for seed in "012"]
+    assert [(folder / "summary.json").is_file() for folder in folders] == [True, False, True]
+    assert [("**not finished**" in row) for row in report(folders).splitlines()[2:]].count(True) == 1
+    before = {path: path.read_bytes() for seed in "02" for path in (tmp_path / seed).rglob("*") if path.is_file()}
+    again = train("--multirun", *words, "resume=auto")
+    assert again.returncode == 0, again.stderr
+    assert "2 of 3 runs are finished, 1 are left" in again.stderr
+    assert "going on in epoch 2 with batch" in again.stderr
+    assert before == {path: path.read_bytes() for path in before}
+    given = [word.replace("${seed}", "single") for word in words[2:] if not word.startswith("seed=")]
+    assert table(run(load([*given, "seed=1"]))) == table(tmp_path / "1")
+
+
+def test_a_process_that_is_killed_is_told_and_the_others_run(tmp_path, monkeypatch, capsys) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    ends = ["print(7)", "import os; os.kill(os.getpid(), 9)", "raise SystemExit('error: no x; go on with resume=y')"]
+
+    def command(self, job):
+        mark = f"import pathlib; pathlib.Path({job.run_dir!r}).touch()"
+        return [sys.executable, "-S", "-c", f"{mark}; {ends[int(job.run_dir[-1])]}"]
+
+    monkeypatch.setattr(launch._Work, "command", command)
+    words = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *TINY, "seed=0,1,2", f"run_dir={tmp_path}/${{seed}}"]
+    with pytest.raises(SystemExit) as caught:
+        main(["--multirun", *words])
+    assert caught.value.code == 1
+    said = capsys.readouterr().err.splitlines()
+    assert "error: no x; go on with resume=y" in said[:-1]
+    assert said[-1] == (
+        f"error: 2 of 3 runs failed, the others are finished: {tmp_path}/1: it was ended by SIGKILL, as a system does "
+        "that has run out of memory; there is no checkpoint yet, start again with the same command | "
+        f"{tmp_path}/2: no x; go on with resume=y | the same command with resume=auto does what is left"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2"]
+
+
+def test_resume_auto_starts_goes_on_and_leaves_out_what_is_finished(tmp_path) -> None:
+    words = ["--multirun", *TINY, "seed=0", "optim.warmup=choice(0.5)", f"run_dir={tmp_path}/run", "resume=auto"]
+    main(words)
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == "run-optim.warmup=0.5"
+    first = table(folder)
+    kept = (folder / "summary.json").read_bytes()
+    main(words)
+    assert (folder / "summary.json").read_bytes() == kept
+    (folder / "summary.json").unlink()
+    main(words)
+    assert "going on in epoch 2" in (folder / "run.log").read_text()
+    assert table(folder) == first
+    with pytest.raises(ValueError, match=r"has optim\.lr=0\.01, not 0\.5"):
+        load([*TINY, "seed=0", "optim.warmup=0.5", "optim.lr=0.5", f"run_dir='{folder}'", "resume=auto"])
+    assert load([*TINY, f"run_dir={tmp_path}/new", "resume=auto"]).resume is None
+
+
+def test_resume_auto_is_added_where_torchrun_starts_a_run_again(monkeypatch) -> None:
+    from spikingssm.commands.train import _resumed
+
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    assert _resumed(["seed=1"]) == (["seed=1"], [])
+    assert _resumed(["seed=1", "resume=auto"]) == (["seed=1"], ["resume=auto"])
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert _resumed(["seed=1"]) == (["seed=1"], ["resume=auto"])
+    assert _resumed(["resume=runs/x"]) == (["resume=runs/x"], [])
 
 
 def test_submitit_runs_jobs_of_its_own(tmp_path) -> None:
@@ -167,13 +247,24 @@ def test_several_devices_get_a_process_of_their_own(tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(launch, "call", lambda command: started.append(command) or 3)
     monkeypatch.setattr(launch, "run", lambda config: pytest.fail("must not run here"))
+    monkeypatch.setattr(sys, "argv", ["train.py"])
     words = [*TINY, "trainer.devices=2", f"run_dir='{tmp_path}/a=b'"]
     with pytest.raises(SystemExit):
         main(["--multirun", "hydra/launcher=basic", *words])
     assert "a=b: it ended with exit code 3; its error stands above" in capsys.readouterr().err
     assert started[0][0] == sys.executable
-    assert started[0][2:] == [*TINY, "trainer.devices=2", f"run_dir={tmp_path}/a=b"]
+    assert str(ROOT / "train.py") in started[0]
+    assert started[0][-len(TINY) - 2 :] == [*TINY, "trainer.devices=2", f"run_dir={tmp_path}/a=b"]
     assert parse(started[0][-1:])[0].value() == f"{tmp_path}/a=b"
+
+
+def test_a_run_is_started_by_the_program_that_was_called() -> None:
+    """The console command lies where no package can be imported from, and `train.py` need not be installed."""
+    job = launch.Job(["seed=1", "run_dir=x"], "runs/a")
+    for script, words in (("/x/train.py", ["/x/train.py"]), ("/bin/spikingssm", ["-m", "spikingssm", "train"])):
+        command = launch._Work(script, {}).command(job)
+        assert command[0] == sys.executable
+        assert command[-2 - len(words) :] == [*words, "seed=1", "run_dir=runs/a"]
 
 
 class Cluster:
@@ -215,6 +306,28 @@ def test_options_of_slurm_are_called_as_submitit_calls_them(tmp_path, monkeypatc
     assert given["slurm_additional_parameters"] == {"a": 1}
     assert not [key for key in given if not key.startswith("slurm_") and key not in launch.SHARED]
     assert seen == [(4, "on"), (5, "on")]
+
+
+def test_a_job_that_was_killed_is_told_and_the_others_are_waited_for(tmp_path, monkeypatch, capsys) -> None:
+    utils = pytest.importorskip("submitit.core.utils")
+
+    class Killed:
+        def results(self):
+            raise utils.UncompletedJobError("Job 7 has not produced any output (state: OUT_OF_MEMORY)\nat all")
+
+    class Half(Cluster):
+        def map_array(self, work, jobs):
+            return [Killed(), *super().map_array(work, jobs[1:])]
+
+    monkeypatch.setattr("submitit.AutoExecutor", Half)
+    monkeypatch.setattr(launch, "run", lambda config, changed: seen.append(config.seed))
+    seen: list[int] = []
+    with pytest.raises(SystemExit):
+        main(["--multirun", "hydra/launcher=submitit_local", *TINY, "seed=4,5", f"run_dir={tmp_path}/${{seed}}"])
+    assert seen == [5]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"1 of 2 runs failed, the others are finished: {tmp_path}/4: its job has ended without a result (" in last
+    assert "OUT_OF_MEMORY" in last
 
 
 def test_the_names_of_the_options_are_those_of_submitit() -> None:
