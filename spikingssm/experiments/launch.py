@@ -14,9 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sdn.runs.signals import explained
 from spikingssm.experiments.config import load
 from spikingssm.experiments.ending import go_on, quoted
-from spikingssm.experiments.outcome import failure, tell
+from spikingssm.experiments.outcome import LEFT, failure, tell
 from spikingssm.experiments.run import quiet, run
 from spikingssm.experiments.variants import variant
 from spikingssm.processes.children import Children, call
@@ -107,7 +108,7 @@ def _side_by_side(work: "_Work", jobs: Sequence[Job], given: dict[str, Any]) -> 
         why = children.call(work.command(job), env)
         return why if why is None or "resume=" in why else f"{why}; {go_on(Path(job.run_dir))}"
 
-    with children.open():
+    with explained(lambda: LEFT), children.open():
         return list(Parallel(**options)(delayed(one)(job) for job in jobs))
 
 

@@ -5,7 +5,10 @@ from collections.abc import Callable, Mapping
 
 from sdn.runs.cli import said
 
-__all__ = ["failure", "tell"]
+__all__ = ["LEFT", "failure", "tell"]
+
+LEFT = "the same command with resume=auto does what is left"
+"""How a sweep goes on."""
 
 
 def failure(run: Callable[[], object]) -> str | None:
@@ -40,6 +43,6 @@ def tell(failed: Mapping[str, str], runs: int) -> None:
         return
     listed = " | ".join(why if why.startswith(folder) else f"{folder}: {why}" for folder, why in failed.items())
     others = ", the others are finished" if len(failed) < runs else ""
-    way = " | the same command with resume=auto does what is left" if runs > 1 else ""
+    way = f" | {LEFT}" if runs > 1 else ""
     sys.stderr.write(f"error: {len(failed)} of {runs} runs failed{others}: {listed}{way}\n")
     sys.exit(1)
