@@ -3,6 +3,7 @@
 import copy
 import shutil
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -19,6 +20,7 @@ from spikingssm.datasets.interface import FILE, Interface
 from spikingssm.datasets.labels import IGNORED
 from spikingssm.datasets.targets import LabelTargets, NumberTargets
 from spikingssm.experiments.build import open_module
+from spikingssm.experiments.listening import Heard, listen, listener_of
 from spikingssm.experiments.runfolder import ARTIFACT, best_of, stored
 from spikingssm.experiments.shipped import folder_of
 from spikingssm.measures.shown import COSTS, plain_number
@@ -106,6 +108,29 @@ class TrainedModel(nn.Module):
         """The network as one compiled step for streams of what `prepare` makes, see `spikingssm.streaming`."""
         found: Stream = able(self.network, "compile_step").compile_step()
         return found
+
+    def listen(
+        self,
+        blocks: Iterable[Any],
+        *,
+        rate: float | None = None,
+        every: float | None = None,
+        reset: float | None = None,
+    ) -> Iterator[Heard]:
+        """What the network says of a stream while it comes, in constant memory and by exact neurons.
+
+        Args:
+            blocks: raw, of any size, as the files of the data hold them: (T,) samples, (T, C) numbers, (T,) tokens, or
+                text.
+            rate: samples of sound a second, where it is not that of the training, or steps a second of other data.
+            every: seconds between two answers, or steps where no rate is known; about a second, or 100 steps.
+            reset: seconds or steps after which the network begins anew; None is never.
+
+        Raises:
+            NotImplementedError: a network without a compiled step.
+            ValueError: blocks that the network cannot read, or numbers out of range.
+        """
+        return listen(listener_of(self, rate, every, reset), blocks)
 
     def prepare(self, x: Any, lengths: Any = None) -> tuple[Tensor, Tensor | None]:
         """Raw sequences -> what the network reads, (N, L, C) float32 or tokens, and their valid steps (N,) or None.
