@@ -9,6 +9,7 @@ from typing import Any
 from sdn import __version__
 from sdn.runs.cli import entry_point
 from spikingssm.commands import export as exporting
+from spikingssm.commands import stream
 from spikingssm.commands import studies as study
 
 
@@ -27,6 +28,7 @@ def main() -> None:
     todo = {
         "evaluate": _evaluate, "import": _import, "study": study.run, "export": exporting.run, "report": _report,
         "cochlea": _cochlea, "explain": _explain, "demo": _demo, "predict": _predict, "configs": _configs,
+        "stream": stream.run,
     }  # fmt: skip
     todo[given.command](given)
 
@@ -77,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--solver", help="fused, surrogate, parallel or loop; the one of the training by default")
     predict.add_argument("--batch-size", type=int, default=64, metavar="N", help="sequences at once (default 64)")
     predict.add_argument("--out", metavar="FILE.csv", help="write all answers with all probabilities there")
+
+    stream.add_parser(commands)
 
     taken = commands.add_parser(
         "import",
