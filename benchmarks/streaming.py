@@ -2,17 +2,31 @@
 
 A turn runs 160 steps, 10 ms of sound at 16 kHz. Times are of one step. "one call a step" pays for the call from Python,
 "blocks of 160" once for all of them. Before anything is timed, the spikes and the logits are compared.
+
+The table "sound" is `spikingssm stream` over a file: reading, resampling and the network. It has the seconds of
+sound in a second of CPU time, and how much the peak of the memory grew after the first tenth.
 """
 
+import resource
+import tempfile
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 import torch
 from torch import nn
 
 from benchmarks.harness import Bench, Run
 from spikingssm import RSNN, S5RF, SpikingSSM
+from spikingssm.datasets.inputs import Audio
+from spikingssm.datasets.interface import Interface
+from spikingssm.datasets.sources import open_source
+from spikingssm.experiments.listening import listener_of
+from spikingssm.experiments.trained import TrainedModel
+from spikingssm.tasks import Classification
 
 __all__ = ["NETWORKS", "run", "variants"]
 
@@ -27,7 +41,7 @@ NETWORKS: dict[str, Callable[[bool], Any]] = {
 
 
 def run(bench: Bench) -> None:
-    """A table of all networks."""
+    """A table of all networks, one by one and over a sound file."""
     for name, make in NETWORKS.items():
         torch.manual_seed(0)
         model = make(bench.level == "tiny").eval()
@@ -40,6 +54,50 @@ def run(bench: Bench) -> None:
         for word, rate in hertz.items():
             bench.add(table="real time", network=name, variant=word, steps_a_second=rate, at_16_khz=rate / 16_000)
         bench.add(table="equality", network=name, **facts)
+    sounds(bench)
+
+
+def sounds(bench: Bench) -> None:
+    """One network over sound files of several lengths and rates; those of the full level take two minutes."""
+    torch.manual_seed(0)
+    network = NETWORKS["SpikingSSM 3 x 64, N 32"](bench.level == "tiny").eval()
+    interface = Interface("sound", 16_000, 1, 10, Audio(16_000, 0.1))
+    model = TrainedModel(network, interface, Classification(), {}, {}, Path())
+    seconds = bench.pick([60, 600], [10], [1])
+    with tempfile.TemporaryDirectory() as folder:
+        for rate, channels, length in [*((16_000, 1, each) for each in seconds), (44_100, 2, seconds[0])]:
+            path = Path(folder) / f"{rate}-{length}.wav"
+            write_noise(path, rate, channels, length)
+            case = {"table": "sound", "hertz": rate, "channels": channels, "seconds": length}
+            bench.add(**case, **streamed(model, path, length))
+
+
+def write_noise(path: Path, rate: int, channels: int, seconds: int) -> None:
+    """A WAV file of noise, written second by second."""
+    rng = np.random.default_rng(0)
+    with soundfile.SoundFile(path, "w", rate, channels, "PCM_16") as file:
+        for _ in range(seconds):
+            file.write(0.1 * rng.standard_normal((rate, channels)))
+
+
+def streamed(model: TrainedModel, path: Path, seconds: int) -> dict[str, float]:
+    """Seconds of sound in one of CPU time, the spike rate, and MiB by which the peak grew, of one file."""
+    source = open_source(str(path), model.interface)
+    listener = listener_of(model, source.rate, loud=source.loud)
+    start, early = time.process_time(), 0.0
+    for block in source.blocks:
+        [*listener.hear(block)]
+        if not early and listener.steps >= 1600 * seconds:
+            early = peak()
+    [*listener.end()]
+    took, late = time.process_time() - start, peak()
+    rate = sum(listener.total.values()) / (listener.frames * sum(listener.neurons.values()))
+    return {"times_real_time": seconds / took, "rate": rate, "grown_mib": late - early, "peak_mib": late}
+
+
+def peak() -> float:
+    """The largest memory of this process so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def variants(model: nn.Module, x: torch.Tensor) -> tuple[dict[str, Run], dict[str, Any]]:

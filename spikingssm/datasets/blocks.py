@@ -154,7 +154,7 @@ def microphone_blocks(rate: int | None = None, device: str | None = None) -> tup
 
     Raises:
         ImportError: sounddevice is not installed, or finds no PortAudio.
-        OSError: no microphone, or none that records at this rate.
+        OSError: no microphone, none that records at this rate, or one that was unplugged.
     """
     sounddevice = _sounddevice()
     which = int(device) if device is not None and device.isdigit() else device
@@ -170,7 +170,10 @@ def microphone_blocks(rate: int | None = None, device: str | None = None) -> tup
         lost = False
         with stream:
             while True:
-                heard, overflowed = stream.read(size)
+                try:
+                    heard, overflowed = stream.read(size)
+                except sounddevice.PortAudioError as error:
+                    raise OSError(f"the microphone has stopped ({str(error)[:100]}); plug it in again.") from None
                 if overflowed and not lost:
                     lost = True
                     logger.warning("the network is slower than the microphone: some sound was lost")

@@ -20,6 +20,8 @@ __all__ = ["Answer", "Heard", "Listener", "listen", "listener_of", "steps_of"]
 Array = np.ndarray[Any, Any]
 STEPS = 100
 """Steps between two answers where no rate is known."""
+LOGITS = 2**20
+"""Numbers that a network may answer with before they are summed up: memory does not grow with its classes."""
 
 
 class Answer(NamedTuple):
@@ -144,9 +146,11 @@ class Listener:
         ready, arrived = np.concatenate([self._held, part]), self.steps + len(part)
         whole = len(ready) // self._patch * self._patch
         frames, self._held = ready[:whole].reshape(-1, self._stream.d_input), ready[whole:].copy()
+        most = max(1, LOGITS // self._stream.d_output)
         while len(frames):
             due = -(-(self._told_at + self._every) // self._patch)  # an answer comes behind a whole frame
-            piece, frames = frames[: due - self._done], frames[due - self._done :]
+            room = min(due - self._done, most)
+            piece, frames = frames[:room], frames[room:]
             self._add(piece)
             if self._done == due:
                 self.steps = self._start + self._done * self._patch

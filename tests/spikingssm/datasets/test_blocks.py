@@ -151,7 +151,7 @@ class Microphones:
         pass
 
     def __init__(self):
-        self.opened, self.closed = {}, False
+        self.opened, self.closed, self.unplugged = {}, False, False
 
     def query_devices(self, device, kind):
         if device == "away":
@@ -171,6 +171,8 @@ class Microphones:
                 outer.closed = True
 
             def read(self, size):
+                if outer.unplugged:
+                    raise outer.PortAudioError("Device unavailable")
                 return np.full((size, 1), 0.25, np.float32), True
 
         return Stream()
@@ -188,7 +190,9 @@ def test_a_microphone_is_read_as_it_hears(monkeypatch):
     assert first.shape == second.shape == (2205,)
     assert (first == 0.25).all()
     assert first.dtype == np.float64
-    found.close()
+    stub.unplugged = True
+    with pytest.raises(OSError, match=r"the microphone has stopped \(Device unavailable\)"):
+        next(found)
     assert stub.closed
     microphone_blocks(16_000, "2")
     assert (stub.opened["samplerate"], stub.opened["device"], stub.opened["channels"]) == (16_000, 2, 1)

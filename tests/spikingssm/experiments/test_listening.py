@@ -18,6 +18,7 @@ from spikingssm.datasets.resampling import Resampler
 from spikingssm.datasets.sequences import read_sequences
 from spikingssm.datasets.sources import open_source
 from spikingssm.datasets.targets import LabelTargets, NumberTargets
+from spikingssm.experiments import listening
 from spikingssm.experiments.listening import Listener, listen, listener_of, steps_of
 from spikingssm.experiments.trained import TrainedModel
 from spikingssm.streaming.stream import StreamState
@@ -223,6 +224,20 @@ def test_what_is_kept_does_not_grow():
     assert max(sizes) < 20_000
     assert min(sizes) > 500
     assert listener.steps > 10_000
+
+
+@pytest.mark.parametrize("name", ["mean of each step", "language"])
+def test_long_blocks_are_answered_in_parts(monkeypatch, name):
+    model = made(name)
+    x = data(model)
+    [*_, whole] = model.listen([x])
+    monkeypatch.setattr(listening, "LOGITS", 30)
+    sizes, listener = [], listener_of(model)
+    run = listener._stream.run
+    listener._stream.run = lambda frames, state: sizes.append(len(frames)) or run(frames, state)
+    [*_, found] = listen(listener, [x])
+    assert same(whole.answer, found.answer)
+    assert max(sizes) == 30 // model.interface.d_output
 
 
 def test_a_block_that_is_refused_changes_nothing():
