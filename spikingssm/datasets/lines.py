@@ -39,7 +39,7 @@ class LineReader:
     def __init__(self, name: str, channels: int, vocab: int | None = None, skip_bad: bool = False) -> None:
         self.name, self.channels, self.vocab, self.skip_bad = name, channels, vocab, skip_bad
         self.bad = 0
-        self._number = 0
+        self._number = self._width = 0
         self._places: list[int] | None = None
         self._begun, self._sequence = False, -1
         self._first = ""
@@ -86,7 +86,7 @@ class LineReader:
         text = line.decode("utf-8", "replace").removeprefix("\ufeff" if self._number == 1 else "").strip()
         if not text:
             return []
-        cells = [cell.strip() for cell in next(csv.reader([text]))] if "," in text or '"' in text else text.split()
+        cells = self._cells(text)
         if not self._begun:
             self._begun = True
             if not any(map(_is_number, cells)):
@@ -97,8 +97,17 @@ class LineReader:
             raise _Bad(f"{self._place} has {len(cells)} numbers, this network reads {self.channels} a step.")
         return [self._value(cell) for cell in cells]
 
+    def _cells(self, text: str) -> list[str]:
+        if "," not in text and '"' not in text:
+            return text.split()
+        try:
+            return [cell.strip() for cell in next(csv.reader([text]))]
+        except csv.Error:
+            raise _Bad(f"{self._place} is no row of a table: {text[:40]!r}.") from None
+
     def _named(self, cells: list[str]) -> list[float]:
         names = [cell.lower() for cell in cells]
+        self._width = len(names)
         self._places = [i for i, name in enumerate(names) if name not in (LABEL, SEQUENCE)]
         self._sequence = names.index(SEQUENCE) if SEQUENCE in names else -1
         if self.vocab is None and len(self._places) != self.channels:
@@ -111,8 +120,8 @@ class LineReader:
     def _picked(self, cells: list[str]) -> list[str]:
         """The cells of the channels, of one sequence."""
         assert self._places is not None
-        if len(cells) <= max((*self._places, self._sequence)):
-            raise _Bad(f"{self._place} has {len(cells)} cells, fewer than there are columns.")
+        if len(cells) != self._width:
+            raise _Bad(f"{self._place} has {len(cells)} cells for {self._width} columns.")
         if self._sequence >= 0:
             self._first = self._first or cells[self._sequence]
             if cells[self._sequence] != self._first:

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fuzz import arrays, hostile, recordings, settings, stored, texts
+from fuzz import arrays, hostile, recordings, settings, stored, streams, texts
 from fuzz.engine import Format, Outcome, case, run_cases, template
 
-KINDS = {kind.name: kind for part in (stored, arrays, recordings, texts, settings, hostile) for kind in part.FORMATS}
+KINDS = {
+    kind.name: kind for part in (stored, arrays, recordings, streams, texts, settings, hostile) for kind in part.FORMATS
+}
 COLUMNS = ("refused", "right", "other", "lines", "traceback", "hang", "memory", "code", "crash")
 
 

@@ -45,7 +45,9 @@ BAD = {
     "1,2\n3,nan\n": "line 2 has 'nan'; a network reads finite numbers only",
     "1,2\n-inf,1\n": "line 2 has '-inf'; a network reads finite numbers only",
     "sequence,a,b\n0,1,2\n1,3,4\n": "line 3 begins another sequence, 1, and a stream is one; ask `predict`",
-    "a,b\n1,2\n3\n": "line 3 has 1 cells, fewer than there are columns",
+    "a,b\n1,2\n3\n": "line 3 has 1 cells for 2 columns",
+    "a,b\n1,2\n3,4,5\n": "line 3 has 3 cells for 2 columns",
+    "1,2\n3,\r4\n": r"line 2 is no row of a table: '3,\\r4'",
 }
 
 
