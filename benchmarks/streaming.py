@@ -1,4 +1,4 @@
-"""Suite ``streaming``: one step of a network at batch 1, by ``model.step``, by chunks, and by ``compile_step``.
+"""Suite ``streaming``: one step of a network at batch 1, by ``model.step``, by ``compile_step``, and by other programs.
 
 A turn runs 160 steps, 10 ms of sound at 16 kHz. Times are of one step. "one call a step" pays for the call from Python,
 "blocks of 160" once for all of them. Before anything is timed, the spikes and the logits are compared.
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks.harness import Bench, Run
+from benchmarks.streaming_others import others
 from spikingssm import RSNN, S5RF, SpikingSSM
 from spikingssm.datasets.inputs import Audio
 from spikingssm.datasets.interface import Interface
@@ -47,6 +48,7 @@ def run(bench: Bench) -> None:
         model = make(bench.level == "tiny").eval()
         x = torch.randn(1, STEPS, 1)
         found, facts = variants(model, x)
+        found |= others(bench, model, x)
         case = {"table": "step", "network": name, "steps": STEPS}
         with torch.no_grad():
             times = bench.compare(case, found, STEPS, ("model.step",))
