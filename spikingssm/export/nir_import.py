@@ -52,14 +52,16 @@ def from_nir(source: Any, dt: float = 1e-4, *, step: str = "euler", jump: bool =
 
     Raises:
         NotImplementedError: nodes, fields and edges that cannot be read; the error lists all of them, and why.
-        ValueError: a dt or a step that is none.
+        ValueError: a dt or a step that is none, or a file that holds no graph.
+        FileNotFoundError: there is no such file.
         ImportError: the package ``nir`` is missing.
 
+    Warns of another dt than a file of ours says, and of time constants above 10,000 steps.
     Gradients of spikes are those of the neurons here: NIR holds none.
     """
     (nir,) = needed("nir")
     clock = Clock(dt, step)
-    graph = nir.read(str(source), type_check=False) if isinstance(source, (str, Path)) else source
+    graph = _read(nir, Path(source)) if isinstance(source, (str, Path)) else source
     if not isinstance(graph, nir.NIRGraph):
         raise ValueError(f"from_nir: source must be a nir.NIRGraph or a file, got a {type(graph).__name__}.")
     _compare(getattr(graph, "metadata", None), clock)
@@ -70,6 +72,18 @@ def from_nir(source: Any, dt: float = 1e-4, *, step: str = "euler", jump: bool =
     if problems:
         raise NotImplementedError("\n- ".join(["nir: this graph cannot be read:", *problems]))
     return _network(found)
+
+
+def _read(nir: Any, path: Path) -> Any:
+    """The graph in a file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"from_nir: there is no file {path}.")
+    try:
+        return nir.read(str(path), type_check=False)
+    except Exception as error:  # of h5py or nir, of many kinds
+        raise ValueError(
+            f"from_nir: {path} cannot be read as a NIR graph ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _compare(said: Any, clock: Clock) -> None:

@@ -1,5 +1,6 @@
 """The numbers of a neuron between a node of NIR, which is an equation in time, and a step of ours."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from sdn.migration import EulerLIF, NorseLIF, SnnTorchSynaptic, StrictEulerLIF
 __all__ = ["Clock", "Part", "Step", "cuba_of", "dynamics_of", "integrator_of", "node_of", "step_of"]
 
 Array = np.ndarray[Any, Any]
+LONG = 10_000
+"""Steps of a time constant beyond which dt is likely in another unit."""
 SAME = 1e-5
 """How far a gain may be from 1 to be 1: peers write R and tau in float32, and their product is 1 but for rounding."""
 
@@ -275,6 +278,9 @@ def _rate(node: Any, name: str, clock: Clock, n: int, told: Callable[[str, str],
     if (1 - rate).astype(np.float32).max() == 1:
         told(name, f"is {_range(tau)} and dt is {clock.dt:g}: no leak is left in float32; give a larger dt")
         return None
+    if (tau > LONG * clock.dt).any():
+        steps = tau.max() / clock.dt
+        warnings.warn(f"from_nir: a {name} is {steps:.3g} steps of dt={clock.dt:g}; is dt in its unit?", stacklevel=9)
     return np.minimum(rate, 1.0)
 
 

@@ -264,7 +264,9 @@ def test_other_neurons_of_norse_are_read():
     graph = to_nir(from_nir(graph, 1e-3, jump=True), **READERS["norse"])  # with the w_in that the equation asks for
     same(stepped(read_by_norse(graph), x), stepped(net, x))
     net = boxes(norse.IAFCell(norse.IAFParameters(v_th=one(1.6))))
-    same(stepped(net, x), ours(from_nir(written_by_norse(net, 1.0), 1e-3), x))
+    read = from_nir(written_by_norse(net, 1.0), 1e-3)
+    same(stepped(net, x), ours(read, x))
+    same(stepped(read_by_norse(to_nir(read, **READERS["norse"])), x), ours(read, x))
     net = boxes((one(200.0), one(0.1)), nn.Linear(N, 3), norse.LIBoxCell())
     found = from_nir(written_by_norse(net, 1.0), 1e-3)
     assert isinstance([*found][-1], LeakyIntegrator)
@@ -299,6 +301,18 @@ def test_sinabs_reads_our_graph_with_its_own_reset(tmp_path):
     assert theirs.max() > 1
     same(theirs, ours(net, x), equal=False)
     same(at_once(next(found), x), ours(net, x))
+
+
+def test_sinabs_reads_if_with_a_lower_bound_and_no_cubalif():
+    layers = library("sinabs.layers")
+    graph = nir.NIRGraph.from_list(nir.Affine(np.eye(N, INPUTS), np.zeros(N)), nir.IF(np.ones(N), np.full(N, 0.8)))
+    *_, read = read_by_sinabs(graph)
+    (iaf,) = [part for part in read.modules() if isinstance(part, layers.IAF)]
+    assert (iaf.min_v_mem == -0.8).all()
+    cuba = nir.CubaLIF(*np.ones((5, N)))
+    *_, read = read_by_sinabs(nir.NIRGraph.from_list(nir.Affine(np.eye(N, INPUTS), np.zeros(N)), cuba))
+    x = noise()
+    torch.testing.assert_close(at_once(read, x), x @ torch.eye(INPUTS, N))  # left out without a word
 
 
 @pytest.mark.parametrize("kind", ["cycle", "cycles"])

@@ -150,6 +150,16 @@ def test_an_export_has_a_contract_and_test_vectors(tmp_path):
     np.testing.assert_allclose(data.nodes["output"].observables["output"].data[0], theirs["output"], atol=2e-6)
 
 
+@pytest.mark.parametrize("reader", READERS)
+def test_an_export_for_a_reader_agrees_too(reader, tmp_path):
+    path = export_nir(subject(network("rsnn"), "net"), tmp_path, 200, 1, True, reader)
+    told = json.loads((tmp_path / "net.nir.json").read_text())
+    assert {key: told["nir"][key] for key in READERS[reader]} == READERS[reader]
+    assert told["agreement"]["spikes_that_differ"] == 0
+    assert told["agreement"]["logits_difference"] < 1e-6
+    nir.read_data(str(tmp_path / "net.vectors.h5")).check_nodes(nir.read(path))
+
+
 def test_a_pool_stays_outside_and_the_contract_says_so(tmp_path):
     net = RSNN(INPUTS, 2, 8, dynamics=sdn.LIF(0.9), pool="mean")
     export(net, "nir", tmp_path)

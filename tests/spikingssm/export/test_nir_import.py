@@ -1,6 +1,7 @@
 """Nodes of NIR are read as their equations, and what cannot be read is refused by name and field."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -181,3 +182,19 @@ def test_an_empty_graph_another_source_and_another_dt(tmp_path):
     path = stored(to_nir(sdn.Sequential(sdn.Neuron(sdn.LIF(0.9), 2)), dt=1e-3), tmp_path)
     with pytest.warns(UserWarning, match=r"written with dt=0.001, and is read with 0.002"):
         from_nir(path, 2e-3)
+
+
+def test_a_file_that_is_none_and_a_dt_in_another_unit(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        from_nir(tmp_path / "net.nir")
+    (tmp_path / "net.nir").write_text("no HDF5")
+    with pytest.raises(ValueError, match=r"net.nir cannot be read as a NIR graph \(OSError"):
+        from_nir(tmp_path / "net.nir")
+    with pytest.warns(UserWarning, match=r"a tau is 9e\+04 steps of dt=0.0001; is dt in its unit"):
+        from_nir(nir.NIRGraph.from_list(lif(tau=9.0)))
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nir", None)
+    with pytest.raises(ImportError, match="nir is missing; pip install"):
+        from_nir("net.nir")
