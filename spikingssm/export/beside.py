@@ -8,7 +8,7 @@ from loguru import logger
 
 from sdn.runs.files import writing
 
-__all__ = ["say", "write_contract"]
+__all__ = ["CLOSE", "say", "write_contract"]
 
 CLOSE = 1e-5
 """Difference of the logits, over the largest of them where that is above 1, up to which a file is equal."""

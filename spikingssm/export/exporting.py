@@ -1,18 +1,17 @@
 """A network written in the format of another program, tested there, and described beside it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from loguru import logger
 from torch import nn
 
 from sdn.runs.files import writing
 from spikingssm.experiments.trained import TrainedModel
 from spikingssm.export.accuracy import opened, tested
+from spikingssm.export.beside import say, write_contract
 from spikingssm.export.c_check import run_c
 from spikingssm.export.c_file import c_source
 from spikingssm.export.contract import contract
@@ -29,8 +28,6 @@ __all__ = ["FORMATS", "export"]
 
 FORMATS = ("onnx", "pt2", "c", "nir", "hub")
 ENDS = {"onnx": ".onnx", "pt2": ".pt2", "c": ".c"}
-CLOSE = 1e-5
-"""Difference of the logits, over the largest of them where that is above 1, up to which a file is equal."""
 
 
 def export(
@@ -120,7 +117,7 @@ def _written(to: str, ready: _Ready, out: Path, check: bool) -> Path:
     if int8 is not None:
         told["int8"] = int8
     write_contract(told, path)
-    _say(path, told)
+    say(path, told)
     return path
 
 
@@ -191,28 +188,3 @@ def write_vectors(known: Vectors, path: Path) -> Path:
     with writing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return path
-
-
-def write_contract(told: dict[str, Any], path: Path) -> Path:
-    """The contract of a file, beside it."""
-    beside = path.with_name(f"{path.name}.json")
-    with writing(beside) as partial:
-        partial.write_text(json.dumps(told, indent=2, default=str) + "\n")
-    return beside
-
-
-def _say(path: Path, told: dict[str, Any]) -> None:
-    """What a user must know at once."""
-    silent = [name for name, rate in told["vectors"]["spike_rates"].items() if rate in (0, 1)]
-    if silent:
-        logger.warning(f"{path.name}: {', '.join(silent)} spikes never or always with the test vectors, so that they "
-                       "say little of it.")  # fmt: skip
-    for which in ("agreement", "step_against_whole_sequence"):
-        found = told[which]
-        if found.get("checked") is False:
-            logger.warning(f"{path.name} was not run: {found['why']}")
-        elif found["spikes_that_differ"] or found["logits_difference"] > CLOSE * max(1.0, found["logits_largest"]):
-            logger.warning(
-                f"{path.name}: {which.replace('_', ' ')}: {found['spikes_that_differ']} of {found['spikes']} spikes "
-                f"differ, logits by up to {found['logits_difference']:.2g}."
-            )

@@ -15,7 +15,7 @@ from spikingssm.__main__ import _parser
 from spikingssm.commands.export import run
 from spikingssm.experiments.shipped import FOLDER
 from spikingssm.export import export
-from spikingssm.export.exporting import CLOSE
+from spikingssm.export.beside import CLOSE
 from spikingssm.export.onnx_file import run_onnx
 from spikingssm.export.subject import Answers, by_steps, compared, subject, vectors
 
