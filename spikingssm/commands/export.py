@@ -7,6 +7,7 @@ from typing import Any
 __all__ = ["add_parser", "run"]
 
 FORMATS = ("onnx", "pt2", "c", "nir", "hub")
+READERS = ("snntorch", "norse", "sinabs")
 
 
 def add_parser(commands: Any) -> None:
@@ -26,6 +27,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--name", help="of the files (default: that of the run)")
     parser.add_argument("--steps", type=int, default=1000, metavar="N", help="of the test vectors (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the test vectors (default 0)")
+    parser.add_argument("--reader", choices=READERS, help="of a NIR graph: the library that will read it")
     parser.add_argument("--no-check", action="store_true", help="do not run the written file")
     small = parser.add_argument_group("weights of 8 bits, for onnx, pt2 and c")
     small.add_argument(
@@ -59,7 +61,7 @@ def run(given: argparse.Namespace) -> None:
         out = out / "hub"
     made = export(
         trained, given.to, out, name=given.name, int8=given.int8, reach=given.reach, steps=given.steps,
-        seed=given.seed, check=not given.no_check, licence=given.licence, test=test,
+        seed=given.seed, check=not given.no_check, licence=given.licence, test=test, reader=given.reader,
     )  # fmt: skip
     for to, path in zip(given.to, made, strict=True):
         for line in _said(path):
@@ -76,6 +78,8 @@ def _check(given: argparse.Namespace) -> None:
                 raise ValueError(f"--{name} {getattr(given, name)} is for --int8, which is tested; leave it out.")
         if given.reach != 1:
             raise ValueError(f"--reach {given.reach:g} is for --int8; add that, or leave it out.")
+    if given.reader is not None and "nir" not in given.to:
+        raise ValueError(f"--reader {given.reader} is for --to nir; add that, or leave it out.")
     for name in ("licence", "push"):
         if getattr(given, name) is not None and "hub" not in given.to:
             raise ValueError(f"--{name} {getattr(given, name)} is for --to hub; add that, or leave it out.")

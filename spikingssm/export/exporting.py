@@ -43,6 +43,7 @@ def export(
     check: bool = True,
     licence: str | None = None,
     test: Mapping[str, Any] | None = None,
+    reader: str | None = None,
 ) -> list[Path]:
     """Write a network in other formats, with test vectors and a contract beside each file, and compare what it answers.
 
@@ -58,6 +59,7 @@ def export(
         seed: of the test vectors.
         check: run the files and compare; what cannot be run here is said in the contract.
         licence: of the weights, for the card of "hub".
+        reader: of a NIR graph, the library that will read it, see `spikingssm.export.READERS`; None is any.
         test: where the test data are, for ``int8``: ``data``, ``root``, ``limit`` of `evaluate`; None tests nothing.
 
     Returns:
@@ -76,7 +78,7 @@ def export(
             assert isinstance(source, TrainedModel)
             made.append(write_hub(source, out / "hub" if len(formats) > 1 else out, licence))
         elif each == "nir":
-            made.append(export_nir(subject(source, name), out, steps, seed, check))
+            made.append(export_nir(subject(source, name), out, steps, seed, check, reader))
         else:
             ready = ready or _ready(source, name, int8, reach, steps, seed, test)
             made.append(_written(each, ready, out, check))
