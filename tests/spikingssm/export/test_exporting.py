@@ -20,8 +20,8 @@ from spikingssm.export.onnx_file import run_onnx
 from spikingssm.export.subject import Answers, by_steps, compared, subject, vectors
 
 PLAIN = {
-    "Add", "Cast", "Concat", "Div", "Gather", "Gemm", "Greater", "GreaterOrEqual", "Identity", "LayerNormalization", "MatMul",
-    "Mul", "ReduceSum", "Reshape", "Sigmoid", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Unsqueeze", "Where",
+    "Add", "Cast", "Concat", "Div", "Gather", "Gemm", "Greater", "GreaterOrEqual", "Identity", "LayerNormalization",
+    "MatMul", "Mul", "ReduceSum", "Reshape", "Sigmoid", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Unsqueeze", "Where",
 }  # fmt: skip
 STEPS = 1000
 
