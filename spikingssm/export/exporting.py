@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from loguru import logger
 from torch import nn
 
 from sdn.runs.files import writing
+from spikingssm.experiments.runfolder import WEIGHTS
 from spikingssm.experiments.trained import TrainedModel
 from spikingssm.export.accuracy import opened, tested
 from spikingssm.export.beside import say, write_contract
@@ -75,14 +77,31 @@ def export(
     out, made, ready = Path(folder), [], None
     for each in formats:
         if each == "hub":
-            assert isinstance(source, TrainedModel)
-            made.append(write_hub(source, out / "hub" if len(formats) > 1 else out, licence))
+            made.append(_hub(source, out / "hub" if len(formats) > 1 else out, licence, name, steps, seed))
         elif each == "nir":
             made.append(export_nir(subject(source, name), out, steps, seed, check, reader))
         else:
             ready = ready or _ready(source, name, int8, reach, steps, seed, test)
             made.append(_written(each, ready, out, check))
     return made
+
+
+def _hub(source: nn.Module, folder: Path, licence: str | None, name: str | None, steps: int, seed: int) -> Path:
+    """A hub folder; where the network has a step, with its contract and its test vectors."""
+    assert isinstance(source, TrainedModel)
+    write_hub(source, folder, licence)
+    try:
+        what = subject(source, name)
+    except NotImplementedError as error:
+        logger.info(f"{folder} has no contract and no test vectors: {error}")
+        return folder
+    known = vectors(what, steps, seed)
+    beside = write_vectors(known, folder / f"{what.name}.vectors.npz")
+    told = contract(what, what.plan, folder / WEIGHTS, known, beside.name)
+    write_contract(
+        {**told, "agreement": {"checked": False, "why": "the folder holds weights and no step"}}, folder / WEIGHTS
+    )
+    return folder
 
 
 class _Ready(NamedTuple):
