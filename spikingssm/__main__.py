@@ -150,7 +150,7 @@ def _configs(given: argparse.Namespace) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=int, metavar="N", help="test on the first N rows only")
+    parser.add_argument("--limit", type=int, metavar="N", help="test on N rows only, a fixed draw")
     parser.add_argument("--root", metavar="FOLDER", help="folder of the data, where it is not that of the training")
 
 

@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
     )
     small.add_argument("--data", metavar="FILE", help="test on these: an .npz with x and y, or a folder of folders")
     small.add_argument("--root", metavar="FOLDER", help="folder of the data, where it is not that of the training")
-    small.add_argument("--limit", type=int, metavar="N", help="test on the first N rows only")
+    small.add_argument("--limit", type=int, metavar="N", help="test on N rows only, a fixed draw")
     hub = parser.add_argument_group("a folder for a model hub")
     hub.add_argument("--licence", metavar="WORD", help="of the weights, as the hub names it, such as mit")
     hub.add_argument("--push", metavar="USER/NAME", help="upload it to the Hugging Face Hub")

@@ -111,6 +111,6 @@ def _study(studies: Any, name: str, help: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_rows(parser: argparse.ArgumentParser, limit: str = "test on the first N rows only") -> None:
+def _add_rows(parser: argparse.ArgumentParser, limit: str = "test on N rows only, a fixed draw") -> None:
     parser.add_argument("--limit", type=int, metavar="N", help=limit)
     parser.add_argument("--root", metavar="FOLDER", help="folder of the data, where it is not that of the training")

@@ -12,11 +12,15 @@ import numpy as np
 from spikingssm.export.c_file import FLAGS, word_of
 from spikingssm.export.subject import Answers, Vectors
 
-__all__ = ["compiler", "run_c"]
+__all__ = ["CompilerError", "compiler", "run_c"]
 
 STRICT = ("-Wall", "-Wextra", "-Werror")
 LONGEST = 600.0
 """Seconds that a compiler or a program may take."""
+
+
+class CompilerError(RuntimeError):
+    """No C compiler is here, or it does not take a file."""
 
 
 def compiler() -> str | None:
@@ -37,11 +41,11 @@ def run_c(path: Path, vectors: Vectors, layers: list[str], outputs: int) -> tupl
         the answers, and facts: the compiler and its flags, bytes of code with constants, microseconds of a step.
 
     Raises:
-        RuntimeError: no compiler, or one that does not take the file; it has the first lines that it says.
+        CompilerError: no compiler, or one that does not take the file; it has the first lines that it says.
     """
     command = compiler()
     if command is None:
-        raise RuntimeError("no C compiler is here (gcc, clang or cc)")
+        raise CompilerError("no C compiler is here (gcc, clang or cc)")
     macro = f"{word_of(path.stem).upper()}_MAIN"
     with tempfile.TemporaryDirectory() as folder:
         program, alone = Path(folder) / "step", Path(folder) / "step.o"
@@ -62,6 +66,6 @@ def run_c(path: Path, vectors: Vectors, layers: list[str], outputs: int) -> tupl
 def _call(words: list[str]) -> str:
     found = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST)
     if found.returncode:
-        first = "; ".join(found.stderr.splitlines()[:3])
-        raise RuntimeError(f"{words[0]} ended with {found.returncode}: {first}")
+        first = "; ".join(found.stderr.splitlines()[:3]) or "it says nothing"
+        raise CompilerError(f"{words[0]} ended with {found.returncode}: {first}")
     return found.stdout

@@ -63,6 +63,12 @@ static inline float sdn_minimum(float a, float b) { return (a > b || b != b) ? b
 static inline float sdn_maximum(float a, float b) { return (a < b || b != b) ? b : a; }
 static inline float sdn_sign(float x) { return x > 0 ? 1.0f : (x < 0 ? -1.0f : 0.0f); }
 """
+KEYWORDS = frozenset({
+    "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern",
+    "float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed",
+    "sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while", "main",
+})  # fmt: skip
+"""Names that a state or a parameter of a neuron may have, and a variable of C may not."""
 OPERATORS: dict[type[ast.AST], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "/", ast.Mod: "%", ast.BitAnd: "&",
     ast.BitOr: "|", ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<=", ast.Eq: "==", ast.NotEq: "!=",
@@ -82,6 +88,10 @@ def translated(text: str, arrays: Mapping[str, str] = MappingProxyType({})) -> s
     (node,) = ast.parse(text).body
     if not isinstance(node, ast.FunctionDef):
         raise NotImplementedError(f"no function: {text.splitlines()[0]}")
+    stored = {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
+    for each in ast.walk(node):
+        if isinstance(each, ast.Name) and each.id in stored & KEYWORDS:
+            each.id = f"{each.id}_own"
     return _Function(node, _kinds(node, arrays)).text()
 
 

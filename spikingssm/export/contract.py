@@ -1,6 +1,7 @@
 """What a reader of an exported file must know, in one JSON beside it: equations, order, states, scaling, agreement."""
 
 import hashlib
+import inspect
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ from sdn.compiler.programs import program
 from sdn.runs.files import read_json, versions
 from spikingssm.datasets.interface import FILE, Interface
 from spikingssm.export.subject import Subject, Vectors
+from spikingssm.models.base import answers_of, patch_of
 from spikingssm.streaming.loops import LOOPS
 from spikingssm.streaming.plan import Part, Plan
 from spikingssm.streaming.tensors import neuron_lines
@@ -17,6 +19,21 @@ from spikingssm.streaming.tensors import neuron_lines
 __all__ = ["contract"]
 
 VERSION = 1
+READING = (
+    "Python on flat arrays: x is what a step reads, out what it answers, w and q the constants (arrays of these names "
+    "stand in the file of test vectors), s and p the states, n the counts of spikes, t room for a step. `x, 64` is the "
+    "part of x that begins at 64. F is float32, and TINY the smallest normal number of it. In the equations of a "
+    "neuron real(condition, x) is 1 where it holds, else 0."
+)
+PREPARED = {
+    "numbers": "x = ((raw / divide - mean) / std) * scale; mean and std of each channel, none where they are empty; "
+    "order, where there is one, says which raw step comes at which place",
+    "audio": "samples in [-1, 1] at `hertz`, of one channel, every `down`-th of them (behind a filter), divided by "
+    "`scaling`; `masked` says whether the network is told where sound shorter than `length` ends, or reads zeros there",
+    "spikes": "spikes of the model of the ear that is described here, in bins of time",
+    "tokens": "the number of each token",
+}
+"""How raw data become x, by the kind of inputs."""
 ORDER = (
     "Within a step the lines of `calls` run from the first to the last. A neuron takes its current, computes its "
     "potential from the state of the step before and this current, compares it with the threshold, spikes in this "
@@ -24,7 +41,7 @@ ORDER = (
 )
 
 
-def contract(what: Subject, plan: Plan, path: Path, vectors: Vectors, vector_file: str) -> dict[str, Any]:
+def contract(what: Subject, plan: Plan, path: Path, vectors: Vectors, vector_file: Path) -> dict[str, Any]:
     """The facts of one exported file that follow from the network; agreement and measurements come on top.
 
     Args:
@@ -32,7 +49,7 @@ def contract(what: Subject, plan: Plan, path: Path, vectors: Vectors, vector_fil
         plan: what was written, with its own weights.
         path: of the file.
         vectors: its test vectors.
-        vector_file: the name of their file.
+        vector_file: theirs, written.
     """
     return {
         "contract": VERSION,
@@ -40,6 +57,7 @@ def contract(what: Subject, plan: Plan, path: Path, vectors: Vectors, vector_fil
         "made_by": {**versions(), "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])},
         "network": {
             "kind": type(what.model).__name__,
+            "dtype_of_the_parameters": str(next(what.model.parameters()).dtype).removeprefix("torch."),
             "parameters": sum(each.numel() for each in what.model.parameters()),
             "layers": dict(plan.layers),
             "solver_of_the_training": _solver(what),
@@ -53,8 +71,10 @@ def contract(what: Subject, plan: Plan, path: Path, vectors: Vectors, vector_fil
             "unit": "steps of the input; a neuron's own dt, where it has one, is among its numbers",
             "order": ORDER,
             "calls": [str(call) for call in plan.calls],
-            "loops": {word: _first_line(word) for word in plan.loops()},
+            "loops": {word: inspect.getsource(LOOPS[word]) for word in plan.loops()},
+            "how_to_read_them": READING,
             "neurons": {name: _neuron(plan, name) for name in plan.neurons},
+            "constants": [{"array": p.array, "at": p.start, "shape": list(v.shape)} for p, v in plan.constants.items()],
             "initial_state": "zeros, of every state",
             "input_gain": "in the equations: what stands at `current`",
             "normalisation": "batch norm is folded into `scaled`; layer norm is computed in every step",
@@ -62,7 +82,8 @@ def contract(what: Subject, plan: Plan, path: Path, vectors: Vectors, vector_fil
         },
         "weights": {"dtype": "int8 maps with a float32 scale for each output" if plan.sizes["q"] else "float32"},
         "vectors": {
-            "file": vector_file,
+            "file": vector_file.name,
+            "sha256": _sha256(vector_file),
             "steps": len(vectors.x),
             "seed": vectors.seed,
             "what": "tokens drawn alike" if plan.vocab is not None else "noise, mean 0 and deviation 1",
@@ -102,7 +123,7 @@ def _order(plan: Plan, name: str, part: Part) -> str:
             return f"({count} modes, real and imaginary part, {channels} channels)"
         if call.word == "resonated":
             return f"(real part, imaginary part, what spikes add to the threshold; {part.size // 3} neurons)"
-        if call.word == "averaged":
+        if call.word == "averaged" and part.array == "p":
             return "(number of steps, then the sum of each value)"
         if call.word in plan.neurons:
             fields = program(plan.neurons[call.word].key).step.states
@@ -126,10 +147,6 @@ def _neuron(plan: Plan, name: str) -> dict[str, Any]:
     }
 
 
-def _first_line(word: str) -> str:
-    return (LOOPS[word].__doc__ or "").strip().splitlines()[0]
-
-
 def _solver(what: Subject) -> str | None:
     return None if what.trained is None else str(what.trained.facts.get("solver"))
 
@@ -143,14 +160,23 @@ def _preparation(what: Subject) -> Any:
     found = _interface(what)
     if found is None or found.inputs is None:
         return "none is known: x is what the network reads"
-    return {"kind": found.inputs.kind, **asdict(found.inputs)}
+    kind = found.inputs.kind
+    return {"kind": kind, "how": PREPARED.get(kind, ""), **asdict(found.inputs), **_frames(what)}
+
+
+def _frames(what: Subject) -> dict[str, Any]:
+    """How samples become the inputs of one step, of a network that reads several at once."""
+    patch = patch_of(what.model)
+    if patch == 1:
+        return {}
+    return {"frame": f"x of one step is {patch} samples, one after another; the last frame ends in zeros"}
 
 
 def _answers(what: Subject) -> dict[str, Any]:
     found = _interface(what)
-    each = (
-        "of this step" if getattr(what.model, "pool", None).__class__.__name__ == "EachStep" else "of all steps so far"
-    )
+    each = "of all steps so far"
+    if answers_of(what.model) == "step":
+        each = "of this step; for a whole sequence the program answers with their mean over its steps"
     said: dict[str, Any] = {"meaning": f"logits {each}"}
     if found is not None and found.d_output <= 1000:
         said["classes"] = [found.class_name(number) for number in range(found.d_output)]

@@ -14,12 +14,12 @@ from spikingssm.experiments.runfolder import WEIGHTS
 from spikingssm.experiments.trained import TrainedModel
 from spikingssm.export.accuracy import opened, tested
 from spikingssm.export.beside import say, write_contract
-from spikingssm.export.c_check import run_c
-from spikingssm.export.c_file import c_source
+from spikingssm.export.c_check import CompilerError, run_c
+from spikingssm.export.c_file import c_source, word_of
 from spikingssm.export.contract import contract
 from spikingssm.export.hub import write_hub
 from spikingssm.export.nir_file import export_nir
-from spikingssm.export.onnx_file import run_onnx, write_onnx
+from spikingssm.export.onnx_file import names_of, run_onnx, write_onnx
 from spikingssm.export.program_file import run_program, write_program
 from spikingssm.export.subject import Answers, Subject, Vectors, by_steps, compared, subject, vectors
 from spikingssm.streaming.int8 import in_int8
@@ -96,8 +96,8 @@ def _hub(source: nn.Module, folder: Path, licence: str | None, name: str | None,
         logger.info(f"{folder} has no contract and no test vectors: {error}")
         return folder
     known = vectors(what, steps, seed)
-    beside = write_vectors(known, folder / f"{what.name}.vectors.npz")
-    told = contract(what, what.plan, folder / WEIGHTS, known, beside.name)
+    beside = write_vectors(known, what.plan, folder / WEIGHTS)
+    told = contract(what, what.plan, folder / WEIGHTS, known, beside)
     write_contract(
         {**told, "agreement": {"checked": False, "why": "the folder holds weights and no step"}}, folder / WEIGHTS
     )
@@ -132,8 +132,9 @@ def _written(to: str, ready: _Ready, out: Path, check: bool) -> Path:
     what, known, int8 = ready
     path = out / f"{what.name}{ENDS[to]}"
     {"onnx": write_onnx, "pt2": write_program, "c": write_c}[to](what, path)
-    beside = write_vectors(known, out / f"{what.name}.vectors.npz")
-    told = contract(what, what.plan, path, known, beside.name)
+    beside = write_vectors(known, what.plan, path)
+    told = contract(what, what.plan, path, known, beside)
+    told["names"] = _names(to, what)
     told["agreement"] = _agreement(to, what, path, known) if check else {"checked": False, "why": "was not asked for"}
     if int8 is not None:
         told["int8"] = int8
@@ -174,9 +175,7 @@ def _agreement(to: str, what: Subject, path: Path, known: Vectors) -> dict[str, 
     """How the file answers, run by the program that it is for."""
     try:
         found, facts = _run(to, what, path, known)
-    except (ImportError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "no C compiler" not in str(error):
-            raise
+    except (ImportError, CompilerError) as error:
         return {"checked": False, "why": str(error)}
     return {"checked": True, **facts, **compared(known.answers, found)}
 
@@ -201,11 +200,21 @@ def _accuracy(source: nn.Module, float32: Plan, int8: Plan, test: Mapping[str, A
     return {"tested": True, "float32": tested(run, float32), "int8": tested(run, int8)}
 
 
-def write_vectors(known: Vectors, path: Path) -> Path:
-    """Test vectors as an .npz: x, logits, ``spikes.LAYER`` and ``states.NAME``."""
-    arrays = {"x": known.x, "logits": known.answers.logits}
+def write_vectors(known: Vectors, plan: Plan, path: Path) -> Path:
+    """Test vectors beside a file: x, logits, ``spikes.LAYER``, ``states.NAME``, and the constants w and q."""
+    arrays = {"x": known.x, "logits": known.answers.logits, "w": plan.weights(), "q": plan.integers()}
     arrays |= {f"spikes.{name}": each for name, each in known.answers.spikes.items()}
     arrays |= {f"states.{name}": each for name, each in known.answers.states.items()}
-    with writing(path) as partial, partial.open("wb") as file:
+    beside = path.with_name(f"{path.name}.vectors.npz")
+    with writing(beside) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    return path
+    return beside
+
+
+def _names(to: str, what: Subject) -> dict[str, Any]:
+    """What things are called in a file."""
+    if to == "c":
+        word = word_of(what.name)
+        return {"functions": [f"{word}_reset", f"{word}_step"], "state": f"{word}_state"}
+    given, found = names_of(TensorStep(what.plan))
+    return {"inputs": given, "outputs": found}

@@ -245,7 +245,7 @@ def export_nir(what: Subject, out: Path, steps: int, seed: int, check: bool, rea
         nir.write(str(partial), graph)
     with writing(beside) as partial:
         nir.write_data(str(partial), _data(known, graph, options["dt"], nir))
-    told = contract(each, each.plan, path, known, beside.name)
+    told = contract(each, each.plan, path, known, beside)
     told["output"]["meaning"] = f"potentials of this step; {POOLS[type(pool)]}"
     told["vectors"]["layout"] = "nir.read_data; TimeGriddedData (1, steps, n): input, spikes, potentials of each step"
     told["nir"] = {"version": nir.__version__, "reader": reader, **options, "mapping": MAPPING}

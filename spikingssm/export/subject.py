@@ -1,5 +1,6 @@
 """What is exported: a network as a plan, with what is known of it, and the steps that every file is tested with."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +18,10 @@ from spikingssm.streaming.tensors import TensorStep
 __all__ = ["Answers", "Subject", "Vectors", "by_steps", "by_stream", "compared", "subject", "vectors"]
 
 Array = np.ndarray[Any, Any]
+FORBIDDEN = r"[^\w .+-]|^[.]+"
+"""What the name of a file may not have in it: it stands in paths, and in the comments of a C file."""
+LONGEST = 100
+WAY = "which says what a step of it does; give a SpikingSSM, an S5RF, an RSNN, or a model of yours with step_plan"
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,13 @@ def subject(source: nn.Module, name: str | None = None) -> Subject:
     """
     trained = source if isinstance(source, TrainedModel) else None
     model: nn.Module = source if trained is None else trained.network
-    plan = able(model, "plan", "which says what a step of it does").plan()
-    own = trained.config["name"].replace("/", "-") if trained is not None else type(model).__name__.lower()
-    return Subject(name or own, model, plan, trained)
+    plan = able(model, "plan", WAY).plan()
+    own = trained.config["name"] if trained is not None else type(model).__name__.lower()
+    if name is not None and (re.sub(FORBIDDEN, "", name) != name or not name.strip() or len(name) > LONGEST):
+        raise ValueError(
+            f"export: name must be a plain file name of up to {LONGEST} letters, digits, spaces and .-+_, got {name!r}."
+        )
+    return Subject(name or re.sub(FORBIDDEN, "-", own)[:LONGEST], model, plan, trained)
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,9 @@ def embedded(x: Array, X: int, table: Array, W: int, y: Array, Y: int, count: in
 def modes(
     u: Array, U: int, w: Array, W: int, through: Array, D: int, s: Array, S: int, y: Array, Y: int, count: int, n: int
 ) -> None:
-    """S4D: ``x = A x + B u`` of ``count`` complex modes of n channels, ``y = 2 Re(C x) + D u``.
+    """S4D: ``x = A x + B u`` of ``count`` complex modes of n channels, ``y = Re(C x) + D u`` with twice the layer's C.
 
-    ``w`` holds, mode by mode, real and imaginary part of A, B and 2 C; ``s`` those of x.
+    ``w`` holds, mode by mode, real and imaginary part of A, B and that C; ``s`` those of x.
     """
     for j in range(n):
         y[Y + j] = through[D + j] * u[U + j]

@@ -139,3 +139,12 @@ def test_every_known_neuron_can_be_said():
     for neuron in (sdn.LIF(0.5), sdn.ALIF(), sdn.RF(), sdn.BRF(), sdn.HRF(), sdn.IzhikevichRF()):
         text = translated(single_step(neuron, torch.zeros(1, 1, 3)).text)
         assert "static inline int neuron_" in text
+
+
+def test_states_may_have_the_names_of_words_of_c():
+    text = translated(
+        "def f(state, S, W):\n    for j in range(W):\n        int = state[S + j]\n        short = int * F(2.0)\n"
+        "        state[S + j] = short"
+    )
+    assert "float int_own, short_own;" in text
+    assert "int_own * 2.0f" in text

@@ -1,5 +1,6 @@
 """Exported files answer as the network does, in a process of their own, and say beside what they are."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -157,7 +158,9 @@ def test_a_contract_says_what_a_reader_needs(tmp_path):
     assert facts["states"][1]["order"] == "(u, a, s; 20 neurons)"
     assert facts["step"]["initial_state"].startswith("zeros")
     assert facts["file"]["bytes"] == path.stat().st_size
-    for word in facts["step"]["loops"]:
+    assert facts["names"]["inputs"] == ["x", "state.layers.0.spikes", "state.layers.0", "state.readout"]
+    for word, source in facts["step"]["loops"].items():
+        assert source.startswith(f"def {word}(")
         assert any(call.startswith((f"{word}(", "n[")) for call in facts["step"]["calls"])
 
 
@@ -170,7 +173,7 @@ def test_a_hub_folder_opens_as_the_run_did_and_has_no_pickle(shipped, tmp_path):
     (folder,) = export(shipped, "hub", tmp_path / "hub", licence="mit")
     assert {path.name for path in folder.iterdir()} == {
         "README.md", "config.json", "config.yaml", "inputs.json", "model.safetensors", "model.safetensors.json",
-        "spoken-digits.vectors.npz", "summary.json",
+        "model.safetensors.vectors.npz", "summary.json",
     }  # fmt: skip
     again = spikingssm.load_model(folder)
     x = 0.05 * torch.randn(2, 4000)
@@ -253,3 +256,57 @@ def test_the_command(tmp_path, capsys):
         with pytest.raises(ValueError, match=says):
             command("spoken-digits", *words)
     assert not (FOLDER / "spoken-digits" / "export").exists()
+
+
+def test_a_contract_is_enough_to_write_the_step_anew(tmp_path):
+    """Its loops and calls, run as they stand there on plain lists, give the logits of the vectors."""
+    model, _ = made("ssm")
+    (path,) = export(model, "c", tmp_path, steps=12, check=False)
+    facts = told(path)
+    known = np.load(tmp_path / facts["vectors"]["file"])
+    assert hashlib.sha256((tmp_path / facts["vectors"]["file"]).read_bytes()).hexdigest() == facts["vectors"]["sha256"]
+    room = {"F": np.float32, "sqrt": np.sqrt, "sigmoid": lambda z: 1 / (1 + np.exp(-z)), "TINY": 1.2e-38, "Array": None}
+    for source in facts["step"]["loops"].values():
+        exec(source, room)
+    numbers = {
+        "t": np.zeros(10_000, np.float32),
+        "s": np.zeros(10_000, np.float32),
+        "p": np.zeros(100),
+        "w": known["w"],
+    }
+    for neuron in facts["step"]["neurons"]:
+        room[neuron] = lif
+    fired = np.zeros(len(facts["network"]["layers"]), int)
+    for x, wanted in zip(known["x"], known["logits"], strict=True):
+        out = np.zeros(len(wanted), np.float32)
+        for call in facts["step"]["calls"]:
+            exec(call, {**room, **numbers, "x": x, "out": out, "n": fired})
+        np.testing.assert_allclose(out, wanted, atol=1e-5)
+    assert fired.sum() == sum(int(known[name].sum()) for name in known if name.startswith("spikes."))
+    assert fired.sum() > 10
+
+
+def lif(current, C, W, rows, R, numbers, N, state, S, spikes, Y):
+    """The equations of the contract for LIF: ``t1 = decay * u + current``, a spike at the threshold, a reset to 0."""
+    decay, threshold = rows[R : R + W], rows[R + W : R + 2 * W]
+    u = decay * state[S : S + W] + current[C : C + W]
+    spikes[Y : Y + W] = u >= threshold
+    state[S : S + W] = u * (1 - spikes[Y : Y + W])
+    return int(spikes[Y : Y + W].sum())
+
+
+@pytest.mark.parametrize("name", ["a/b", "../evil", "*/ int x; /*", "x??/", "", ".hidden", "a" * 101])
+def test_a_name_that_is_no_file_name_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="name must be a plain file name") as error:
+        export(made("rsnn")[0], "c", tmp_path / "out", name=name) if name else subject(made("rsnn")[0], " ")
+    assert "got" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_compiler_that_does_nothing_is_said(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "gcc").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "gcc").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (path,) = export(made("rsnn")[0], "c", tmp_path / "out", steps=5)
+    assert told(path)["agreement"] == {"checked": False, "why": f"{tmp_path}/bin/gcc ended with 1: it says nothing"}
