@@ -166,6 +166,11 @@ def _evaluate(given: argparse.Namespace) -> None:
     from spikingssm.reports.printed import brief
     from spikingssm.reports.tables import table
 
+    if given.card == "" and given.limit is not None:
+        raise ValueError(
+            f"--card writes the card of the run, which is of all test rows; with --limit {given.limit} name another "
+            "place: --card FOLDER."
+        )
     writer = None if given.card is None else CardWriter(given.run, given.card)
     given.callbacks = [] if writer is None else [writer.reader]
     found: dict[str, Any] = {"run": given.run, **(_published if _is_published(given) else _own)(given)}

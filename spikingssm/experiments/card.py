@@ -127,7 +127,7 @@ def card_of(reader: MapReader, found: dict[str, Any], folder: str | Path | None,
         "quality": {
             **{name: value for name, value in found.items() if name not in FACTS},
             "loss": found["loss"],
-            "selection": _selection(reader.monitor, summary),
+            "selection": _selection(reader.monitor, summary, facts["test_digest"]),
         },
         "neurobench": {**neurobench(model, reader.spikes, reader.maps, sequences), "ModelExecutionRate": rate},
         "maps": map_counts(reader.spikes, reader.maps, sequences),
@@ -181,14 +181,19 @@ def _row(data: SequenceData) -> Tensor:
     return row if lengths is None else row[: int(lengths.min())]
 
 
-def _selection(monitor: tuple[str, str], summary: dict[str, Any]) -> dict[str, Any]:
-    """By what the tested weights were chosen among those of all epochs."""
+def _selection(monitor: tuple[str, str], summary: dict[str, Any], digest: str) -> dict[str, Any]:
+    """By what the tested weights were chosen among those of all epochs; ``digest`` is that of the test rows."""
     metric, mode = monitor
     chosen = {key: value for key, value in summary.get("val", {}).items() if key != "epoch"}
     if not chosen:
         return {"rule": "not known: the folder keeps no summary of a training"}
     best = "highest" if mode == "max" else "lowest"
     rule = f"the epoch with the {best} {metric}; the test rows have chosen nothing"
+    if summary.get("dataset", {}).get("test_digest") != digest:
+        rule = (
+            f"the epoch with the {best} {metric}; the rows of this test are not those of the run's own test, and "
+            "whether the run was trained on some of them is not known"
+        )
     return {"rule": rule, **summary["val"], "of_epochs": summary["epochs"]}
 
 

@@ -23,7 +23,7 @@ from sdn.runs.shortage import shortage
 from spikingssm.experiments.ending import quoted
 from spikingssm.experiments.overrides import check_key, one_line, parse
 from spikingssm.experiments.plain import leaves
-from spikingssm.experiments.runfolder import FITTED, stored
+from spikingssm.experiments.runfolder import FITTED, same_solver, stored
 from spikingssm.experiments.targets import takes
 
 __all__ = ["AUTO", "MOVABLE", "call", "config_folder", "has_recipes", "load", "load_config"]
@@ -91,6 +91,8 @@ def load_config(overrides: Sequence[str]) -> DictConfig:
     filled = [key for key in FITTED if OmegaConf.select(asked, key) is None]
     keys = [k for k in keys if not any(f"{k}.".startswith(f"{key}.") for key in filled)]
     keys = [k for k in keys if k != "name" or asked.name != UNNAMED]  # it follows from data.path, which may move
+    if same_solver(run, found.model.get("solver"), asked.model.get("solver")):
+        keys = [k for k in keys if not k.startswith("model.solver")]
     if differ := [k for k in keys if old.get(k) != new.get(k)]:
         first = f"{differ[0]}={old.get(differ[0])}, not {new.get(differ[0])}"
         more = f" (and {len(differ) - 1} more keys differ)" if len(differ) > 1 else ""

@@ -213,7 +213,15 @@ def _header(folder: Path, resume: bool, changed: str) -> tuple[str, str]:
     first = known.read_text().splitlines()[:2] if resume and known.is_file() else []
     if len(first) == 2 and first[0].startswith("# "):
         return first[0].removeprefix("# "), first[1].removeprefix("# variant: ") if first[1][:1] == "#" else ""
-    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]), changed
+    return shlex.join([*_program(), *sys.argv[1:]]), changed
+
+
+def _program() -> list[str]:
+    """How this program is called by hand."""
+    script = Path(sys.argv[0])
+    if script.name == "__main__.py":
+        return ["python", "-m", script.parent.name]
+    return ["python", script.name] if script.suffix == ".py" else [script.name]
 
 
 def _callbacks(config: DictConfig, module: SequenceModule, folder: Path) -> list[Callback]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sdn import Neuron, SpikingLayer, Surrogate
 from sdn.runs.folder import load_checkpoint
+from sdn.solvers import as_solver
 from sdn.surrogate.artifact import copy_artifact
 from spikingssm.experiments.builders import MODELS, TRUST, refused_target
 from spikingssm.experiments.plain import read_yaml
@@ -26,6 +27,7 @@ __all__ = [
     "content_of",
     "keep_artifact",
     "keep_fitted",
+    "same_solver",
     "solver_name",
     "start_from",
     "stored",
@@ -201,6 +203,32 @@ def solver_name(neuron: SpikingLayer) -> str:
     if isinstance(neuron, Neuron) and isinstance(solver, Surrogate):
         return str(replace(solver, artifact=solver.stands_for(neuron.dynamics)[1]))
     return str(solver)
+
+
+def same_solver(run_dir: str | Path, known: Any, asked: Any) -> bool:
+    """Whether a command line asks for the surrogate that a run has kept, see `keep_artifact`.
+
+    Args:
+        run_dir: of the run.
+        known: ``model.solver`` in its folder.
+        asked: the same of the command line: a word, or a mapping that names `sdn.Surrogate`.
+    """
+    copy = Path(run_dir) / ARTIFACT
+    if not isinstance(known, Mapping) or known.get("_target_") != "sdn.Surrogate" or not copy.is_file():
+        return False
+    options = {field.name: field.default for field in fields(Surrogate) if field.init}
+    if isinstance(asked, str):
+        if not isinstance(as_solver(asked), Surrogate):
+            return False
+        wanted: dict[str, Any] = options
+    elif isinstance(asked, Mapping) and asked.get("_target_") == "sdn.Surrogate":
+        wanted = {**options, **{str(key): value for key, value in asked.items() if key != "_target_"}}
+    else:
+        return False
+    if any(wanted[name] != known.get(name, options[name]) for name in options if name != "artifact"):
+        return False
+    path = wanted["artifact"]
+    return path is None or (Path(path).is_file() and Path(path).read_bytes() == copy.read_bytes())
 
 
 def keep_artifact(config: DictConfig, model: nn.Module, folder: Path) -> None:

@@ -52,6 +52,12 @@ def check_launched(devices: Any, nodes: Any) -> None:
             f"trainer.num_nodes={nodes} needs the command on each of {nodes} machines, and this one was started alone; "
             f"use torchrun --nnodes={nodes} or srun there, or trainer.num_nodes=1."
         )
+    here = os.environ.get("LOCAL_WORLD_SIZE", "")
+    if "TORCHELASTIC_RUN_ID" in os.environ and here.isdigit() and 0 < devices != int(here):
+        raise ValueError(
+            f"torchrun has started {here} processes on this machine, and trainer.devices is {devices}; set "
+            f"trainer.devices={here} and trainer.num_nodes={max(1, _world() // int(here))}."
+        )
     if "TORCHELASTIC_RUN_ID" in os.environ and devices > 0 and devices * nodes != _world():
         raise ValueError(
             f"torchrun has started {_world()} processes, and trainer.devices={devices} on trainer.num_nodes={nodes} "

@@ -95,7 +95,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         NOTE,
         "## Operations of a sample in the linear maps\n\n" + _maps(found["maps"]),
         "## Operations of a sample outside of the maps\n\nNeuroBench counts none of these. They do not depend on "
-        "spikes.\n\n" + _outside(found["outside_maps"]),
+        "spikes. Step by step they are those of the exact neuron, whatever neuron was tested.\n\n"
+        + _outside(found["outside_maps"]),
         *([f"Not counted at all: {', '.join(found['not_counted'])}."] if found["not_counted"] else []),
         "## Spikes of a sample\n\n" + _spikes(found["spikes"]),
         "## Energy of a sample\n\n" + _energy(found["energy"]),

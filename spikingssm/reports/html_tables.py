@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from spikingssm.measures.classes import MOST
 from spikingssm.measures.shown import COSTS, is_share, plain_number
 from spikingssm.reports.html_runs import Shown, clean, grouped, published
-from spikingssm.reports.tables import HEAD, run_row
+from spikingssm.reports.tables import HEAD, of_seeds, run_row
 
 __all__ = [
     "AGREEMENT", "MISSING", "Bar", "Matrix", "Table", "agreement", "beside", "card", "chosen", "differences", "matrix",
@@ -53,9 +53,9 @@ def results(runs: Sequence[Shown]) -> Table:
     for group in grouped(runs):
         found = [run.result for run in group if run.result is not None]
         rows += [[run.label, *map(clean, run_row([result]))] for run, result in zip(group, found, strict=True)]
-        if len(group) > 1:
+        if len(distinct := of_seeds(found)) > 1:
             strong.add(len(rows))
-            rows.append([f"{len(group)} seeds", *map(clean, run_row(found))])
+            rows.append([f"{len(distinct)} seeds", *map(clean, run_row(distinct))])
     at = HEAD.index("test")
     for run in runs:
         if run.cells is not None:

@@ -125,8 +125,8 @@ def results_table(
     rows = []
     for runs in sorted(groups.values(), key=_place) if best_first else groups.values():
         rows += [run_row([run]) for run in runs]
-        if len(runs) > 1:
-            rows.append(run_row(runs))
+        if len(distinct := of_seeds(runs)) > 1:
+            rows.append(run_row(distinct))
     return _markdown(HEAD, [*rows, *unfinished])
 
 
@@ -150,6 +150,16 @@ def swap_table(studies: Sequence[Mapping[str, Any]]) -> str:
 def alike(result: Mapping[str, Any]) -> str:
     """What the seeds of one experiment have in common, as text: its name and changes, data, parameters and solver."""
     return json.dumps((_name(result), _data(result), result["parameters"], result["solver"]))
+
+
+def of_seeds(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """One run of each seed, the first: copies of a run are no further evidence. The log says that there are some."""
+    found = list({run["seed"]: run for run in reversed(runs)}.values())[::-1]
+    if len(found) < len(runs):
+        logger.warning(
+            f"{_name(runs[0])}: {len(runs)} results of {len(found)} seeds; a mean takes the first result of each seed"
+        )
+    return found
 
 
 def run_row(runs: Sequence[Mapping[str, Any]]) -> list[str]:

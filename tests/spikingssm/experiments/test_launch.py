@@ -354,3 +354,17 @@ def test_nothing_internal_of_hydra_is_used() -> None:
     for path in (ROOT / "spikingssm").rglob("*.py"):
         assert "hydra._internal" not in path.read_text(), path
         assert "GlobalHydra" not in path.read_text(), path
+
+
+def test_resume_auto_knows_the_surrogate_that_a_run_has_kept(tmp_path) -> None:
+    """The run keeps the network and its options where the command has a word."""
+    words = ["experiment=spikingssm/digits", "+tier=smoke", "trainer.accelerator=cpu", f"run_dir={tmp_path}/run"]
+    main([*words, "resume=auto"])
+    kept = (tmp_path / "run" / "summary.json").read_bytes()
+    assert "sdn.Surrogate" in (tmp_path / "run" / "config.yaml").read_text()
+    for more in ([], ["model.solver=surrogate"], ["model.solver={_target_: sdn.Surrogate}"]):
+        main([*words, *more, "resume=auto"])
+        assert (tmp_path / "run" / "summary.json").read_bytes() == kept
+    for solver in ("fused", "{_target_: sdn.Surrogate, rounds: 5}", "{_target_: sdn.Surrogate, artifact: other}"):
+        with pytest.raises(ValueError, match=r"the run in resume=.* has model\.solver"):
+            load([*words, f"model.solver={solver}", "resume=auto"])

@@ -10,7 +10,7 @@ import pytest
 import spikingssm
 from spikingssm.__main__ import main as command
 from spikingssm.datasets.inputs import Audio, Numbers, Spikes
-from spikingssm.experiments.card import MapReader, execution_rate
+from spikingssm.experiments.card import MapReader, _selection, execution_rate
 from spikingssm.experiments.config import load
 from spikingssm.experiments.evaluation import evaluate, load_run, measure
 from spikingssm.experiments.run import run
@@ -67,6 +67,24 @@ def test_a_card_says_what_the_test_says(recurrent):
     assert card["made"]["command"] == f"spikingssm evaluate {folder} --card"
     assert card["made"]["training"]["command"] == summary["command"]
     assert {"sdn", "torch", "python", "numba"} <= set(card["made"]["versions"])
+
+
+def test_other_rows_and_a_part_of_them_are_not_taken_for_the_runs_own(recurrent, tmp_path, monkeypatch):
+    folder, _ = recurrent
+    monkeypatch.setattr("sys.argv", ["spikingssm", "evaluate", str(folder), "--card", "--limit", "3"])
+    before = (folder / "card.json").read_bytes()
+    with pytest.raises(ValueError, match="is of all test rows; with --limit 3 name another place: --card FOLDER"):
+        command()
+    assert (folder / "card.json").read_bytes() == before
+    monkeypatch.setattr("sys.argv", ["spikingssm", "evaluate", str(folder), "--card", str(tmp_path), "--limit", "3"])
+    command()
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["samples"] == 3
+    assert "the test rows have chosen nothing" in card["quality"]["selection"]["rule"]  # they are of its own test
+    summary = json.loads((folder / "summary.json").read_text())
+    rule = _selection(("val/accuracy", "max"), summary, "other")["rule"]
+    assert "whether the run was trained on some of them is not known" in rule
+    assert "chosen nothing" not in rule
 
 
 def test_its_metrics_are_those_of_the_network_on_the_test_rows(recurrent):

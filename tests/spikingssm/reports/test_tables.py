@@ -67,6 +67,17 @@ def test_what_differs_in_more_than_the_seed_has_no_mean():
     assert len(cells(results_table([result(), other, subset]))) == 5
 
 
+def test_copies_of_a_run_are_no_seeds():
+    lines = []
+    sink = logger.add(lambda line: lines.append(str(line)))
+    rows = cells(results_table([result(0)] * 3))
+    mixed = cells(results_table([result(0), result(0), result(1)]))
+    logger.remove(sink)
+    assert [row[3] for row in rows[2:]] == ["0"] * 3
+    assert [row[3] for row in mixed[2:]] == ["0", "0", "1", "mean of 2 (range)"]
+    assert any("3 results of 1 seeds; a mean takes the first result of each seed" in line for line in lines)
+
+
 def test_perplexities_and_older_results_are_told():
     test = {"perplexity": 123.456, "loss": 1.0, "spike_rate": 0.25}
     row = cells(results_table([result(test=test)]))[2]

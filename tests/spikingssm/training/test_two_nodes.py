@@ -196,7 +196,7 @@ def test_what_differs_between_processes_is_named(monkeypatch):
 
 
 def test_a_training_that_was_started_otherwise_than_it_was_told_is_refused(monkeypatch):
-    for name in (*together.LAUNCHED, "TORCHELASTIC_RUN_ID", "WORLD_SIZE"):
+    for name in (*together.LAUNCHED, "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match=r"trainer\.num_nodes=2 needs the command on each of 2 machines"):
         check_launched(1, 2)
@@ -208,3 +208,9 @@ def test_a_training_that_was_started_otherwise_than_it_was_told_is_refused(monke
     check_launched(-1, 2)
     with pytest.raises(ValueError, match=r"started 4 processes, and trainer\.devices=1 on trainer\.num_nodes=2 are 2"):
         check_launched(1, 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    check_launched(2, 2)
+    with pytest.raises(
+        ValueError, match=r"2 processes on this machine, and trainer\.devices is 1; set trainer\.devices=2"
+    ):
+        check_launched(1, 4)  # whose product is right
