@@ -90,11 +90,14 @@ def recurrents():
 
     key, slope, numbers, all_numbers = numbers_of(BRF())
     for channels in (64, 128, 256, 512):
-        block, tiles, launch = t._tiles(torch.empty(channels + 1, channels))
-        shared = {"STRIDE": t.STRIDE, "ROWS": t.ROWS, "BLOCK": block, "TILES": tiles, "INNER": t.INNER}
-        yield f"recurrent {channels} forward", t.forward_kernel(key), {**numbers, **shared, "SAVE": True}, launch
-        back = t.backward_kernel(key, slope, True)
-        yield f"recurrent {channels} backward", back, {**all_numbers, **shared}, launch
+        for batch in (t.FULL, 2 * t.FULL, 4 * t.FULL, 4 * t.FULL + 1):
+            shape = t.shape_of(batch, torch.empty(channels + 1, channels))
+            name = f"recurrent {channels} rows {shape.rows}"
+            shared = {"STRIDE": t.STRIDE, "ROWS": shape.rows, "BLOCK": shape.block, "TILES": shape.tiles}
+            shared["INNER"] = shape.inner
+            yield f"{name} forward", t.forward_kernel(key), {**numbers, **shared, "SAVE": True}, shape.options
+            back = t.backward_kernel(key, slope, True)
+            yield f"{name} backward", back, {**all_numbers, **shared}, shape.options
 
 
 def linear():

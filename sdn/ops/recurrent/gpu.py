@@ -1,28 +1,28 @@
 """The operator of a recurrent layer on CUDA devices.
 
 What an input adds to the currents is known beforehand: one product over all steps and rows, with all programs of the
-device. Then a program owns ROWS rows of the batch and all H neurons and goes through the steps, since each neuron waits
-for the spikes of all others. The state of up to WIDEST neurons stays in registers; more are taken in tiles of so many,
-with the state in memory. Spikes come back to the next product through the array of spikes itself, behind a barrier of
-the program; they overwrite the currents in it. The backward pass knows the spikes, so that all currents are again one
-product; it goes back chunk by chunk, from every 16th state to those between and then from the last step to the first,
-and writes the gradients of the currents over these. The gradients of x, weight and bias are products and sums of them
-outside, in the precision that torch is set to for float32.
+device. Then a program owns some rows of the batch and all H neurons and goes through the steps, since each neuron waits
+for the spikes of all others. How many rows, `shape_of` says: one where the batch is small, so that many multiprocessors
+have work, and 16 where it is large, so that the weights are read for 16 rows at once. The state of one tile of neurons
+stays in registers; more are taken in tiles, with the state in memory. Spikes come back to the next product through the
+array of spikes itself, behind a barrier of the program; they overwrite the currents in it. The backward pass knows the
+spikes, so that all currents are again one product; it goes back chunk by chunk, from every 16th state to those between
+and then from the last step to the first, and writes the gradients of the currents over these. The gradients of x,
+weight and bias are products and sums of them outside, in the precision that torch is set to for float32.
 
 Currents are sums in the order of the operator, in full precision whatever torch is set to. A product with a spike is
 exact, and one with an input is rounded together with its sum, as on the CPU. The neuron is its own generated step.
 
 Checked in Triton's interpreter and in the code compiled for sm_90: in float32 all products are chains of fused
-multiply-adds in order and nothing else is contracted. For BRF a thread of the backward kernel spills 0.2 kB from 65
-neurons on, 1.0 kB from 129 and 1.8 kB from 257; the forward kernel spills 0.7 to 0.8 kB from 129 on. In float64
-products go through the tensor cores, four terms at a time. No GPU was at hand. Not measured: any speed; ROWS, INNER,
-WIDEST and the numbers of warps and stages; how much of the weights, read anew in each step, stays in the caches of a
-multiprocessor.
+multiply-adds in order and nothing else is contracted. With few rows nothing goes through shared memory. For BRF a
+thread spills 8 bytes at most. In float64 products of 16 rows go through the tensor cores, four terms at a time. No GPU
+was at hand. Not measured: any speed; every number in capitals below, and those of warps; how much of the weights, read
+anew in each step, stays in the caches of a multiprocessor.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -48,14 +48,30 @@ from sdn.ops.common.generated_gpu import (
 )
 from sdn.ops.common.launch_gpu import launch
 from sdn.ops.recurrent.layout import STRIDE
-from sdn.ops.recurrent.tiles import INNER, collect, currents, lanes, product, rows
+from sdn.ops.recurrent.tiles import INNER, TERMS, collect, currents, lanes, product, rows
 
-__all__ = ["backward", "backward_kernel", "forward", "forward_kernel"]
+__all__ = ["Shape", "backward", "backward_kernel", "forward", "forward_kernel", "shape_of"]
 
-ROWS = 16
-"""Rows of the batch of a program: the fewest of a product in older Tritons."""
-WIDEST = 256
-"""Neurons of a tile, of float32; half as many of float64."""
+FEW, MANY = (1, 2, 4), 16
+"""Rows of the batch of a program that takes few, and of one that takes many, as older Tritons want of a `tl.dot`."""
+FULL = 128
+"""Programs that keep a card busy. Not asked of the device: the order of sums, so every bit, goes by the shape alone."""
+WIDEST = 64
+"""Neurons of a tile of MANY rows, of float32, half as many of float64: the most that fits the registers."""
+NUMBERS = 1024
+"""Rows times neurons of a tile of FEW rows, of float32; half as many of float64."""
+RUNTIME = ["batch", "length", "width"]
+"""Sizes that are not compiled in, so that a new length is no new kernel."""
+
+
+class Shape(NamedTuple):
+    """How the work is cut: rows of a program, neurons of a tile, tiles, terms of a sum read at once, and the launch."""
+
+    rows: int
+    block: int
+    tiles: int
+    inner: int
+    options: dict[str, Any]
 
 
 def forward(
@@ -71,15 +87,15 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, last state and kept states, as the operator returns them."""
     (batch, length, inputs), (_, fields, width) = x.shape, first.shape
-    block, tiles, options = _tiles(weight)
+    rows, block, tiles, inner, options = shape_of(batch, weight)
     table = weight.detach().contiguous()
     spikes = currents(x, None, table, bias)
     state = first.detach().clone(memory_format=torch.contiguous_format)
     saved = first.new_empty(batch if save else 0, -(-length // STRIDE), fields, width)
     given = table[inputs:], spikes0.detach().contiguous(), fixed.detach().contiguous()
     launch(
-        forward_kernel(key), (triton.cdiv(batch, ROWS),), x, *given, spikes, state, saved, batch, length, width,
-        *map(float, numbers), save, STRIDE, ROWS, block, tiles, INNER, **options,
+        forward_kernel(key), (triton.cdiv(batch, rows),), x, *given, spikes, state, saved, batch, length, width,
+        *map(float, numbers), save, STRIDE, rows, block, tiles, inner, **options,
     )  # fmt: skip
     return spikes, state, saved
 
@@ -103,8 +119,8 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x (empty unless ``need_x``), weight, bias, state, spikes0 and ``fixed``, summed in a fixed order."""
     (batch, length, inputs), (_, _, fields, width) = x.shape, saved.shape
-    block, tiles, options = _tiles(weight)
-    table, programs = weight.detach().contiguous(), triton.cdiv(batch, ROWS)
+    rows, block, tiles, inner, options = shape_of(batch, weight)
+    table, programs = weight.detach().contiguous(), triton.cdiv(batch, rows)
     before = torch.cat([spikes0.detach().unsqueeze(1), spikes.detach()[:, :-1]], 1)
     grad = currents(x, before, table, bias)
     gs = torch.zeros_like(grad) if grad_spikes is None else grad_spikes.contiguous()
@@ -117,7 +133,7 @@ def backward(
     kernel = backward_kernel(key, gradient, through_reset)
     launch(
         kernel, (programs,), x, *given, grad, grad_first, grad_spikes0, past, sums, batch, length, width,
-        *map(float, numbers), *map(float, shape), STRIDE, ROWS, block, tiles, INNER, **options,
+        *map(float, numbers), *map(float, shape), STRIDE, rows, block, tiles, inner, **options,
     )  # fmt: skip
     steps = grad.flatten(0, 1)
     grad_weight = torch.cat([x.detach().flatten(0, 1).T @ steps, before.flatten(0, 1).T @ steps])
@@ -143,20 +159,28 @@ def backward_kernel(key: str, gradient: str, through_reset: bool) -> Any:
     return assembled("recurrent-backward", found.step.name, texts, [_recall, _backward], words)._backward
 
 
-def _tiles(weight: Tensor) -> tuple[int, int, dict[str, Any]]:
-    """Neurons of a tile, the number of tiles, and how a program is launched."""
+def shape_of(batch: int, weight: Tensor) -> Shape:
+    """How a batch is cut for a layer with that weight, (C + H, H).
+
+    A program with one row waits for the weights, not for its sums, so that more rows cost it little; but only as many
+    multiprocessors work as there are programs. So rows are shared once there are more than FULL programs.
+    """
     sources, channels = weight.shape
     if sources * channels >= 2**31:
         raise NotImplementedError(
             f"recurrent: {sources} x {channels} weights, on a GPU 2**31 is the most; use solver='loop'."
         )
-    widest = WIDEST * 4 // weight.element_size()
+    rows = next((few for few in FEW if triton.cdiv(batch, few) <= FULL), MANY)
+    widest = (WIDEST if rows == MANY else NUMBERS // rows) * 4 // weight.element_size()
     block = max(16, min(triton.next_power_of_2(channels), widest))
-    return block, triton.cdiv(channels, block), {"num_warps": 8 if block > 32 else 4, "enable_fp_fusion": False}
+    warps = (8 if block > 32 else 4) if rows == MANY else min(8, max(1, block // 32))
+    inner = INNER if rows == MANY else TERMS // rows
+    options = {"num_warps": warps, "enable_fp_fusion": False} | ({} if rows == MANY else {"maxnreg": 255})
+    return Shape(rows, block, triton.cdiv(channels, block), inner, options)
 
 
 # ---- The kernels. All tensors are contiguous, in the shapes of the operator.
-@triton.jit
+@triton.jit(do_not_specialize=RUNTIME)
 def _forward(  # type: ignore[no-untyped-def]
     table, spikes0, fixed, spikes, state, saved, batch, length, width,
     C_NUMBER: tl.constexpr,
@@ -237,7 +261,7 @@ def spikes_before(  # type: ignore[no-untyped-def]
         tl.store(gspikes0 + row * width + lane, gz, mask=there & (lane < width))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=RUNTIME)
 def _backward(  # type: ignore[no-untyped-def]
     table, fixed, saved, gs, grad, state, gspikes0, past, sums, batch, length, width,
     C_NUMBER: tl.constexpr,

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from sdn.ops.common.launch_gpu import launch
 
-__all__ = ["INNER", "collect", "currents", "lanes", "mix", "product", "rows"]
+__all__ = ["INNER", "TERMS", "collect", "currents", "lanes", "mix", "product", "rows"]
 
 INNER = 16
-"""Terms of a sum that are read at once: the fewest of a product in older Tritons."""
+"""Terms of a sum that `tl.dot` reads at once: the fewest in older Tritons."""
+TERMS = 32
+"""Terms of a sum of one row that are read at once, one row of the table for each; of several rows their share."""
 PANEL = 64
 """Rows and columns of a program of the product over all steps."""
 LAUNCH: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
@@ -51,13 +53,25 @@ def lanes(tile, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def product(total, left, there, inner, right, lane, width, INNER: tl.constexpr):  # type: ignore[no-untyped-def]
-    """``total + left @ right``, term by term in order: left points to rows of ``inner`` numbers, right to a table."""
-    terms = tl.arange(0, INNER)
-    for start in range(0, inner, INNER):
-        k = start + terms
-        a = tl.load(left + k[None, :], mask=there & (k[None, :] < inner), other=0.0)
-        b = tl.load(right + k[:, None] * width + lane, mask=(k[:, None] < inner) & (lane < width), other=0.0)
-        total = tl.dot(a, b, total, input_precision="ieee", out_dtype=total.dtype)
+    """``total + left @ right``, term by term in order: left points to rows of ``inner`` numbers, right to a table.
+
+    Of few rows it is one fused multiply-add for each term: a thread keeps its neurons, and reads a row's number as all
+    others do. `tl.dot` would fill the rows up to 16 and pass the numbers on through shared memory.
+    """
+    if total.shape[0] < 16:
+        for start in range(0, inner, INNER):
+            for term in tl.static_range(INNER):
+                k = start + term + lane * 0
+                a = tl.load(left + k, mask=there & (k < inner), other=0.0)
+                b = tl.load(right + (k * width + lane), mask=(k < inner) & (lane < width), other=0.0)
+                total = tl.fma(a, tl.broadcast_to(b, total.shape), total)
+    else:
+        terms = tl.arange(0, INNER)
+        for start in range(0, inner, INNER):
+            k = start + terms
+            a = tl.load(left + k[None, :], mask=there & (k[None, :] < inner), other=0.0)
+            b = tl.load(right + k[:, None] * width + lane, mask=(k[:, None] < inner) & (lane < width), other=0.0)
+            total = tl.dot(a, b, total, input_precision="ieee", out_dtype=total.dtype)
     return total
 
 

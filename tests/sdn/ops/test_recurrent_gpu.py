@@ -49,8 +49,9 @@ every_neuron = pytest.mark.parametrize(("dynamics", "std"), [pytest.param(d, s, 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Chunks of 4 steps: the interpreter takes milliseconds a step."""
+    """Chunks of 4 steps, and few terms at once: the interpreter takes milliseconds a step."""
     monkeypatch.setattr(recurrent_triton, "STRIDE", 4)
+    monkeypatch.setattr(recurrent_triton, "TERMS", 4)
     monkeypatch.setattr(operator, "_kernels", lambda x: recurrent_triton)
 
 
@@ -119,12 +120,51 @@ def test_every_width(batch, inputs, channels):
 
 
 @pytest.mark.parametrize(("dynamics", "std"), [(LIF(0.37, 0.8), 1.0), (ALIF(7.0, 31.0), 1.0), (BRF(23.0), 60.0)])
-def test_more_neurons_than_a_tile_holds(dynamics, std, monkeypatch):
+@pytest.mark.parametrize("rows", [1, 2, 16])
+def test_more_neurons_than_a_tile_holds(dynamics, std, rows, monkeypatch):
     monkeypatch.setattr(recurrent_triton, "WIDEST", 16)
+    monkeypatch.setattr(recurrent_triton, "NUMBERS", 16 * rows)
+    monkeypatch.setattr(recurrent_triton, "FULL", {1: 9, 2: 1, 16: 0}[rows])
     sizes = {"batch": 2, "length": 5, "channels": 19}
+    assert recurrent_triton.shape_of(2, torch.empty(5 + 19, 19))[:3] == (rows, 16, 2)
     (spikes, *_), grads = compare(dynamics, std / 2, **sizes, dtype=torch.float32)
     assert_lively(spikes, low=0.01)
     assert all(g.any() for g in grads)
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(2, 1), (3, 2), (4, 2), (7, 4), (9, 16), (35, 16)])
+def test_every_number_of_rows(batch, rows, monkeypatch):
+    """Rows that a program has and the batch has not, with and without tl.dot."""
+    monkeypatch.setattr(recurrent_triton, "FULL", 2)
+    assert recurrent_triton.shape_of(batch, torch.empty(12, 7)).rows == rows
+    (spikes, *_), grads = compare(LIF(0.37, 0.8, "soft"), 1.0, batch=batch, length=5, dtype=torch.float32)
+    assert_lively(spikes, low=0.01)
+    assert all(g.any() for g in grads)
+
+
+@pytest.mark.parametrize(("batch", "rows", "tiles"), [(1, 1, 1), (3, 4, 1), (5, 16, 4)])
+def test_the_shapes_that_run(batch, rows, tiles, monkeypatch):
+    """256 neurons, so that the terms of a product are read several times over."""
+    monkeypatch.setattr(recurrent_triton, "FULL", 1)
+    monkeypatch.setattr(recurrent_triton, "TERMS", 32)
+    assert recurrent_triton.shape_of(batch, torch.empty(261, 256))[:3] == (rows, 256 // tiles, tiles)
+    sizes = {"batch": batch, "length": 3, "channels": 256}
+    (spikes, *_), grads = compare(BRF(23.0, 2.5, 0.8, 0.012, 0.7), 20.0, **sizes, dtype=torch.float32)
+    assert_lively(spikes, low=0.01)
+    assert all(g.any() for g in grads)
+
+
+def test_small_batches_fill_a_card_and_large_ones_read_the_weights_for_many_rows():
+    programs = {}
+    for batch in (1, 16, 64, 128, 129, 256, 300, 512, 513, 4096):
+        for channels in (7, 64, 128, 256, 512, 1000):
+            for dtype in (torch.float32, torch.float64):
+                shape = recurrent_triton.shape_of(batch, torch.empty(channels + 3, channels, dtype=dtype))
+                assert shape.block * shape.tiles >= channels
+                assert shape.rows < 16 or shape.block * dtype.itemsize <= 256
+                assert shape.rows == 16 or shape.rows * shape.block * dtype.itemsize <= 4096
+            programs[batch] = -(-batch // shape.rows)
+    assert programs == {1: 1, 16: 16, 64: 64, 128: 128, 129: 65, 256: 128, 300: 75, 512: 128, 513: 33, 4096: 256}
 
 
 @pytest.mark.parametrize("gradient", [Triangle(0.7), DoubleGaussian(), MultiGaussian(), ArcTan(3.0), Sigmoid()])
@@ -215,7 +255,7 @@ def test_compiled_for_a_gpu():
     run = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]
     found = json.loads(run.stdout)
-    assert len(found) == len(COMPILED) + 4
+    assert len(found) == len(COMPILED) + 8
     for name, case in found.items():
         assert case["barriers"] == ("_forward" in name) + 2 * ("_backward" in name), name
         if "fp64" in name:
@@ -223,6 +263,7 @@ def test_compiled_for_a_gpu():
             continue
         assert not case["tensor cores"], f"{name}: {case['tensor cores']} would round products"
         assert case["fused"] > 0, name
+        assert not re.match(r"BRF \d", name) or not case["crossing"], f"{name}: tiles left the registers"
         assert case["fused"] % case["terms"] == 0 or "Exponential" in name, f"{name}: not the products alone"
 
 
@@ -233,30 +274,34 @@ def facts():
     """Facts about the PTX for sm_90 of some neurons backward, of two forward, in float64 too, and of all steps at once.
 
     Fused multiply-adds, and how many of them a thread needs for the terms of a product that are read at once;
-    instructions of the tensor cores; float32 arithmetic; barriers that we asked for.
+    instructions of the tensor cores; float32 arithmetic; barriers that we asked for; traffic between threads.
     """
-    inner, rows, found = recurrent_tiles_triton.INNER, recurrent_triton.ROWS, {}
-    *_, launch = recurrent_triton._tiles(torch.empty(17, 16))
+    found, weight = {}, torch.empty(17, 16)
+    inner = recurrent_tiles_triton.INNER
     mix = recurrent_tiles_triton.mix, {"RECURRENT": True, "PANEL": 64, "INNER": inner}, recurrent_tiles_triton.LAUNCH
-    cases = [("mix", *mix, "fp32", 64 * 64)]
-    for dynamics in (*COMPILED, Exponential()):
-        name = type(dynamics).__name__
+    cases = [("mix", *mix, "fp32", 64 * 64 * inner)]
+    for dynamics, batch in [*((d, 1000) for d in (*COMPILED, Exponential())), (BRF(), 16), (BRF(), 500)]:
+        shape = recurrent_triton.shape_of(batch, weight)
+        name = type(dynamics).__name__ + f" {shape.rows}" * (shape.rows < 16)
         key, slope, numbers, both = gpu_code.numbers_of(dynamics)
-        tiles = {"STRIDE": 16, "ROWS": rows, "BLOCK": 16, "TILES": 2 if name == "ALIF" else 1, "INNER": inner}
-        kernel = recurrent_triton.backward_kernel(key, slope, True), {**both, **tiles}, launch
-        cases += [(f"{name}_backward", *kernel, "fp32", rows * 16)] if name != "Exponential" else []
-        kernel = recurrent_triton.forward_kernel(key), {**numbers, **tiles, "SAVE": True}, launch
-        dtypes = {"BRF": ("fp32", "fp64"), "Exponential": ("fp32",)}.get(name, ())
-        cases += [(f"{name}_forward", *kernel, dtype, rows * 16) for dtype in dtypes]
-    for name, kernel, constants, options, dtype, size in cases:
+        tiles = {"STRIDE": 16, "ROWS": shape.rows, "BLOCK": 16, "TILES": 2 if name == "ALIF" else 1}
+        tiles["INNER"] = shape.inner
+        terms = max(shape.rows * 16, 32 * shape.options["num_warps"]) * shape.inner
+        kernel = recurrent_triton.backward_kernel(key, slope, True), {**both, **tiles}, shape.options
+        cases += [(f"{name}_backward", *kernel, "fp32", terms)] if name != "Exponential" else []
+        kernel = recurrent_triton.forward_kernel(key), {**numbers, **tiles, "SAVE": True}, shape.options
+        dtypes = {"BRF": ("fp32", "fp64"), "ALIF": (), "LIF": (), "Clamped": ()}.get(name, ("fp32",))
+        cases += [(f"{name}_forward", *kernel, dtype, terms) for dtype in dtypes]
+    for name, kernel, constants, options, dtype, terms in cases:
         code = gpu_code.compiled(kernel, constants, options, dtype)
         ptx = code.asm["ptx"]
         found[f"{name} {dtype}"] = {
             "fused": len(re.findall(r"\bfma\.rn\.f32", ptx)),
-            "terms": size * inner // (32 * options["num_warps"]),
+            "terms": terms // (32 * options["num_warps"]),
             "tensor cores": re.findall(r"\bw?g?mma\S*", ptx),
             "single": re.findall(r"\b(?:fma|add|sub|mul)\S*\.f32\b", ptx),
             "barriers": len(re.findall(r"\b(?:gpu|ttg)\.barrier\b", code.asm["ttir"])),
+            "crossing": re.findall(r"\b(?:ld|st)\.shared\S*", ptx) if "_forward" in name else [],
         }
     return found
 
