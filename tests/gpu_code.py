@@ -70,15 +70,16 @@ def resonators():
         (3, False, 0),
         (2, True, 0),
         (2, False, 16),
+        (3, True, 32),
         (2, False, 64),
         (3, True, 64),
     ):
         _, block, _, launch = t._blocks(torch.zeros(2, n, n))
         name = "resonate" + " refractory" * (fields == 3) + " magnitude" * magnitude + f" rotation {n}" * bool(n)
-        shared = {"S": fields, "MAGNITUDE": magnitude, "ROTATE": n > 0, "STRIDE": t.STRIDE, "BLOCK": block}
+        shared = {"S": fields, "MAGNITUDE": magnitude, "N": n, "STRIDE": t.STRIDE, "BLOCK": block}
         shared["PER"] = block if not n else block // n * n
-        yield f"{name} forward", t._forward, {**shared, "SAVE": True, "T": t.TURNED if n else t.AHEAD}, launch
-        back = {**shared, "THROUGH": True, "T": t.TURNED if n else t.BEHIND}
+        yield f"{name} forward", t._forward, {**shared, "SAVE": True, "T": t.AHEAD * t.LANES // block}, launch
+        back = {**shared, "THROUGH": True, "T": t.BEHIND * t.LANES // block}
         back |= {f"N_{i}": v for i, v in enumerate(shape)}
         capped = {"maxnreg": t.REGISTERS} if fields == 2 and not magnitude and not n else {}
         yield f"{name} backward", t.backward_kernel(slope), back, {**launch, **capped}

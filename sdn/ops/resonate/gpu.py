@@ -1,20 +1,19 @@
 """Linear complex neurons on CUDA devices: one forward and one backward kernel for all their forms.
 
-A program owns BLOCK lanes of a row, one lane to a thread, and takes T steps at a time, a (T, BLOCK) tile in registers,
-the next tile asked for before the present one is used. Only the recurrences go step by step: the state knows nothing
-of the spikes, so that the potentials of a whole tile are one product with the rotation, those of the adjoint another.
-Blocks of a rotation lie side by side on the diagonal of one BLOCK x BLOCK matrix, with zeros around them. Every 32nd
-state is kept; the backward kernel goes from there to the state before every T-th step, and from these to all others.
+A program is one warp. It owns 32 lanes of a row, one to a thread, and takes T steps at a time, a (T, lanes) tile in
+registers, the next tile asked for before the present one is used. Only the recurrences go step by step. The state knows
+nothing of the spikes, so that a rotation turns a whole tile at once: a lane adds up its row of V term by term, and
+reads the numbers of the other lanes of its block from their threads. With blocks of more than 32 lanes a program has 64
+lanes, two to a thread, and half as many steps. Every 32nd state is kept; the backward kernel goes from there to the
+state before every T-th step, and from these to all others.
 
 Products and sums are rounded one by one in the order of the CPU (``enable_fp_fusion``), but for those of a rotation.
 
-Checked in Triton's interpreter and in the code compiled for sm_90, in float32: without a rotation nothing is contracted
-or goes through shared memory, and at most 8 bytes of a thread are spilled. With a rotation of up to 32 channels a
-thread of the backward kernel spills 0.6 kB. With a wider one it spills 3.0 kB and the forward kernel 0.5 kB; with
-magnitude and refractory neurons both spill 4.5 to 4.9 kB. No GPU was at hand. Not measured: any speed, that against the
-traffic of memory above all; the numbers of steps, warps and registers; few lanes (one dependent step after another);
-what the products cost, where small blocks multiply zeros as well; float64; and the copies that are made of a drive or a
-gradient that is not contiguous.
+Checked in Triton's interpreter and in the code compiled for sm_90, in float32: nothing goes through shared memory,
+there is no barrier, without a rotation nothing is contracted, and at most 8 bytes of a thread are spilled. No GPU was
+at hand. Not measured: any speed, that against the traffic of memory above all; the numbers of steps and registers; few
+lanes (one dependent step after another); a rotation read anew for every tile; float64; and the copies that are made of
+a drive or a gradient that is not contiguous.
 """
 
 import functools
@@ -44,9 +43,9 @@ from sdn.ops.resonate.layout import STRIDE
 __all__ = ["backward", "backward_kernel", "forward"]
 
 LANES, WIDEST = 32, 64
-"""Lanes of a program; as many as the block of a rotation, padded, where that is wider, but no more than WIDEST."""
-AHEAD, BEHIND, TURNED = 16, 8, 16
-"""Steps per tile forward, backward, and both ways with a rotation (older Tritons want 16); divisors of STRIDE."""
+"""Lanes of a program, and of one whose blocks of a rotation are wider than that."""
+AHEAD, BEHIND = 16, 8
+"""Steps per tile forward and backward, of LANES lanes; divisors of STRIDE."""
 REGISTERS = 128
 """Of a thread of the plain backward kernel, so that 16 programs fit a multiprocessor; it would use 168."""
 RUNTIME = ["length", "width", "step"]
@@ -64,10 +63,11 @@ def forward(
     )
     saved = drive.new_empty(batch if save else 0, -(-length // STRIDE), fields, width)
     per, block, planes, options = _blocks(rotation)
+    steps = AHEAD * LANES // block
     given = drive.detach().contiguous(), state.detach().contiguous(), _parameters(fixed, refractory), planes
     launch(
         _forward, (batch * triton.cdiv(width, per),), drive, *given, spikes, final, saved, length, width, step,
-        fields, magnitude, len(planes) > 0, save, STRIDE, TURNED if len(planes) else AHEAD, per, block, **options,
+        fields, magnitude, rotation.shape[1], save, STRIDE, steps, per, block, **options,
     )  # fmt: skip
     return spikes, final, saved
 
@@ -96,14 +96,15 @@ def backward(
     grad_first = drive.new_empty(batch, fields, width)
     sums = torch.empty(batch, 5, width, dtype=torch.float64, device=drive.device)
     per, block, planes, options = _blocks(rotation)
+    steps = BEHIND * LANES // block
     if drive.dtype == torch.float32 and fields == 2 and not magnitude and not len(planes):
         options["maxnreg"] = REGISTERS
     given = drive.detach().contiguous(), _parameters(fixed, refractory), planes, saved, gs.contiguous(), gf.contiguous()
     kernel = backward_kernel(gradient)
     launch(
         kernel, (batch * triton.cdiv(width, per),), drive, *given, grad_drive, grad_first, sums, length, width, step,
-        *map(float, shape), fields, magnitude, len(planes) > 0, through_reset,
-        STRIDE, TURNED if len(planes) else BEHIND, per, block, **options,
+        *map(float, shape), fields, magnitude, rotation.shape[1], through_reset,
+        STRIDE, steps, per, block, **options,
     )  # fmt: skip
     return grad_first, sums.sum(0).to(fixed.dtype)
 
@@ -121,23 +122,26 @@ def _parameters(fixed: Tensor, refractory: float) -> Tensor:
 
 
 def _blocks(rotation: Tensor) -> tuple[int, int, Tensor, dict[str, Any]]:
-    """Channels of a program, its lanes, the planes (4, lanes, lanes) of its rotation (or none), and its launch.
+    """Channels of a program, its lanes, the planes (4, n, n) of its rotation (or none), and its launch.
 
-    Planes are the real and the imaginary part, transposed for the way forward, and then as they are for the way back.
+    Planes are the real and the imaginary part for the way forward, and then those of conj(V) transposed for the way
+    back, each from its source.
     """
     n = rotation.shape[1]
     if n > WIDEST:
         raise NotImplementedError(
             f"resonate: a rotation of {n} channels, on a GPU {WIDEST} is the most; use solver='parallel'."
         )
-    lanes = LANES if n <= LANES else WIDEST
-    options = {"num_warps": lanes // 32, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": False}
+    if n and not hasattr(tl, "gather"):
+        raise NotImplementedError(
+            f"resonate: a rotation on a GPU needs Triton 3.3, this is {triton.__version__}; use solver='parallel'."
+        )
+    options = {"num_warps": 1, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": False}
     if n == 0:
-        return lanes, lanes, rotation.new_empty(0), options
-    count, device = lanes // n, rotation.device
-    diagonal = torch.kron(torch.eye(count, dtype=rotation.dtype, device=device), rotation.detach().contiguous())
-    whole = torch.nn.functional.pad(diagonal, (0, lanes - count * n) * 2)
-    return count * n, lanes, torch.cat([whole.mT, whole]), options
+        return LANES, LANES, rotation.new_empty(0), options
+    real, imaginary = rotation.detach()
+    lanes = LANES if n <= LANES else WIDEST
+    return lanes // n * n, lanes, torch.stack([real.T, imaginary.T, real, -imaginary]), options
 
 
 # ---- Tiles of T steps. ``count`` is how many of them are there; past the end of the sequence nothing changes.
@@ -152,12 +156,31 @@ def _place(width, PER: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-un
 
 
 @triton.jit
-def _dot(x, rotation, k: tl.constexpr, more):  # type: ignore[no-untyped-def]
-    """``x R + more`` in full precision, R plane k of the rotation. Read anew each time: registers could not hold it."""
-    BLOCK: tl.constexpr = x.shape[1]
-    lane = tl.arange(0, BLOCK)
-    plane = tl.load(rotation + k * BLOCK * BLOCK + lane[:, None] * BLOCK + lane[None, :])
-    return tl.dot(x, plane, more, input_precision="ieee", out_dtype=x.dtype)
+def _turned(re, im, rotation, k: tl.constexpr, N: tl.constexpr, IM: tl.constexpr, BOTH: tl.constexpr):  # type: ignore[no-untyped-def]
+    """``(re + i im) V`` in blocks of N lanes, V planes k and k + 1 of the rotation; the imaginary part where BOTH.
+
+    Term by term: a lane reads its row of V anew each time, since registers could not hold it, and the numbers of the
+    others in its block from their threads. Where not IM there is no imaginary part to read.
+    """
+    BLOCK: tl.constexpr = re.shape[1]
+    lane = tl.arange(0, BLOCK)[None, :]
+    start = tl.broadcast_to(lane // N * N, re.shape)
+    column = rotation + k * N * N + lane % N
+    out_r, out_i = tl.zeros_like(re), tl.zeros_like(re)
+    for j in range(N):
+        at = tl.minimum(start + j, BLOCK - 1)
+        a = tl.broadcast_to(tl.load(column + j * N), re.shape)
+        b = tl.broadcast_to(tl.load(column + (j + N) * N), re.shape)
+        x = tl.gather(re, at, 1)
+        out_r = tl.fma(a, x, out_r)
+        if BOTH:
+            out_i = tl.fma(b, x, out_i)
+        if IM:
+            y = tl.gather(im, at, 1)
+            out_r = tl.fma(-b, y, out_r)
+            if BOTH:
+                out_i = tl.fma(a, y, out_i)
+    return out_r, out_i
 
 
 @triton.jit
@@ -176,14 +199,10 @@ def _advance(xr, xi, ur, ui, fr, fi, gr, gi, count):  # type: ignore[no-untyped-
 
 
 @triton.jit
-def _potential(re, im, rotation, MAGNITUDE: tl.constexpr, ROTATE: tl.constexpr):  # type: ignore[no-untyped-def]
+def _potential(re, im, rotation, MAGNITUDE: tl.constexpr, N: tl.constexpr):  # type: ignore[no-untyped-def]
     """``V x``, real and imaginary, and the potential that is read off it."""
-    if ROTATE:
-        zero = tl.zeros_like(re)
-        turned = _dot(-im, rotation, 1, _dot(re, rotation, 0, zero))
-        if MAGNITUDE:
-            im = _dot(im, rotation, 0, _dot(re, rotation, 1, zero))
-        re = turned
+    if N > 0:
+        re, im = _turned(re, im, rotation, 0, N, True, MAGNITUDE)
     size = re
     if MAGNITUDE:
         size = re * re + im * im
@@ -204,11 +223,11 @@ def _distance(p, threshold, gamma, q, count, S: tl.constexpr):  # type: ignore[n
 
 
 # ---- The kernels. All tensors are contiguous: drive and gdrive (B, L, 2P), spikes and gs (B, L, P), first, final,
-# gfinal, gfirst (B, S, P), fixed (6, P), rotation (4, BLOCK, BLOCK), saved (B, ceil(L / STRIDE), S, P), sums (B, 5, P).
+# gfinal, gfirst (B, S, P), fixed (6, P), rotation (4, N, N), saved (B, ceil(L / STRIDE), S, P), sums (B, 5, P).
 @triton.jit(do_not_specialize=RUNTIME)
 def _forward(  # type: ignore[no-untyped-def]
     drive, first, fixed, rotation, spikes, final, saved, length, width, step,
-    S: tl.constexpr, MAGNITUDE: tl.constexpr, ROTATE: tl.constexpr, SAVE: tl.constexpr,
+    S: tl.constexpr, MAGNITUDE: tl.constexpr, N: tl.constexpr, SAVE: tl.constexpr,
     STRIDE: tl.constexpr, T: tl.constexpr, PER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Spikes and last state of BLOCK lanes; every STRIDE-th state where SAVE."""
@@ -227,7 +246,7 @@ def _forward(  # type: ignore[no-untyped-def]
         if SAVE and start % STRIDE == 0:
             store_rows(saved + start // STRIDE * S * width, 0, S, width, inside, join_four(xr, xi, q, q))
         _, _, re, im, xr, xi = _advance(xr, xi, ur, ui, fr, fi, gr, gi, length - start)
-        _, _, p = _potential(re, im, rotation, MAGNITUDE, ROTATE)
+        _, _, p = _potential(re, im, rotation, MAGNITUDE, N)
         v, q = _distance(p, threshold, gamma, q, length - start, S)
         store_rows(spikes, start, length, width, inside, spike_of(v > 0, v))
     store_rows(final + row * S * width + channel, 0, S, width, inside, join_four(xr, xi, q, q))
@@ -246,16 +265,6 @@ def _errors(gs, slopes, gamma, aq, count, S: tl.constexpr, THROUGH: tl.constexpr
             e = put_row(e, k, error)
             aq = tl.where(k < count, gamma * aq - error, aq)
     return tl.where(tl.arange(0, gs.shape[0])[:, None] < count, e, 0.0), aq
-
-
-@triton.jit
-def _back(er, ei, rotation, MAGNITUDE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """conj(V) transposed times the gradient of V x."""
-    zero = tl.zeros_like(er)
-    re, im = _dot(er, rotation, 2, zero), _dot(-er, rotation, 3, zero)
-    if MAGNITUDE:
-        re, im = _dot(ei, rotation, 3, re), _dot(ei, rotation, 2, im)
-    return re, im
 
 
 @triton.jit
@@ -281,7 +290,7 @@ def _total(tile):  # type: ignore[no-untyped-def]
 def _backward(  # type: ignore[no-untyped-def]
     drive, fixed, rotation, saved, gs, gfinal, gdrive, gfirst, sums, length, width, step,
     N_SHAPE: tl.constexpr,
-    S: tl.constexpr, MAGNITUDE: tl.constexpr, ROTATE: tl.constexpr, THROUGH: tl.constexpr,
+    S: tl.constexpr, MAGNITUDE: tl.constexpr, N: tl.constexpr, THROUGH: tl.constexpr,
     STRIDE: tl.constexpr, T: tl.constexpr, PER: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Gradients of BLOCK lanes; those of the parameters are summed over time, per lane.
@@ -317,7 +326,7 @@ def _backward(  # type: ignore[no-untyped-def]
             xrs, xis, qs = put_row(xrs, part, xr), put_row(xis, part, xi), put_row(qs, part, q)
             _, _, re, im, xr, xi = _advance(xr, xi, ur, ui, fr, fi, gr, gi, count)
             if S == 3:
-                _, _, p = _potential(re, im, rotation, MAGNITUDE, ROTATE)
+                _, _, p = _potential(re, im, rotation, MAGNITUDE, N)
                 _, q = _distance(p, threshold, gamma, q, count, S)
         xrs, xis, qs = put_row(xrs, PARTS - 1, xr), put_row(xis, PARTS - 1, xi), put_row(qs, PARTS - 1, q)
         for done in range(PARTS):
@@ -331,7 +340,7 @@ def _backward(  # type: ignore[no-untyped-def]
             old_r, old_i, re, im, _, _ = _advance(
                 pick_row(xrs, part), pick_row(xis, part), ur, ui, fr, fi, gr, gi, count
             )
-            re, im, p = _potential(re, im, rotation, MAGNITUDE, ROTATE)
+            re, im, p = _potential(re, im, rotation, MAGNITUDE, N)
             v, _ = _distance(p, threshold, gamma, pick_row(qs, part), count, S)
             slopes = slope(v, *n_SHAPE)
             er, aq = _errors(now, slopes, gamma, aq, count, S, THROUGH)
@@ -340,15 +349,8 @@ def _backward(  # type: ignore[no-untyped-def]
             if MAGNITUDE:
                 scale = er * tl.where(p > 0, 1.0 / tl.where(p > 0, p, 1.0), 0.0)
                 er, ei = scale * re, scale * im
-            if ROTATE:
-                turned, toward = _back(er, ei, rotation, MAGNITUDE)
-                # Through memory, so that a lane comes back to its thread: `pick_row` would have to ask the others.
-                store_rows(gdrive, start, length, step, inside, turned)
-                store_rows(gdrive + width, start, length, step, inside, toward)
-                tl.debug_barrier()
-                er = load_rows(gdrive, start, length, step, inside, T)
-                ei = load_rows(gdrive + width, start, length, step, inside, T)
-                tl.debug_barrier()
+            if N > 0:  # by conj(V) transposed
+                er, ei = _turned(er, ei, rotation, 2, N, MAGNITUDE, True)
             er, ei, ar, ai = _retreat(ar, ai, er, ei, fr, fi, count)
             store_rows(gdrive, start, length, step, inside, gr * er + gi * ei)
             store_rows(gdrive + width, start, length, step, inside, gr * ei - gi * er)

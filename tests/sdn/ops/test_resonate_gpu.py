@@ -34,7 +34,7 @@ STRIDE = resonate_triton.STRIDE  # before it is made short
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     """Chunks of 4 steps in tiles of 2."""
-    for name, steps in (("STRIDE", 4), ("AHEAD", 2), ("BEHIND", 2), ("TURNED", 2)):
+    for name, steps in (("STRIDE", 4), ("AHEAD", 2), ("BEHIND", 2)):
         monkeypatch.setattr(resonate_triton, name, steps)
     monkeypatch.setattr(operator, "STRIDE", 4)
     monkeypatch.setattr(operator, "_kernels", lambda drive: resonate_triton)
@@ -162,6 +162,23 @@ def test_a_wider_rotation_is_refused():
         resonate(torch.zeros(1, 1, 130), torch.ones(65) + 0j, torch.ones(65) + 0j, rotation=wide)
 
 
+def test_an_older_triton_is_refused_for_a_rotation(monkeypatch):
+    monkeypatch.delattr(resonate_triton.tl, "gather")
+    with pytest.raises(NotImplementedError, match=r"needs Triton 3\.3, this is .*solver='parallel'"):
+        resonate(torch.zeros(1, 1, 2), torch.ones(1) + 0j, torch.ones(1) + 0j, rotation=torch.ones(1, 1) + 0j)
+    assert resonate(torch.zeros(1, 1, 2), torch.ones(1) + 0j, torch.ones(1) + 0j)[0].shape == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("n", "channels", "lanes"), [(0, 32, 32), (11, 22, 32), (16, 32, 32), (32, 32, 32), (33, 33, 64), (64, 64, 64)]
+)
+def test_as_many_blocks_as_fit_a_program(n, channels, lanes):
+    *found, planes, launch = resonate_triton._blocks(torch.zeros(2, n, n))
+    assert found == [channels, lanes]
+    assert planes.shape == ((4, n, n) if n else (0,))
+    assert launch["num_warps"] == 1  # so that lanes read each other's numbers without a barrier
+
+
 def test_kept_states_are_the_operators():
     assert STRIDE == 32
     assert not STRIDE % 16
@@ -178,10 +195,11 @@ def test_compiled_for_a_gpu():
     found = json.loads(run.stdout)
     assert len(found) == 4
     for name, case in found.items():
+        assert case["shared"] == 0, f"{name}: tiles left the registers"
         if "rotation" in name:
             assert case["contracted"]
+            assert {each.partition(".")[0] for each in case["crossing"]} == {"shfl"}, name
             continue
-        assert case["shared"] == 0, f"{name}: tiles left the registers"
         assert not case["crossing"], f"{name}: lanes exchange values: {case['crossing']}"
         assert not case["contracted"], f"{name}: {case['contracted']} would not round as torch does"
 
@@ -196,7 +214,7 @@ def facts():
     slope, shape = slope_of(MultiGaussian())
     back = {"THROUGH": True, **{f"N_{i}": value for i, value in enumerate(shape)}}
     for fields, rotate, name in ((3, False, ""), (2, True, " rotation")):
-        shared = {"S": fields, "MAGNITUDE": not rotate, "ROTATE": rotate, "STRIDE": 4, "T": 2, "PER": 32, "BLOCK": 32}
+        shared = {"S": fields, "MAGNITUDE": not rotate, "N": 16 * rotate, "STRIDE": 4, "T": 2, "PER": 32, "BLOCK": 32}
         kernels = (resonate_triton._forward, {"SAVE": True}), (resonate_triton.backward_kernel(slope), back)
         for kernel, constants in kernels:
             code = gpu_code.compiled(kernel, {**shared, **constants}, launch)

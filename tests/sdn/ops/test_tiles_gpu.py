@@ -38,7 +38,7 @@ def _as_they_are(monkeypatch):
     """Whatever another test file has made of them when it was read."""
     sizes = {
         neuron_triton: {"STRIDE": 64, "AHEAD": 32, "BEHIND": 16},
-        resonate_triton: {"STRIDE": 32, "AHEAD": 16, "BEHIND": 8, "TURNED": 16},
+        resonate_triton: {"STRIDE": 32, "AHEAD": 16, "BEHIND": 8},
         modes_triton: {"BLOCK": 64, "CELL": 16}, scan_triton: {"STEPS": 32, "BLOCK": 32},
     }  # fmt: skip
     for module, values in sizes.items():
@@ -74,7 +74,8 @@ def test_neurons(dynamics, std, length):
 
 
 @pytest.mark.parametrize(
-    ("channels", "n", "refractory", "magnitude"), [(33, 0, 0.7, False), (5, 0, 0.0, True), (32, 16, 0.7, True)]
+    ("channels", "n", "refractory", "magnitude"),
+    [(33, 0, 0.7, False), (5, 0, 0.0, True), (32, 16, 0.7, True), (48, 48, 0.0, False)],
 )
 def test_resonators(channels, n, refractory, magnitude):
     length, fields = 45, 3 if refractory else 2
