@@ -115,9 +115,15 @@ def linear():
                 shared,
                 modes_triton.launch_of(n, kind == "backward"),
             )
-    shared = {"REVERSE": False, "PARTS": 2, "STEPS": scan_triton.STEPS, "BLOCK": scan_triton.BLOCK}
-    yield "scan complex forward", scan_triton._forward, shared, {"enable_fp_fusion": False}
-    yield "scan complex backward", scan_triton._backward, {**shared, "LEARN": True}, {"enable_fp_fusion": False}
+    for parts, varying in ((1, False), (1, True), (2, False), (2, True)):
+        name = ("scan real", "scan complex")[parts - 1] + " varying" * varying
+        shared = {"REVERSE": False, "PARTS": parts, "VARYING": varying, "BLOCK": scan_triton.BLOCK}
+        ahead, behind = scan_triton.AHEAD // (1 + varying), scan_triton.BEHIND // (1 + varying)
+        kind = "i64" if parts == 2 else "fp32"
+        wide = {"products": "fp64"} if not varying else {}
+        yield f"{name} forward", scan_triton._forward, {**shared, "STEPS": ahead}, scan_triton.LAUNCH, kind
+        back = {**shared, "STEPS": behind, "LEARN": True}
+        yield f"{name} backward", scan_triton._backward, back, scan_triton.LAUNCH, kind, wide
     sizes = {"CHANNELS": 8, "TAPS": 8, "TALL": 8, "DEEP": 8, "LANES": 128}
     yield "predict 8x8", predict_triton._predict, sizes, {"num_warps": 1, "enable_fp_fusion": False}
 
@@ -127,24 +133,25 @@ def cases():
         yield from family()
 
 
-def source(kernel, constants, dtype="fp32"):
+def source(kernel, constants, dtype="fp32", others=None):
     """The kernel with its types, as `triton.compile` takes it; the name of one argument changed after Triton 3.2."""
     from triton.compiler import ASTSource
 
     sizes = SIZES | {"skip"} if kernel.__name__ == "_predict" else SIZES
     kind = lambda name: "i32" if name in sizes else "*fp64" if name in DOUBLE else f"*{dtype}"  # noqa: E731
     types = {name: kind(name) for name in kernel.arg_names if name not in constants}
+    types |= {name: f"*{other}" for name, other in (others or {}).items()}
     if "constants" in inspect.signature(ASTSource).parameters:
         return ASTSource(kernel, types, constants=constants)
     return ASTSource(kernel, {n: types.get(n, "constexpr") for n in kernel.arg_names}, constexprs=constants)
 
 
-def compiled(kernel, constants, launch, dtype="fp32", target=90):
+def compiled(kernel, constants, launch, dtype="fp32", others=None, target=90):
     """The code of a kernel for a GPU of that generation."""
     import triton
     from triton.backends.compiler import GPUTarget
 
-    return triton.compile(source(kernel, constants, dtype), GPUTarget("cuda", target, 32), launch)
+    return triton.compile(source(kernel, constants, dtype, others), GPUTarget("cuda", target, 32), launch)
 
 
 def resources(names=()):

@@ -58,6 +58,9 @@ def test_what_the_docstrings_say_of_spills_is_so():
     resonators = stacks(r"resonate.*")
     assert len(resonators) == 14
     assert {name: stack for name, stack in resonators.items() if stack} == {"resonate backward": 8}
+    scans = stacks("scan.*")
+    assert len(scans) == 8
+    assert set(scans.values()) == {0}
     recurrent = stacks(r"recurrent \d+ rows (1|2|4|16) (forward|backward)")
     assert len(recurrent) == 32
     assert {name: stack for name, stack in recurrent.items() if stack} == {"recurrent 64 rows 16 backward": 8}

@@ -39,7 +39,7 @@ def _as_they_are(monkeypatch):
     sizes = {
         neuron_triton: {"STRIDE": 64, "AHEAD": 32, "BEHIND": 16},
         resonate_triton: {"STRIDE": 32, "AHEAD": 16, "BEHIND": 8},
-        modes_triton: {"BLOCK": 64, "CELL": 16}, scan_triton: {"STEPS": 32, "BLOCK": 32},
+        modes_triton: {"BLOCK": 64, "CELL": 16}, scan_triton: {"AHEAD": 32, "BEHIND": 16, "BLOCK": 32},
     }  # fmt: skip
     for module, values in sizes.items():
         for name, value in values.items():
