@@ -11,11 +11,14 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sdn.doctor.graphs import calls, in_a_graph
+from sdn.doctor.known import SLACK, STACK, TRITON, family_of
 from sdn.doctor.models import models
 from sdn.doctor.operators import EXACT, Operator, operators
 from sdn.dynamics import LIF
@@ -31,6 +34,9 @@ NEARLY = 0.999
 """Share of the spikes that must agree where sums are rounded in another order."""
 ROUNDING = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Largest error of a gradient over its largest entry."""
+BESIDE = ("last device", "side stream")
+PLACED = ("resonate, wide rotation", "recurrent brf", "scan, complex", "modes")
+"""Operators that are run there besides LIF, one for each kind of kernel."""
 FLOOR = 0.3
 """Share of the speed of a memory copy below which LIF is called slow."""
 
@@ -111,7 +117,10 @@ def placement(device: str) -> Found:
             found[name] = "equal" if fine else "differs"
         except Exception as error:  # that it fails is what is asked
             found[name] = f"fails: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    for name, run in (("torch.compile", _under_compile), ("captured graph", _in_a_graph)):
+    runs = {"torch.compile": _under_compile}
+    runs |= {f"{place}, {name}": partial(_elsewhere, place, name) for place in BESIDE for name in PLACED}
+    runs |= {f"captured graph, {name}": partial(in_a_graph, name) for name in calls("cpu")}
+    for name, run in runs.items():
         try:
             found[name] = run(device)
         except Exception as error:  # as above
@@ -158,19 +167,12 @@ def _under_compile(device: str) -> str:
     return "equal" if torch.equal(compiled(x), neuron(x)[0]) else "differs"
 
 
-def _in_a_graph(device: str) -> str:
-    if torch.device(device).type != "cuda":
-        return "not on this device"
-    neuron = Neuron(LIF(0.9), 33).to(device)
-    x = torch.randn(2, 65, 33, device=device)
-    with torch.no_grad():
-        for _ in range(3):
-            expected = neuron(x)[0]
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            got = neuron(x)[0]
-        graph.replay()
-    return "equal" if torch.equal(got, expected) else "differs"
+def _elsewhere(place: str, name: str, device: str) -> str:
+    """Equal bits of an operator and its gradients there and in the usual way."""
+    expected = operators()[name](device, torch.float32, 65, 33)
+    with _settings(device)[place]() as there:
+        got = operators()[name](there, torch.float32, 65, 33)
+    return "equal" if all(torch.equal(got[n].to(device), value) for n, value in expected.items()) else "differs"
 
 
 def size(device: str) -> Found:
@@ -191,27 +193,35 @@ def size(device: str) -> Found:
 
 
 def spills(device: str) -> Found:
-    """5. Registers, and bytes spilled to memory, of every kernel that has been compiled."""
+    """5. Registers, and bytes spilled to memory, of every kernel that has been compiled, beside the stored table."""
     found = {}
     problems = []
     if torch.device(device).type == "cuda":
-        for name, kernel in _compiled_kernels():
-            found[name] = {"registers": kernel.n_regs, "spills": kernel.n_spills}
-            if kernel.n_spills > 1000:
-                problems.append(f"{name} spills {kernel.n_spills} values; it will be slow on this device.")
+        for name, family, kernel in _compiled_kernels():
+            spilled, known = 4 * kernel.n_spills, STACK[family]  # Triton counts numbers of 4 bytes
+            found[name] = {"registers": kernel.n_regs, "spilled_bytes": spilled, "known": known}
+            if spilled > known + SLACK:
+                problems.append(
+                    f"{name} spills {spilled} bytes, where {known} are known of {family} kernels (sm_90, Triton "
+                    f"{TRITON}); it will be slower on this device."
+                )
     return found, problems
 
 
-def _compiled_kernels() -> Iterator[tuple[str, Any]]:
+def _compiled_kernels() -> Iterator[tuple[str, str, Any]]:
+    """Name, family in the stored table, and what Triton knows of each kernel of this package."""
     import gc
 
     from triton.runtime.jit import JITFunction
 
     for function in (item for item in gc.get_objects() if isinstance(item, JITFunction)):
+        family = family_of(function.__module__)
+        if family is None:
+            continue
         for caches in getattr(function, "device_caches", {}).values():
             for number, kernel in enumerate(caches[0].values()):
                 if hasattr(kernel, "n_regs"):
-                    yield f"{function.__name__} {number}", kernel
+                    yield f"{family}{function.__name__} {number}", family, kernel
 
 
 def times(device: str) -> Found:

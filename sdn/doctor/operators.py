@@ -20,7 +20,9 @@ Operator = Callable[[str, torch.dtype, int, int], dict[str, Tensor]]
 """(device, dtype, steps, channels) -> outputs and gradients by name, those of a fixed drawn input."""
 EXACT = "spikes"
 """Name of an output that must be equal on every device, bit for bit."""
-BATCH, MODES, BLOCK = 3, 8, 16
+BATCH, MODES, BLOCK, WIDE = 3, 8, 16, 48
+BATCHES, FEW = (130, 300, 530), (12, 70)
+"""Rows for which a recurrent layer is cut otherwise on a GPU, and the most steps and channels of so many."""
 
 
 def operators() -> dict[str, Operator]:
@@ -29,10 +31,12 @@ def operators() -> dict[str, Operator]:
     found: dict[str, Operator] = {name: partial(_neuron, kind(), "fused") for name, kind in BUILT_IN.items()}
     found |= {"lif, parallel": partial(_neuron, lif, "parallel"), "lif, surrogate": partial(_neuron, lif, "surrogate")}
     found |= {"scan, real": partial(_scan, False), "scan, complex": partial(_scan, True), "modes": _modes}
-    found["resonate"] = partial(_resonate, False, None)
-    found["resonate, refractory"] = partial(_resonate, False, 0.9)
-    found["resonate, rotation"] = partial(_resonate, True, None)
-    found |= {f"recurrent {name}": partial(_recurrent, BUILT_IN[name]()) for name in ("alif", "rf", "brf")}
+    found["resonate"] = partial(_resonate, 0, None)
+    found["resonate, refractory"] = partial(_resonate, 0, 0.9)
+    found["resonate, rotation"] = partial(_resonate, BLOCK, None)
+    found["resonate, wide rotation"] = partial(_resonate, WIDE, 0.9)
+    found |= {f"recurrent {name}": partial(_recurrent, BUILT_IN[name](), BATCH) for name in ("alif", "rf", "brf")}
+    found |= {f"recurrent brf, {batch} rows": partial(_recurrent, BUILT_IN["brf"](), batch) for batch in BATCHES}
     return found
 
 
@@ -84,27 +88,31 @@ def _modes(device: str, dtype: torch.dtype, length: int, channels: int) -> dict[
 
 
 def _resonate(
-    rotated: bool, refractory: float | None, device: str, dtype: torch.dtype, length: int, channels: int
+    block: int, refractory: float | None, device: str, dtype: torch.dtype, length: int, channels: int
 ) -> dict[str, Tensor]:
-    channels = channels if not rotated else BLOCK * math.ceil(channels / BLOCK)
+    channels = channels if not block else block * math.ceil(channels / block)
     drive = _drawn(BATCH, length, 2 * channels, device=device, dtype=dtype).requires_grad_()  # (B, L, 2P)
     phase = torch.linspace(0.1, 1.5, channels, device=device, dtype=dtype)
     factor = torch.polar(torch.full_like(phase, 0.97), phase).requires_grad_()
     gain = torch.ones_like(factor) * 0.5
-    rotation = torch.linalg.qr(torch.polar(torch.ones(BLOCK, BLOCK), _turns()))[0] if rotated else None
+    rotation = torch.linalg.qr(torch.polar(torch.ones(block, block), _turns(block)))[0] if block else None
     rotation = None if rotation is None else rotation.to(device, factor.dtype)
     spikes, _ = resonate(drive, factor, gain, rotation=rotation, refractory=refractory)
-    name = "nearly the spikes" if rotated else EXACT  # a rotation is summed in another order
+    name = "nearly the spikes" if block else EXACT  # a rotation is summed in another order
     return _pulled({name: spikes}, {"drive": drive, "factor": factor})
 
 
-def _turns() -> Tensor:
-    return torch.arange(BLOCK)[:, None] * torch.arange(BLOCK) * (2 * math.pi / BLOCK)
+def _turns(block: int) -> Tensor:
+    return torch.arange(block)[:, None] * torch.arange(block) * (2 * math.pi / block)
 
 
-def _recurrent(dynamics: Dynamics, device: str, dtype: torch.dtype, length: int, channels: int) -> dict[str, Tensor]:
+def _recurrent(
+    dynamics: Dynamics, batch: int, device: str, dtype: torch.dtype, length: int, channels: int
+) -> dict[str, Tensor]:
     inputs = 4
-    x = _drawn(BATCH, length, inputs, device=device, dtype=dtype).requires_grad_()  # (B, L, C)
+    if batch > BATCH:
+        length, channels = min(length, FEW[0]), min(channels, FEW[1])
+    x = _drawn(batch, length, inputs, device=device, dtype=dtype).requires_grad_()  # (B, L, C)
     scale = dynamics.default_std / math.sqrt(inputs)
     weight = scale * _drawn(channels, inputs + channels, device=device, dtype=dtype, seed=1)  # (H, C + H)
     weight[:, inputs:] *= 0.3 / math.sqrt(channels)

@@ -130,11 +130,14 @@ def test_what_differs_on_a_device_is_reported():
 def test_the_checks_of_a_gpu_run_on_a_cpu(monkeypatch):
     monkeypatch.setattr(gpu, "SHAPES", [(3, 2)])
     monkeypatch.setattr(gpu, "operators", lambda: {"lif": operators()["lif"]})
+    monkeypatch.setattr(gpu, "PLACED", ("lif",))
     monkeypatch.setattr(gpu, "_under_compile", lambda device: "equal")  # minutes on a CPU
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     found = report.examine(seconds=0, gpu=True, device="cpu")
     assert set(found["gpu"]) == set(gpu.CHECKS)
     assert found["gpu"]["placement"]["autocast"] == "equal"
+    assert found["gpu"]["placement"]["side stream, lif"] == "equal"
+    assert found["gpu"]["placement"]["captured graph, recurrent"] == "not on this device"
     assert found["gpu"]["times"]["milliseconds"].keys() == {"copy", "relu", "fused", "parallel", "loop"}
     assert not [line for line in found["problems"] if line.startswith("GPU")]
 
