@@ -66,6 +66,16 @@ def test_gradients_are_those_of_the_cpu(dtype, factor, reverse):
                     close(found.cpu(), reference, factor=2)
 
 
+@pytest.mark.parametrize(("dtype", "read"), [(torch.complex64, torch.int64), (torch.complex128, torch.float64)])
+def test_how_complex_numbers_are_read(dtype, read):
+    x = normal(2, 3, 4, dtype=dtype, seed=5)
+    for view in (x, x.conj(), x.mT):
+        plain = scan_triton._plain(view)
+        assert plain.dtype == read
+        assert plain.is_contiguous()
+        assert torch.equal(plain.view(dtype).reshape(view.shape), view)
+
+
 def test_strides_and_conjugate_views():
     a, b, initial = canonical("BLH", 2, 9, 3, torch.complex64)
     want = scan_triton.forward(*on_device(a, b, initial), False)
