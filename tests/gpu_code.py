@@ -78,8 +78,13 @@ def resonators():
         name = "resonate" + " refractory" * (fields == 3) + " magnitude" * magnitude + f" rotation {n}" * bool(n)
         shared = {"S": fields, "MAGNITUDE": magnitude, "N": n, "STRIDE": t.STRIDE, "BLOCK": block}
         shared["PER"] = block if not n else block // n * n
-        yield f"{name} forward", t._forward, {**shared, "SAVE": True, "T": t.AHEAD * t.LANES // block}, launch
-        back = {**shared, "THROUGH": True, "T": t.BEHIND * t.LANES // block}
+        yield (
+            f"{name} forward",
+            t._forward,
+            {**shared, "SAVE": True, "T": t._steps(t.AHEAD, block, torch.empty(0))},
+            launch,
+        )
+        back = {**shared, "THROUGH": True, "T": t._steps(t.BEHIND, block, torch.empty(0))}
         back |= {f"N_{i}": v for i, v in enumerate(shape)}
         capped = {"maxnreg": t.REGISTERS} if fields == 2 and not magnitude and not n else {}
         yield f"{name} backward", t.backward_kernel(slope), back, {**launch, **capped}

@@ -15,9 +15,9 @@ exact, and one with an input is rounded together with its sum, as on the CPU. Th
 
 Checked in Triton's interpreter and in the code compiled for sm_90: in float32 all products are chains of fused
 multiply-adds in order and nothing else is contracted. With few rows nothing goes through shared memory. For BRF a
-thread spills 8 bytes at most. In float64 products of 16 rows go through the tensor cores, four terms at a time. No GPU
-was at hand. Not measured: any speed; every number in capitals below, and those of warps; how much of the weights, read
-anew in each step, stays in the caches of a multiprocessor.
+thread spills 8 bytes at most, in float64 up to 0.2 kB backward. In float64 products of 16 rows go through the tensor
+cores, four terms at a time. No GPU was at hand. Not measured: any speed; every number in capitals below, and those of
+warps; how much of the weights, read anew in each step, stays in the caches of a multiprocessor.
 """
 
 import functools

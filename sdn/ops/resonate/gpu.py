@@ -10,10 +10,11 @@ state before every T-th step, and from these to all others.
 Products and sums are rounded one by one in the order of the CPU (``enable_fp_fusion``), but for those of a rotation.
 
 Checked in Triton's interpreter and in the code compiled for sm_90, in float32: nothing goes through shared memory,
-there is no barrier, without a rotation nothing is contracted, and at most 8 bytes of a thread are spilled. No GPU was
-at hand. Not measured: any speed, that against the traffic of memory above all; the numbers of steps and registers; few
-lanes (one dependent step after another); a rotation read anew for every tile; float64; and the copies that are made of
-a drive or a gradient that is not contiguous.
+there is no barrier, without a rotation nothing is contracted, and at most 8 bytes of a thread are spilled. In float64
+with blocks of more than 32 channels a thread of the backward kernel spills 0.4 to 0.8 kB. No GPU was at hand. Not
+measured: any speed, that against the traffic of memory above all; the numbers of steps and registers; few lanes (one
+dependent step after another); a rotation read anew for every tile; and the copies that are made of a drive or a
+gradient that is not contiguous.
 """
 
 import functools
@@ -45,7 +46,7 @@ __all__ = ["backward", "backward_kernel", "forward"]
 LANES, WIDEST = 32, 64
 """Lanes of a program, and of one whose blocks of a rotation are wider than that."""
 AHEAD, BEHIND = 16, 8
-"""Steps per tile forward and backward, of LANES lanes; divisors of STRIDE."""
+"""Steps per tile forward and backward, of LANES lanes of float32; divisors of STRIDE."""
 REGISTERS = 128
 """Of a thread of the plain backward kernel, so that 16 programs fit a multiprocessor; it would use 168."""
 RUNTIME = ["length", "width", "step"]
@@ -63,7 +64,7 @@ def forward(
     )
     saved = drive.new_empty(batch if save else 0, -(-length // STRIDE), fields, width)
     per, block, planes, options = _blocks(rotation)
-    steps = AHEAD * LANES // block
+    steps = _steps(AHEAD, block, drive)
     given = drive.detach().contiguous(), state.detach().contiguous(), _parameters(fixed, refractory), planes
     launch(
         _forward, (batch * triton.cdiv(width, per),), drive, *given, spikes, final, saved, length, width, step,
@@ -96,7 +97,7 @@ def backward(
     grad_first = drive.new_empty(batch, fields, width)
     sums = torch.empty(batch, 5, width, dtype=torch.float64, device=drive.device)
     per, block, planes, options = _blocks(rotation)
-    steps = BEHIND * LANES // block
+    steps = _steps(BEHIND, block, drive)
     if drive.dtype == torch.float32 and fields == 2 and not magnitude and not len(planes):
         options["maxnreg"] = REGISTERS
     given = drive.detach().contiguous(), _parameters(fixed, refractory), planes, saved, gs.contiguous(), gf.contiguous()
@@ -114,6 +115,11 @@ def backward_kernel(gradient: str) -> Any:
     """The backward kernel with a spike gradient."""
     name = gradient.partition("-")[0]
     return assembled("resonate-backward", name, [slope_text(gradient)], [_backward], slope_words(gradient))._backward
+
+
+def _steps(most: int, lanes: int, like: Tensor) -> int:
+    """Steps of a tile: half as many of more lanes or of float64. Of both too, as there are then more tiles to keep."""
+    return max(1, most // 2) if lanes > LANES or like.element_size() == 8 else most
 
 
 def _parameters(fixed: Tensor, refractory: float) -> Tensor:

@@ -21,7 +21,7 @@ from sdn.ops.common.tiles_gpu import pick_row, put_row
 __all__ = ["backward", "forward"]
 
 AHEAD, BEHIND, BLOCK = 32, 16, 32
-"""Steps of a tile forward and backward, half as many where factors vary with time; channels of a program."""
+"""Steps of a tile forward and backward, half as many of float64 and where factors vary; channels of a program."""
 RUNTIME = ["rows", "steps", "length", "channels"]
 """Sizes that are not compiled in, so that a new length is no new kernel."""
 LAUNCH: dict[str, Any] = {"num_warps": 1, "num_stages": 1, "maxnreg": 255, "enable_fp_fusion": False}
@@ -58,7 +58,9 @@ def _launch(kernel: Any, steps: int, a: Tensor, tensors: tuple[Tensor, ...], sha
     a_step = channels if varying else 0  # from one step's factors to the next
     a_row = channels * a.shape[1] if a.shape[0] > 1 else 0
     given = *map(_plain, tensors), a_row, a_step, length, channels
-    sizes = {"PARTS": 2 if a.is_complex() else 1, "VARYING": varying, "STEPS": steps // (1 + varying), "BLOCK": BLOCK}
+    parts = 2 if a.is_complex() else 1
+    steps = steps * 4 * parts // (a.element_size() * (1 + varying))  # as many registers of float64
+    sizes = {"PARTS": parts, "VARYING": varying, "STEPS": steps, "BLOCK": BLOCK}
     launch(kernel, (batch, triton.cdiv(channels, BLOCK)), a, *given, **flags, **sizes, **LAUNCH)
 
 

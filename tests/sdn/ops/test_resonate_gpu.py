@@ -179,6 +179,17 @@ def test_as_many_blocks_as_fit_a_program(n, channels, lanes):
     assert launch["num_warps"] == 1  # so that lanes read each other's numbers without a barrier
 
 
+def test_steps_of_a_tile():
+    for lanes, dtype, steps in (
+        (32, torch.float32, 16),
+        (64, torch.float32, 8),
+        (32, torch.float64, 8),
+        (64, torch.float64, 8),
+    ):
+        assert resonate_triton._steps(16, lanes, torch.empty(0, dtype=dtype)) == steps
+    assert resonate_triton._steps(1, 64, torch.empty(0)) == 1
+
+
 def test_kept_states_are_the_operators():
     assert STRIDE == 32
     assert not STRIDE % 16
