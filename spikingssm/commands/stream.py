@@ -58,6 +58,8 @@ def run(given: argparse.Namespace) -> None:
     from spikingssm.experiments.trained import load_model
 
     model = load_model(given.run)
+    if given.rate is not None and not 0 < given.rate < float("inf"):
+        raise ValueError(f"--rate must be above 0 and finite, got {given.rate:g}.")
     asked = Asked(given.format, given.rate, given.channels, given.device, given.skip_bad)
     stdin = getattr(sys.stdin, "buffer", None)
     source = open_source(given.file, model.interface, stdin, asked)

@@ -75,6 +75,8 @@ def export(
     formats = [to] if isinstance(to, str) else [*to]
     _check(source, formats, int8)
     out, made, ready = Path(folder), [], None
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"export: {out} is a file; give a folder.")
     for each in formats:
         if each == "hub":
             made.append(_hub(source, out / "hub" if len(formats) > 1 else out, licence, name, steps, seed))

@@ -213,6 +213,9 @@ def test_what_does_not_go_together_is_refused(tmp_path):
         with pytest.raises(ValueError, match=says):
             export(model, folder=tmp_path / "out", **given)
     assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file is a file; give a folder"):
+        export(model, "c", tmp_path / "file")
     with pytest.raises(NotImplementedError, match="a bidirectional network needs the steps to come"):
         export(spikingssm.SpikingSSM(1, 2, 4, 1, 2, bidirectional=True), "c", tmp_path / "out")
 
