@@ -53,7 +53,7 @@ def push(folder: Path, repository: str) -> str:
     try:
         import huggingface_hub as hub
     except ModuleNotFoundError:
-        raise ImportError("--push: huggingface_hub is missing; pip install huggingface_hub brings it.") from None
+        raise ImportError("--push: huggingface_hub is missing; pip install 'sdn-spikingssm[hub]' brings it.") from None
     interface = hub.HfApi()
     interface.create_repo(repository, exist_ok=True)
     return str(interface.upload_folder(repo_id=repository, folder_path=str(folder)))

@@ -207,6 +207,7 @@ def test_every_import_is_of_a_declared_package():
         *extras["train"],
         *extras["data"],
         *extras["mic"],
+        *extras["hub"],
         *extras["sweep"],
         "triton",
     ]  # that comes with torch for CUDA
