@@ -90,7 +90,7 @@ def card(run: str | Path, solver: str | Solver | None = None, **options: Any) ->
         FileNotFoundError, ValueError, NotImplementedError: as `evaluate`.
 
     Example:
-        >>> spikingssm.card("runs/spikingssm-digits-0")["neurobench"]["SynapticOperations"]
+        >>> spikingssm.card("runs/spikingssm-digits-0")["neurobench"]
     """
     reader = MapReader()
     found = evaluate(run, solver, callbacks=[reader], **options)

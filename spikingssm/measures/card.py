@@ -40,7 +40,7 @@ def metrics_of(model: nn.Module, batches: Iterable[Any]) -> dict[str, Any]:
 
     Example:
         >>> found = spikingssm.measures.card.metrics_of(net, [x])
-        >>> found["SynapticOperations"]["Effective_ACs"]
+        >>> found["SynapticOperations"]
     """
     with evaluating(model), record_spikes(model) as spikes, record_maps(model) as maps:
         for batch in batches:
