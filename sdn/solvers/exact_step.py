@@ -58,6 +58,8 @@ def exact_step(layer: Any, current: Tensor, state: State | None) -> tuple[Tensor
             total = total + value.sum()
         if not math.isfinite(total.item()):
             _explain(dynamics, wide, before, (distance, *after))
+    if any(value is fired for value in after):  # a state is not a view of the output
+        fired = fired.clone()
     return (fired if current.dtype == wide.dtype else fired.to(current.dtype)), after
 
 
