@@ -191,6 +191,7 @@ def test_a_reader_that_leaves_ends_it_quietly_and_ctrl_c_in_order():
         os.write(asked.stdin.fileno(), clip)  # its pipe stays open
         lines = [asked.stdout.readline() for _ in range(11)]
         asked.send_signal(signal.SIGINT)
+        asked.wait(60)  # before its standard input is closed, which ends it too
         out, err = asked.communicate(timeout=60)
         quiet = left.stderr.read()
     assert (asked.returncode, out) == (130, b"")
