@@ -181,6 +181,7 @@ def test_names_of_classes_stay_in_their_column(stream, network):
 CHILD = [sys.executable, "-W", "ignore", "-m", "spikingssm", "stream", NETWORK, "-", "--every", "0.1"]
 
 
+@pytest.mark.skipif("SDN_LONG" not in os.environ, reason="real signals, which need a quiet machine; SDN_LONG=1")
 def test_a_reader_that_leaves_ends_it_quietly_and_ctrl_c_in_order():
     clip = tones(10, [8000], 8000, 8000)[0][0].tobytes()
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
